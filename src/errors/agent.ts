@@ -1,0 +1,2 @@
+/** Errors of the area HF-AGENT. */
+export const agentErrors = {} as const;

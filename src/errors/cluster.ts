@@ -1,0 +1,2 @@
+/** Errors of the area HF-CLUSTER. */
+export const clusterErrors = {} as const;

@@ -1,0 +1,2 @@
+/** Errors of the area HF-CONFIG. */
+export const configErrors = {} as const;

@@ -1,0 +1,2 @@
+/** Errors of the area HF-LAB. */
+export const labErrors = {} as const;

@@ -1,0 +1,2 @@
+/** Errors of the area HF-MODULE. */
+export const moduleErrors = {} as const;
