@@ -1,0 +1,171 @@
+/** The one typed model of cluster.xml and userconfig.xml. Durations are in ms, unit last in the name. */
+
+export interface ClusterNode {
+  /** 0 to 63: the place of the node's first mention in cluster.xml. */
+  readonly id: number;
+  readonly name: string;
+}
+
+export interface LanNode {
+  readonly node: number;
+  readonly addr: string;
+  /** Own address to bind where it differs from addr (NAT); else equal to addr. */
+  readonly laddr: string;
+}
+
+export interface Lan {
+  readonly name: string;
+  /** The network of commands and peer calls; exactly one, the first where none says so. */
+  readonly command: boolean;
+  readonly nodes: readonly LanNode[];
+}
+
+export interface ClusterConfig {
+  readonly nodes: readonly ClusterNode[];
+  readonly lans: readonly Lan[];
+  /** UDP port of the heartbeats. */
+  readonly port: number;
+  readonly heartbeatMs: number;
+  /** Heartbeats missed on all networks before a peer is suspect. */
+  readonly lostCount: number;
+  readonly leaseMs: number;
+  readonly agentDeadlineMs: number;
+  /** SHA-256 of the canonical content, hex: equal on nodes that have the same configuration. */
+  readonly signature: string;
+}
+
+export type Mode = 'mirror' | 'farm' | 'light';
+export type AutomaticAction = 'restart' | 'stopstart' | 'stop' | 'wait' | 'noaction';
+export type CheckWhen = 'prim' | 'second' | 'both' | 'pre';
+
+export interface ServiceConfig {
+  readonly mode: Mode;
+  readonly boot: 'on' | 'off' | 'auto' | 'ignore';
+  readonly bootDelayMs: number;
+  readonly maxloop: number;
+  readonly loopIntervalMs: number;
+  readonly automaticReboot: boolean;
+}
+
+export interface VirtualAddr {
+  readonly addr: string;
+  /** Prefix length; 32 or 128 where none is given. */
+  readonly prefix: number;
+  readonly where: 'alias' | 'one_side_alias';
+  readonly check: boolean;
+  readonly line: number;
+}
+
+export interface VirtualInterface {
+  readonly type: 'vmac_invisible' | 'vmac_directed';
+  /** Farm MAC; null in vmac_directed. Default 5a:fe: + the first VIP in hex. */
+  readonly mac: string | null;
+  readonly addrs: readonly VirtualAddr[];
+}
+
+export interface VipInterface {
+  /** NIC name; null: the one that has the network of the first lan of this module. */
+  readonly name: string | null;
+  readonly check: boolean;
+  readonly arpreroute: boolean;
+  readonly arpIntervalMs: number;
+  readonly virtualInterface: VirtualInterface | null;
+}
+
+export interface LoadRule {
+  /** VIP, or null for all of the module. */
+  readonly virtualAddr: string | null;
+  readonly portLow: number;
+  readonly portHigh: number;
+  readonly proto: 'tcp' | 'udp' | 'arp' | 'icmp';
+  readonly filter: 'on_addr' | 'on_port' | 'on_ipid';
+  readonly line: number;
+}
+
+export interface LoadGroup {
+  readonly name: string;
+  /** Power by node id; nodes that the group does not name have 1, or 0 where it names others. */
+  readonly powers: Readonly<Record<number, number>>;
+  readonly rules: readonly LoadRule[];
+}
+
+export interface VipConfig {
+  readonly tcpreset: boolean;
+  readonly interfaces: readonly VipInterface[];
+  readonly groups: readonly LoadGroup[];
+}
+
+export interface UserConfig {
+  readonly stopTimeoutMs: number;
+  readonly forceStopTimeoutMs: number;
+  readonly logging: 'userlog' | 'none';
+  readonly userlogKib: number;
+  readonly vars: Readonly<Record<string, string>>;
+}
+
+export interface CheckBase {
+  readonly ident: string;
+  readonly when: CheckWhen;
+  readonly action: AutomaticAction;
+  readonly line: number;
+}
+export type CheckConfig =
+  | (CheckBase & {
+      readonly kind: 'tcp';
+      readonly addr: string;
+      readonly port: number;
+      readonly intervalMs: number;
+      readonly timeoutMs: number;
+    })
+  | (CheckBase & {
+      readonly kind: 'ping';
+      readonly addr: string;
+      readonly intervalMs: number;
+      readonly timeoutMs: number;
+    })
+  | (CheckBase & { readonly kind: 'intf'; readonly localAddr: string })
+  | (CheckBase & { readonly kind: 'ip'; readonly addr: string; readonly intervalMs: number })
+  | (CheckBase & { readonly kind: 'custom'; readonly exec: string; readonly arg: string })
+  | (CheckBase & {
+      readonly kind: 'module';
+      readonly name: string;
+      readonly addr: string | null;
+      readonly port: number;
+      readonly intervalMs: number;
+      readonly timeoutMs: number;
+    })
+  | (CheckBase & { readonly kind: 'splitbrain'; readonly exec: string; readonly arg: string });
+
+/**
+ * The health gate of a farm: the VIP opens only while this answers. From `<farm><ready …/></farm>`;
+ * null: open as soon as start_both has succeeded.
+ */
+export interface ReadyConfig {
+  readonly kind: 'tcp' | 'http' | 'script';
+  /** tcp, http: address (default 127.0.0.1) and port. */
+  readonly addr: string;
+  readonly port: number;
+  /** http: path; script: file below bin/. */
+  readonly path: string;
+  readonly intervalMs: number;
+  readonly timeoutMs: number;
+  /** Failures in a row after which the VIP closes. */
+  readonly failures: number;
+  /** What to do with the application then. */
+  readonly action: AutomaticAction;
+}
+
+export interface ModuleConfig {
+  readonly name: string;
+  readonly service: ServiceConfig;
+  /** Networks of the farm, names of cluster.xml; empty in other modes. */
+  readonly farmLans: readonly string[];
+  readonly ready: ReadyConfig | null;
+  /** Buckets of a draining node are taken over at the latest after this. */
+  readonly drainTimeoutMs: number;
+  readonly vip: VipConfig | null;
+  readonly user: UserConfig | null;
+  readonly checks: readonly CheckConfig[];
+  /** SHA-256 of the expanded file, hex. */
+  readonly signature: string;
+}

@@ -1,0 +1,132 @@
+/** What the agent shows and takes: the types that the API, the CLI and the lab share. */
+import type { ErrorRecord } from '../errors.ts';
+
+export type ModuleState = 'STOP' | 'WAIT' | 'ALONE' | 'UP' | 'PRIM' | 'SECOND';
+/** Shown red, magenta, green. */
+export type Readiness = 'NotReady' | 'Transient' | 'Ready';
+
+/** Share of one group's buckets held by this node. */
+export interface GroupStatus {
+  readonly name: string;
+  readonly buckets: number;
+  readonly power: number;
+  /** Buckets that this node keeps only for connections it still has. */
+  readonly holding: number;
+}
+
+export interface FarmStatus {
+  readonly viewEpoch: number;
+  readonly leader: string | null;
+  readonly members: readonly string[];
+  readonly serving: boolean;
+  readonly draining: boolean;
+  readonly groups: readonly GroupStatus[];
+  readonly vips: readonly string[];
+  readonly hook: string | null;
+  readonly device: string | null;
+  /** Why a better hook is not used. */
+  readonly hookReasons: readonly string[];
+}
+
+export interface ModuleStatus {
+  readonly name: string;
+  readonly mode: 'mirror' | 'farm' | 'light';
+  readonly state: ModuleState;
+  readonly readiness: Readiness;
+  /** One sentence for each thing that keeps the module from the next state. */
+  readonly why: readonly string[];
+  /** Automatic actions within loop_interval, and the limit. */
+  readonly loopCount: number;
+  readonly maxloop: number;
+  readonly signature: string;
+  readonly resources: Readonly<Record<string, 'init' | 'up' | 'down' | 'unknown'>>;
+  readonly farm: FarmStatus | null;
+}
+
+export interface PeerStatus {
+  readonly node: string;
+  readonly id: number;
+  readonly reach: 'silent' | 'heard' | 'both' | 'self';
+  readonly lans: readonly { readonly name: string; readonly up: boolean; readonly rttUs: number }[];
+  /** Peer channel open? */
+  readonly connected: boolean;
+  /** True when the peer has the same cluster configuration; null while unknown. */
+  readonly sameConfig: boolean | null;
+}
+
+export interface Alert {
+  readonly id: string;
+  readonly severity: 'warning' | 'critical';
+  readonly message: string;
+  readonly sinceWallMs: number;
+}
+
+export interface NodeStatus {
+  readonly node: string;
+  readonly id: number;
+  readonly version: string;
+  readonly clusterSignature: string;
+  readonly startedWallMs: number;
+  readonly modules: readonly ModuleStatus[];
+  readonly peers: readonly PeerStatus[];
+  readonly alerts: readonly Alert[];
+}
+
+/** One record of the event journal: a transition, a refusal, an alert, a command. */
+export interface EventRecord {
+  /** Position in this node's journal, from 1 without gaps. */
+  readonly seq: number;
+  readonly wallMs: number;
+  readonly bootMs: number;
+  readonly node: string;
+  readonly module: string | null;
+  readonly kind: 'transition' | 'refusal' | 'view' | 'script' | 'alert' | 'command' | 'check' | 'config' | 'peer';
+  readonly text: string;
+  readonly data: Readonly<Record<string, unknown>>;
+}
+
+export type ModuleVerb = 'start' | 'stop' | 'restart' | 'stopstart' | 'forcestop';
+
+/** What the API asks of the agent. Rejections are HoldfastError. */
+export interface Agent {
+  readonly node: string;
+  status(): NodeStatus;
+  /** Resolves when the command was carried out (not merely accepted). */
+  command(module: string, verb: ModuleVerb): Promise<ModuleStatus>;
+  /** Unpacks a .safe archive as module `name`; refuses when it exists and replace is false. */
+  installModule(name: string, archive: Uint8Array, replace: boolean): Promise<ModuleStatus>;
+  packageModule(name: string): Promise<Uint8Array>;
+  uninstallModule(name: string): Promise<void>;
+  /** Checks a module's userconfig.xml (the installed one where xml is null); no effect. */
+  checkConfig(name: string, xml: string | null): readonly ErrorRecord[];
+  /** Applies it: stores xml (where given) and makes it the active one; refused leaves all as it was. */
+  applyConfig(name: string, xml: string | null): Promise<ModuleStatus>;
+  /** Moves a node's buckets away and waits for its connections to end, within the module's limit. */
+  drain(module: string, node: string, on: boolean): Promise<ModuleStatus>;
+  /** Sets a node's power in one group (all groups where null), until changed or the module stops. */
+  power(module: string, node: string, group: string | null, power: number): Promise<ModuleStatus>;
+  /** Newest last; after: only records with a greater seq. */
+  events(options: { readonly after: number; readonly limit: number; readonly module: string | null }): readonly EventRecord[];
+  onEvent(listener: (event: EventRecord) => void): () => void;
+  /** Last lines of the module's user log (script output), or of the agent's own log where module is null. */
+  log(module: string | null, lines: number): Promise<readonly string[]>;
+  /** Why the module is where it is: its refusals and conditions, newest first. */
+  why(module: string): readonly string[];
+  /** The chain of deadlines in force, ms. */
+  timing(): readonly { readonly name: string; readonly ms: number; readonly meaning: string }[];
+  /** Prometheus text exposition. */
+  metrics(): string;
+  /** Body of a peer call forwarded by the API's node proxy is not handled here; see api/proxy.ts. */
+  shutdown(): Promise<void>;
+}
+
+/** How the host sends to peers; implemented by api/peers.ts over mutual TLS. */
+export interface PeerChannel {
+  /** Queues a JSON-able message; false when the peer is not connected or its queue is full. */
+  send(node: number, message: unknown): boolean;
+  onMessage(listener: (from: number, message: unknown) => void): void;
+  onConnection(listener: (node: number, connected: boolean) => void): void;
+  connected(node: number): boolean;
+  stats(): Readonly<Record<string, number>>;
+  close(): Promise<void>;
+}
