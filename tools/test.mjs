@@ -6,8 +6,6 @@
 import { existsSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { Readable } from 'node:stream';
-import { run } from 'node:test';
-import { spec as SpecReporter } from 'node:test/reporters';
 import { build, filesBelow } from './lib/build.mjs';
 import { lintAndFormat } from './lib/check.mjs';
 import { inForeground, root, runMain, say, StepError } from './lib/step.mjs';
@@ -54,6 +52,9 @@ async function* inTurn(runs, verdict) {
 }
 
 async function runTests(files) {
+  // Loaded here: an old Node, which lacks them, must get as far as the sentence about its version.
+  const { run } = await import('node:test');
+  const { spec: SpecReporter } = await import('node:test/reporters');
   const serial = files.filter(isSerial);
   const parallel = files.filter((file) => !isSerial(file));
   const runs = [];

@@ -10,10 +10,10 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { availableParallelism } from 'node:os';
+import os from 'node:os';
 import { dirname, join, relative } from 'node:path';
 import { needNode, needPackages } from './machine.mjs';
-import { quietly, root, say } from './step.mjs';
+import { quietly, root } from './step.mjs';
 
 /** Every file below `folder` (none where it does not exist), sorted. */
 export function filesBelow(folder) {
@@ -80,7 +80,7 @@ function buildNative() {
   // Until the build has succeeded nothing may claim that it is up to date.
   rmSync(stamp, { force: true });
   const gyp = join(root, 'node_modules/node-gyp/bin/node-gyp.js');
-  const jobs = String(availableParallelism());
+  const jobs = String(os.availableParallelism());
   quietly('native configure', process.execPath, [gyp, 'configure', ...headerArgs()]);
   quietly('native build', 'make', ['-s', '-C', 'build', 'BUILDTYPE=Release', `-j${jobs}`]);
   writeFileSync(stamp, hash);
