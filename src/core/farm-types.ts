@@ -1,0 +1,217 @@
+/**
+ * The words of the farm's membership machine: what goes in (events), what comes out (effects), what
+ * travels between nodes (messages) and what is remembered (state). All of it is plain readonly data;
+ * the only non-JSON values are bigint (node masks, bit n = node n) and Uint8Array (bucket tables).
+ *
+ * Times are milliseconds of one local monotonic clock (CLOCK_BOOTTIME) and come in with the events.
+ */
+
+/** Highest node id plus one; a node mask is one u64. */
+export const nodeCountMax = 64;
+export const bucketCount = 4096;
+/** One bit per bucket: bit b is byte b >> 3, bit b & 7. */
+export const bitmapBytes = bucketCount / 8;
+/** Owner of a bucket that nobody serves; leader of a node that follows nobody. */
+export const nobody = 255;
+/** Bits of CompiledTable.flags; the same as native/filter's bucketFlag. */
+export const tableFlag = { own: 1, hold: 2, quiet: 4 } as const;
+/** Bits of the module part of a heartbeat; the same as native/beat's moduleFlag. */
+export const summaryFlag = { running: 1, ready: 2, draining: 4 } as const;
+
+export type Reach = 'silent' | 'heard' | 'both';
+
+export interface FarmTiming {
+  readonly heartbeatMs: number;
+  /** Silence on all networks after which a peer is suspect. */
+  readonly suspectMs: number;
+  readonly leaseMs: number;
+  /** An agent that is not heard of for this long is hung: its lease lapses. */
+  readonly agentDeadlineMs: number;
+  /** A previous owner may hold connections of a bucket for this long. */
+  readonly drainTimeoutMs: number;
+}
+
+export interface FarmGroup {
+  readonly name: string;
+  /** Power by node id; a node without an entry has 0. Integers, 0 to 2^24. */
+  readonly powers: Readonly<Record<number, number>>;
+}
+
+export interface FarmConfig {
+  readonly me: number;
+  /** Ids of all nodes that may run this module, this one included. */
+  readonly nodes: readonly number[];
+  /** One bucket table each, in the order of the configuration. At most groupCountMax. */
+  readonly groups: readonly FarmGroup[];
+  readonly timing: FarmTiming;
+}
+
+export const groupCountMax = 16;
+
+/** One numbered view: who is in, and who serves which bucket. Never changed once issued. */
+export interface View {
+  readonly epoch: number;
+  readonly leader: number;
+  /** Bit n: node n is a member. The leader is always the lowest. */
+  readonly members: bigint;
+  /** Per group, owner of each bucket (bucketCount bytes; nobody = 255). */
+  readonly owners: readonly Uint8Array[];
+  /** Previous owners that may still hold connections, by node id: per group a bitmap of buckets. */
+  readonly holders: Readonly<Record<number, readonly Uint8Array[]>>;
+  /** Per member, how often it had closed by itself when the leader made this view. */
+  readonly closes: Readonly<Record<number, number>>;
+  /** Per group and member, the power that the shares were made from (display). */
+  readonly powers: readonly Readonly<Record<number, number>>[];
+}
+
+/** What every running node tells every peer it reaches: its link state and its wishes. */
+export interface StatusMessage {
+  readonly kind: 'status';
+  /** Counts the status messages of this start of the agent; an older one is ignored. */
+  readonly seq: number;
+  /** Time of the agent's start: orders status messages across a restart of the agent. */
+  readonly startedMs: number;
+  readonly running: boolean;
+  readonly ready: boolean;
+  readonly draining: boolean;
+  /** Power per group that an operator set on this node; null: as configured. */
+  readonly powers: readonly (number | null)[];
+  /** The node whose views it takes; nobody: none. */
+  readonly follows: number;
+  /** Nodes it hears at all / in both directions; itself included. */
+  readonly heard: bigint;
+  readonly both: bigint;
+  /** Nodes that it hears saying that they own nothing. */
+  readonly idle: bigint;
+  /** Highest epoch it has ever seen. */
+  readonly epochMax: number;
+  /** The view whose table it has installed (0 / nobody: none). */
+  readonly epoch: number;
+  readonly leader: number;
+  /** How often it stopped owning without being told; views made before do not open it again. */
+  readonly closes: number;
+}
+
+export type Message =
+  | StatusMessage
+  /** "I take your views from now on. This is what I own, hold and know." */
+  | {
+      readonly kind: 'follow';
+      readonly status: StatusMessage;
+      /** Per group, the buckets it accepts new clients for. */
+      readonly owned: readonly Uint8Array[];
+      /** Per group, the buckets in which it has live connections. */
+      readonly sockets: readonly Uint8Array[];
+      /** Newest view it knows, as the base of the next one. */
+      readonly view: View | null;
+    }
+  | { readonly kind: 'view'; readonly view: View }
+  /** Buckets in which a holder still has connections. */
+  | { readonly kind: 'sockets'; readonly epoch: number; readonly sockets: readonly Uint8Array[] };
+
+/** What the host keeps across its own death, and gives back at the next start. */
+export interface Snapshot {
+  readonly view: View | null;
+  readonly epochMax: number;
+  readonly closes: number;
+  /** Per group, buckets that the installed table owns / holds. */
+  readonly owned: readonly Uint8Array[];
+  readonly held: readonly Uint8Array[];
+  readonly powers: readonly (number | null)[];
+  readonly draining: boolean;
+}
+
+export type FarmEvent =
+  /**
+   * The module runs here from now on. `adopt`: the installed table and its lease outlived the
+   * previous agent (no lapse, same boot); null: the filter owns nothing yet.
+   */
+  | {
+      readonly kind: 'start';
+      readonly nowMs: number;
+      readonly ready: boolean;
+      readonly adopt: Snapshot | null;
+      /** Highest epoch and close count ever persisted, where `adopt` is null. */
+      readonly epochMax: number;
+      readonly closes: number;
+    }
+  | { readonly kind: 'stop'; readonly nowMs: number }
+  /** native/beat 'peer'. The host feeds the state of all peers after `start`. */
+  | {
+      readonly kind: 'peer';
+      readonly nowMs: number;
+      readonly node: number;
+      readonly reach: Reach;
+      readonly boot: bigint;
+      readonly hung: boolean;
+    }
+  /** native/beat 'module' for this module's key. */
+  | {
+      readonly kind: 'summary';
+      readonly nowMs: number;
+      readonly node: number;
+      readonly flags: number;
+      readonly viewEpoch: number;
+      readonly viewMembers: bigint;
+    }
+  | {
+      readonly kind: 'message';
+      readonly nowMs: number;
+      readonly from: number;
+      readonly message: Message;
+    }
+  /** The health gate. */
+  | { readonly kind: 'ready'; readonly nowMs: number; readonly on: boolean }
+  | { readonly kind: 'drain'; readonly nowMs: number; readonly on: boolean }
+  /** Power of this node, set by an operator; group null: all groups; power null: as configured. */
+  | {
+      readonly kind: 'power';
+      readonly nowMs: number;
+      readonly group: number | null;
+      readonly power: number | null;
+    }
+  /** Answer to the `install` effect with the same number: the filter enforces it. */
+  | { readonly kind: 'installed'; readonly nowMs: number; readonly install: number }
+  /** Per group, the buckets in which this node has TCP sockets (Filter.socketBuckets). */
+  | { readonly kind: 'sockets'; readonly nowMs: number; readonly groups: readonly Uint8Array[] }
+  /** native/beat 'lease' with why agent_hung: our lease was withheld, others may have taken over. */
+  | { readonly kind: 'lapsed'; readonly nowMs: number }
+  | { readonly kind: 'tick'; readonly nowMs: number };
+
+/** One group's table as native/filter takes it (FilterTable). */
+export interface CompiledTable {
+  readonly flags: Uint8Array;
+  readonly owner: Uint8Array;
+  readonly holder: Uint8Array;
+}
+
+/** Requests to the host, to be performed in order. */
+export type FarmEffect =
+  /** Flip the filter to these tables, then answer with `installed`. A later install replaces it. */
+  | {
+      readonly kind: 'install';
+      readonly install: number;
+      readonly epoch: number;
+      readonly tables: readonly CompiledTable[];
+    }
+  /** Beat.announce for this module. serving: the lease slots are to be renewed. */
+  | {
+      readonly kind: 'announce';
+      readonly viewEpoch: number;
+      readonly viewMembers: bigint;
+      readonly flags: number;
+      readonly serving: boolean;
+    }
+  /** May be lost when the channel breaks; the machine repeats what matters. */
+  | { readonly kind: 'send'; readonly to: number; readonly message: Message }
+  /** One line of log, one event record. */
+  | {
+      readonly kind: 'record';
+      readonly record: 'view' | 'transition' | 'refusal';
+      readonly text: string;
+      readonly data: Readonly<Record<string, unknown>>;
+    }
+  /** vmac_directed: announce the VIPs by gratuitous ARP / unsolicited NA, as `dead` answered before. */
+  | { readonly kind: 'gratuitous'; readonly dead: number }
+  /** Persist (overwrite) before the next effect; needed for a later start. May fail: serve on. */
+  | { readonly kind: 'persist'; readonly snapshot: Snapshot };
