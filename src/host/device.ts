@@ -1,0 +1,202 @@
+/**
+ * One network device with the farm modules on it: a device has one filter, so the VIPs, rules and
+ * tables of all its modules are merged into one FilterConfig and committed by one flip.
+ *
+ * Order matters. Opening: the filter with empty tables first, the address after it, so that the
+ * kernel never answers for a VIP unfiltered. Closing: the addresses first, the filter last.
+ */
+import { readFileSync, writeFileSync } from 'node:fs';
+import type {
+  Filter,
+  FilterConfig,
+  FilterCounters,
+  FilterInfo,
+  FilterRule,
+  FilterTable,
+  FilterVip,
+} from '../native/filter.ts';
+import type { Link } from '../native/link.ts';
+
+/** One VIP of a module on this device. */
+export interface PartVip {
+  readonly addr: string;
+  readonly prefix: number;
+  readonly mode: FilterVip['mode'];
+  readonly farmMac: string | null;
+  /** Group whose table says who answers ARP and ND; -1: every server. */
+  readonly arpGroup: number;
+}
+
+/** A rule with vips and table counted within its module. */
+export interface PartRule extends Omit<FilterRule, 'vips' | 'table'> {
+  readonly vips: readonly number[];
+  readonly group: number;
+}
+
+/** What one module has on this device. */
+export interface DevicePart {
+  readonly vips: readonly PartVip[];
+  readonly rules: readonly PartRule[];
+  /** One per group, in the order of the module's groups. */
+  readonly tables: readonly FilterTable[];
+  readonly leaseSlot: number;
+}
+
+export interface DeviceOptions {
+  readonly device: string;
+  readonly pinDir: string;
+  readonly hashKey: Uint8Array;
+  readonly me: number;
+  readonly link: Link;
+  readonly openFilter: (options: { device: string; pinDir: string }) => Filter;
+}
+
+export class FarmDevice {
+  readonly name: string;
+  readonly #options: DeviceOptions;
+  readonly #filter: Filter;
+  readonly #parts = new Map<string, DevicePart>();
+  #macs: readonly (string | null)[] = [];
+
+  constructor(options: DeviceOptions) {
+    this.name = options.device;
+    this.#options = options;
+    quietKernel(options.device);
+    this.#filter = options.openFilter({ device: options.device, pinDir: options.pinDir });
+  }
+
+  info(): FilterInfo {
+    return this.#filter.info();
+  }
+
+  counters(): FilterCounters {
+    return this.#filter.counters();
+  }
+
+  modules(): readonly string[] {
+    return [...this.#parts.keys()];
+  }
+
+  /** MACs of the cluster's nodes on this device's network, by node id. */
+  setMacs(macs: readonly (string | null)[]): void {
+    if (JSON.stringify(macs) === JSON.stringify(this.#macs)) return;
+    this.#macs = macs;
+    if (this.#parts.size > 0) this.#commit();
+  }
+
+  /** Sets what a module has here; its addresses are added once the filter knows them. */
+  setPart(module: string, part: DevicePart): void {
+    this.setParts([[module, part]]);
+  }
+
+  /**
+   * Sets several modules by one flip. An agent that takes over a live filter gives all of them at
+   * once: a commit without one of them would silence it for a moment.
+   */
+  setParts(parts: readonly (readonly [string, DevicePart])[]): void {
+    const fresh = parts.filter(([module, part]) => {
+      const before = this.#parts.get(module);
+      return before === undefined || !sameVips(before.vips, part.vips);
+    });
+    for (const [module, part] of parts) this.#parts.set(module, part);
+    this.#commit();
+    for (const vip of fresh.flatMap(([, part]) => part.vips)) {
+      if (vip.farmMac !== null) this.#options.link.allowMac(this.name, vip.farmMac);
+      this.#options.link.addAddress(this.name, vip.addr, vip.prefix);
+    }
+  }
+
+  /** Takes a module's addresses and rules away; true when no module is left on the device. */
+  removePart(module: string): boolean {
+    const part = this.#parts.get(module);
+    if (part !== undefined) {
+      for (const vip of part.vips) {
+        this.#options.link.removeAddress(this.name, vip.addr, vip.prefix);
+        if (vip.farmMac !== null) this.#options.link.disallowMac(this.name, vip.farmMac);
+      }
+      this.#parts.delete(module);
+      this.#commit();
+    }
+    return this.#parts.size === 0;
+  }
+
+  /** Tells the neighbours that a VIP in vmac_directed is here. */
+  announce(module: string): void {
+    const mac = this.#options.link.devices().find((device) => device.name === this.name)?.mac;
+    const part = this.#parts.get(module);
+    if (mac === undefined || part === undefined) return;
+    for (const vip of part.vips) this.#options.link.announce(this.name, vip.addr, vip.farmMac ?? mac);
+  }
+
+  /**
+   * The buckets in which this node still has TCP sockets, per group of the module.
+   * Empty when the module has no part here.
+   */
+  async socketBuckets(module: string): Promise<readonly Uint8Array[]> {
+    const part = this.#parts.get(module);
+    if (part === undefined) return [];
+    const maps = await this.#filter.socketBuckets(this.#merge());
+    const first = this.#firstTable(module);
+    return maps.slice(first, first + part.tables.length);
+  }
+
+  /** Detaches the filter; only when no module is left. */
+  close(): void {
+    this.#filter.detach();
+  }
+
+  #firstTable(module: string): number {
+    let first = 0;
+    for (const [name, part] of this.#parts) {
+      if (name === module) return first;
+      first += part.tables.length;
+    }
+    return first;
+  }
+
+  #commit(): void {
+    this.#filter.commit(this.#merge());
+  }
+
+  #merge(): FilterConfig {
+    const vips: FilterVip[] = [];
+    const rules: FilterRule[] = [];
+    const tables: FilterTable[] = [];
+    for (const part of this.#parts.values()) {
+      const firstVip = vips.length;
+      const firstTable = tables.length;
+      for (const vip of part.vips) {
+        vips.push({
+          addr: vip.addr,
+          mode: vip.mode,
+          farmMac: vip.farmMac,
+          leaseSlot: part.leaseSlot,
+          arpTable: vip.arpGroup < 0 ? -1 : firstTable + vip.arpGroup,
+        });
+      }
+      for (const { vips: ownVips, group, ...rule } of part.rules) {
+        rules.push({ ...rule, vips: ownVips.map((vip) => firstVip + vip), table: firstTable + group });
+      }
+      tables.push(...part.tables);
+    }
+    return { vips, rules, tables, hashKey: this.#options.hashKey, me: this.#options.me, macs: this.#macs };
+  }
+}
+
+function sameVips(a: readonly PartVip[], b: readonly PartVip[]): boolean {
+  return JSON.stringify(a) === JSON.stringify(b);
+}
+
+/**
+ * Keeps the kernel from naming a VIP in ARP requests with this server's own MAC: a neighbour that
+ * learns it would send everything here (reference: Documentation/networking/ip-sysctl.rst,
+ * arp_announce). The egress guard of the filter catches what is left.
+ */
+function quietKernel(device: string): void {
+  for (const [file, value] of [
+    [`/proc/sys/net/ipv4/conf/${device}/arp_announce`, '2'],
+    [`/proc/sys/net/ipv4/conf/${device}/drop_unicast_in_l2_multicast`, '0'],
+  ] as const) {
+    if (readFileSync(file, 'utf8').trim() !== value) writeFileSync(file, value);
+  }
+}
