@@ -2,23 +2,15 @@
  * The typed client of the agent's API: what the CLI, the lab and the node proxy's callers use.
  * Over the unix socket it has full rights; over HTTPS it needs the key of a node of the cluster.
  */
-import { type ClientRequest, request as httpRequest, type IncomingMessage } from 'node:http';
-import { request as httpsRequest } from 'node:https';
+import { type ClientRequest, type IncomingMessage, request } from 'node:http';
+import type { Duplex } from 'node:stream';
 import { errorRegistry, HoldfastError, type ErrorCode, type ErrorRecord } from '../errors.ts';
 import type { EventRecord, ModuleStatus, ModuleVerb, NodeStatus } from '../host/face.ts';
 
-/** Where the agent is: its unix socket, or its HTTPS port with the PEM texts of a node. */
+/** Where the agent is: its unix socket, or a way to a TLS connection (see dial.ts). */
 export type AgentTarget =
   | { readonly socketPath: string }
-  | {
-      readonly host: string;
-      readonly port: number;
-      readonly ca: string;
-      readonly cert: string;
-      readonly key: string;
-      /** The node that must answer there; null: any node of the cluster. */
-      readonly node: string | null;
-    };
+  | { readonly dial: () => Promise<Duplex>; readonly where: string };
 
 export interface TimingRow {
   readonly name: string;
@@ -95,8 +87,11 @@ export interface AgentClient {
   }): Promise<IssuedToken>;
   /** The cluster.xml in force. */
   clusterXml(): Promise<string>;
-  /** Checks a cluster.xml, applies it here and sends it to all nodes. */
-  applyClusterXml(xml: string): Promise<ClusterStatus>;
+  /**
+   * Checks a cluster.xml and applies it; 'cluster' (only on the node with the CA's key) also sends
+   * it to all other nodes.
+   */
+  applyClusterXml(xml: string, scope?: 'node' | 'cluster'): Promise<ClusterStatus>;
   shutdown(): Promise<void>;
 }
 
@@ -167,7 +162,7 @@ function makeClient(target: AgentTarget, base: string): AgentClient {
     issueToken: (options = {}) => act('/cluster/tokens', options),
     clusterXml: async () =>
       (await raw({ method: 'GET', path: '/cluster/config' })).toString('utf8'),
-    applyClusterXml: (xml) => act('/cluster/config', { xml }, 'PUT'),
+    applyClusterXml: (xml, scope = 'cluster') => act('/cluster/config', { xml, scope }, 'PUT'),
     shutdown: async () => {
       await act('/shutdown', {});
     },
@@ -183,38 +178,20 @@ function queryString(values: Readonly<Record<string, string | number | null | un
 }
 
 function targetName(target: AgentTarget): string {
-  return 'socketPath' in target ? target.socketPath : `${target.host}:${target.port}`;
+  return 'socketPath' in target ? target.socketPath : target.where;
 }
 
-/** Opens a request of either kind; the caller writes the body and ends it. */
-function open(target: AgentTarget, method: string, path: string, headers: Record<string, string>) {
-  if ('socketPath' in target) {
-    return httpRequest({
-      socketPath: target.socketPath,
-      method,
-      path,
-      headers: { host: 'agent', ...headers },
-      agent: false,
-    });
-  }
-  const { host, port, ca, cert, key, node } = target;
-  return httpsRequest({
-    host,
-    port,
-    method,
-    path,
-    headers,
-    agent: false,
-    ca,
-    cert,
-    key,
-    minVersion: 'TLSv1.3',
-    // The name in the certificate is the node's; addresses may change without a new certificate.
-    checkServerIdentity: (_host, peer) =>
-      node === null || peer.subject.CN === node
-        ? undefined
-        : new Error(`the certificate is of ${peer.subject.CN}, not of ${node}`),
-  });
+/** Opens a request; the caller writes the body and ends it. */
+async function open(
+  target: AgentTarget,
+  method: string,
+  path: string,
+  headers: Record<string, string>,
+): Promise<ClientRequest> {
+  const common = { method, path, headers: { host: 'agent', ...headers }, agent: false } as const;
+  if ('socketPath' in target) return request({ ...common, socketPath: target.socketPath });
+  const socket = await target.dial();
+  return request({ ...common, createConnection: () => socket });
 }
 
 /** One request and its whole answer. Rejects with the error that the agent sent, as it sent it. */
@@ -230,7 +207,7 @@ async function exchange(target: AgentTarget, call: Call): Promise<Buffer> {
   }
   if (body !== null) headers['content-length'] = String(body.length);
   const timeoutMs = call.timeoutMs ?? readTimeoutMs;
-  const outgoing = open(target, call.method, call.path, headers);
+  const outgoing = await open(target, call.method, call.path, headers);
   const timer = setTimeout(
     () =>
       outgoing.destroy(
@@ -315,7 +292,7 @@ async function* followEvents(
   const { signal } = options;
   if (signal?.aborted === true) return;
   const query = queryString({ after: options.after, module: options.module });
-  const outgoing = open(target, 'GET', `${base}/events/stream${query}`, {
+  const outgoing = await open(target, 'GET', `${base}/events/stream${query}`, {
     accept: 'text/event-stream',
   });
   let wasStopped = false;

@@ -42,7 +42,7 @@ export const clusterErrors = {
     http: 409,
   },
   'HF-CLUSTER-010': {
-    sentence: 'node {node} cannot admit servers: it does not hold the key of the cluster CA',
+    sentence: 'node {node} cannot change the cluster: it does not hold the key of the cluster CA',
     hint: 'Run the command on the server where `holdfast cluster init` was run.',
     http: 409,
   },
@@ -84,6 +84,11 @@ export const clusterErrors = {
     sentence: 'node {node} cannot be replaced by {name}',
     hint: 'The token was issued for a server of the name {node}: join with --node {node}.',
     http: 409,
+  },
+  'HF-CLUSTER-019': {
+    sentence: 'there are {count} unused join tokens already',
+    hint: 'Use them, or wait until they expire.',
+    http: 429,
   },
   'HF-API-001': {
     sentence: 'the request is not valid: {where}: {problem}',
@@ -131,11 +136,13 @@ export const clusterErrors = {
   'HF-API-010': {
     sentence: 'the agent does not answer at {where}: {reason}',
     hint: 'Is holdfastd running? On a server: `systemctl status holdfastd`. The socket is for root only.',
+    exit: 69,
     http: 502,
   },
   'HF-API-011': {
     sentence: 'no answer from {where} within {ms} ms',
     hint: 'The command may still be at work: look with `holdfast status`.',
+    exit: 69,
     http: 504,
   },
   'HF-API-012': {
@@ -145,6 +152,7 @@ export const clusterErrors = {
   'HF-PEER-001': {
     sentence: 'node {node} cannot be reached: {reason}',
     hint: 'Look at `holdfast cluster status`; the node may be down, or its port {port}/tcp closed.',
+    exit: 69,
     http: 502,
   },
   'HF-PEER-002': {

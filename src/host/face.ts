@@ -1,4 +1,5 @@
 /** What the agent shows and takes: the types that the API, the CLI and the lab share. */
+import type { ClusterConfig } from '../config/model.ts';
 import type { ErrorRecord } from '../errors.ts';
 
 export type ModuleState = 'STOP' | 'WAIT' | 'ALONE' | 'UP' | 'PRIM' | 'SECOND';
@@ -116,6 +117,10 @@ export interface Agent {
   timing(): readonly { readonly name: string; readonly ms: number; readonly meaning: string }[];
   /** Prometheus text exposition. */
   metrics(): string;
+  /** The cluster.xml in force, as text and as model. */
+  cluster(): { readonly xml: string; readonly config: ClusterConfig };
+  /** Checks a cluster.xml, stores it durably and applies it live; refused leaves all as it was. */
+  applyCluster(xml: string): Promise<void>;
   /** Body of a peer call forwarded by the API's node proxy is not handled here; see api/proxy.ts. */
   shutdown(): Promise<void>;
 }
