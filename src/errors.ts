@@ -1,4 +1,5 @@
 import { agentErrors } from './errors/agent.ts';
+import { cliErrors } from './errors/cli.ts';
 import { clusterErrors } from './errors/cluster.ts';
 import { configErrors } from './errors/config.ts';
 import { labErrors } from './errors/lab.ts';
@@ -20,6 +21,7 @@ export interface ErrorSpec {
 
 export const errorRegistry = {
   ...agentErrors,
+  ...cliErrors,
   ...clusterErrors,
   ...configErrors,
   ...labErrors,

@@ -1,0 +1,131 @@
+/** The status of a node and of a module as a person reads it. */
+import type {
+  Alert,
+  FarmStatus,
+  GroupStatus,
+  ModuleStatus,
+  NodeStatus,
+  PeerStatus,
+} from '../host/face.ts';
+import { bucketCount } from '../core/farm-types.ts';
+import { type Cell, duration, microseconds, stateCell, table } from './format.ts';
+
+/** Share of one group: `33 %`, with the buckets that are only held for old connections. */
+function shareText(group: GroupStatus): string {
+  const share = `${((100 * group.buckets) / bucketCount).toFixed(0)} %`;
+  return group.holding === 0 ? share : `${share} (+${group.holding} held)`;
+}
+
+function sharesText(groups: readonly GroupStatus[]): string {
+  const [first] = groups;
+  if (groups.length === 1 && first !== undefined) return shareText(first);
+  return groups.map((group) => `${group.name} ${shareText(group)}`).join(', ');
+}
+
+function servingText(farm: FarmStatus): string {
+  if (farm.draining) return 'draining';
+  return farm.serving ? 'yes' : 'no';
+}
+
+function moduleRow(module: ModuleStatus): readonly Cell[] {
+  const { farm } = module;
+  const own = [module.name, module.mode, stateCell(module)];
+  if (farm === null) return own;
+  return [...own, servingText(farm), sharesText(farm.groups), farm.members.join(' ')];
+}
+
+function peerRow(peer: PeerStatus): readonly Cell[] {
+  const reach = { silent: 'silent', heard: 'heard, does not hear us', both: 'ok', self: 'ok' };
+  const lans = peer.lans.map((lan) =>
+    lan.up ? `${lan.name} ${microseconds(lan.rttUs)}` : `${lan.name} DOWN`,
+  );
+  const config = peer.sameConfig === null ? 'unknown' : peer.sameConfig ? 'same' : 'DIFFERS';
+  return [
+    peer.node,
+    {
+      text: reach[peer.reach],
+      readiness: { silent: 'NotReady', heard: 'Transient', both: 'Ready', self: 'Ready' }[
+        peer.reach
+      ] as 'NotReady' | 'Transient' | 'Ready',
+    },
+    lans.join(', '),
+    peer.connected ? 'open' : 'closed',
+    config,
+  ];
+}
+
+function alertText(alert: Alert, nowMs: number): string {
+  const age = duration(nowMs - alert.sinceWallMs);
+  return `  ${alert.severity}, for ${age}: ${alert.message}\n`;
+}
+
+/** Why a module is not where it should be, one sentence per line. */
+function whyText(modules: readonly ModuleStatus[]): string {
+  return modules
+    .flatMap((module) => module.why.map((reason) => `  ${module.name}: ${reason}\n`))
+    .join('');
+}
+
+/** Joins the parts that have content by empty lines. */
+function parts(...texts: readonly string[]): string {
+  return texts.filter((text) => text !== '').join('\n');
+}
+
+function titled(title: string, body: string): string {
+  return body === '' ? '' : `${title}\n${body}`;
+}
+
+/** A node: one line about itself, then its modules, what keeps them, its peers, its alerts. */
+export function nodeText(status: NodeStatus, nowMs: number, color: boolean): string {
+  const head =
+    `${status.node}  holdfast ${status.version}  up ${duration(nowMs - status.startedWallMs)}` +
+    `  cluster ${status.clusterSignature.slice(0, 8)}\n`;
+  const modules = table(
+    ['MODULE', 'MODE', 'STATE', 'SERVING', 'SHARE', 'MEMBERS'],
+    status.modules.map(moduleRow),
+    color,
+  );
+  const others = status.peers.filter((peer) => peer.reach !== 'self');
+  const peers = table(
+    ['PEER', 'HEARTBEATS', 'NETWORKS', 'CHANNEL', 'CONFIGURATION'],
+    others.map(peerRow),
+    color,
+  );
+  return parts(
+    head,
+    modules === '' ? 'no module is installed\n' : modules,
+    titled('why:', whyText(status.modules)),
+    peers,
+    titled('alerts:', status.alerts.map((alert) => alertText(alert, nowMs)).join('')),
+  );
+}
+
+function farmRows(farm: FarmStatus): readonly (readonly [string, string])[] {
+  const leader = farm.leader === null ? '' : `, led by ${farm.leader}`;
+  const hook = farm.hook === null ? 'no filter is loaded' : `${farm.hook} on ${farm.device ?? '?'}`;
+  return [
+    ['serving', servingText(farm)],
+    ['view', `${farm.viewEpoch}${leader}: ${farm.members.join(' ')}`],
+    ['addresses', farm.vips.join(' ')],
+    ['filter', hook],
+    ...farm.hookReasons.map((reason) => ['', reason] as const),
+    ...farm.groups.map(
+      (group) => [`group ${group.name}`, `${shareText(group)}, power ${group.power}`] as const,
+    ),
+  ];
+}
+
+/** One module in detail. */
+export function moduleText(module: ModuleStatus, color: boolean): string {
+  const resources = Object.entries(module.resources).map(([name, value]) => `${name} ${value}`);
+  const rows: readonly (readonly [string, string])[] = [
+    ...(module.farm === null ? [] : farmRows(module.farm)),
+    ...(resources.length === 0 ? [] : [['resources', resources.join(', ')] as const]),
+    ['restarts', `${module.loopCount} of at most ${module.maxloop}`],
+    ['configuration', module.signature.slice(0, 8)],
+    ...module.why.map((reason) => ['why', reason] as const),
+  ];
+  const width = Math.max(...rows.map(([name]) => name.length));
+  const lines = rows.map(([name, text]) => `  ${name.padEnd(width)}  ${text}\n`);
+  return table([module.name, module.mode], [['', stateCell(module)]], color) + lines.join('');
+}
