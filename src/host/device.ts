@@ -57,9 +57,12 @@ export class FarmDevice {
   readonly #filter: Filter;
   readonly #parts = new Map<string, DevicePart>();
   #macs: readonly (string | null)[] = [];
+  #gathering: boolean;
 
-  constructor(options: DeviceOptions) {
+  /** gathering: parts are kept without effect until release(). */
+  constructor(options: DeviceOptions, gathering: boolean) {
     this.name = options.device;
+    this.#gathering = gathering;
     this.#options = options;
     quietKernel(options.device);
     this.#filter = options.openFilter({ device: options.device, pinDir: options.pinDir });
@@ -81,29 +84,27 @@ export class FarmDevice {
   setMacs(macs: readonly (string | null)[]): void {
     if (JSON.stringify(macs) === JSON.stringify(this.#macs)) return;
     this.#macs = macs;
-    if (this.#parts.size > 0) this.#commit();
+    if (this.#parts.size > 0 && !this.#gathering) this.#commit();
   }
 
   /** Sets what a module has here; its addresses are added once the filter knows them. */
   setPart(module: string, part: DevicePart): void {
-    this.setParts([[module, part]]);
+    const before = this.#parts.get(module);
+    this.#parts.set(module, part);
+    if (this.#gathering) return;
+    this.#commit();
+    if (before === undefined || !sameVips(before.vips, part.vips)) this.#addAddresses(part);
   }
 
   /**
-   * Sets several modules by one flip. An agent that takes over a live filter gives all of them at
-   * once: a commit without one of them would silence it for a moment.
+   * Ends the gathering of parts that an agent does when it takes over a live filter: one flip for
+   * all of them, because a commit without one of them would silence it for a moment.
    */
-  setParts(parts: readonly (readonly [string, DevicePart])[]): void {
-    const fresh = parts.filter(([module, part]) => {
-      const before = this.#parts.get(module);
-      return before === undefined || !sameVips(before.vips, part.vips);
-    });
-    for (const [module, part] of parts) this.#parts.set(module, part);
+  release(): void {
+    if (!this.#gathering) return;
+    this.#gathering = false;
     this.#commit();
-    for (const vip of fresh.flatMap(([, part]) => part.vips)) {
-      if (vip.farmMac !== null) this.#options.link.allowMac(this.name, vip.farmMac);
-      this.#options.link.addAddress(this.name, vip.addr, vip.prefix);
-    }
+    for (const part of this.#parts.values()) this.#addAddresses(part);
   }
 
   /** Takes a module's addresses and rules away; true when no module is left on the device. */
@@ -125,7 +126,8 @@ export class FarmDevice {
     const mac = this.#options.link.devices().find((device) => device.name === this.name)?.mac;
     const part = this.#parts.get(module);
     if (mac === undefined || part === undefined) return;
-    for (const vip of part.vips) this.#options.link.announce(this.name, vip.addr, vip.farmMac ?? mac);
+    for (const vip of part.vips)
+      this.#options.link.announce(this.name, vip.addr, vip.farmMac ?? mac);
   }
 
   /**
@@ -143,6 +145,13 @@ export class FarmDevice {
   /** Detaches the filter; only when no module is left. */
   close(): void {
     this.#filter.detach();
+  }
+
+  #addAddresses(part: DevicePart): void {
+    for (const vip of part.vips) {
+      if (vip.farmMac !== null) this.#options.link.allowMac(this.name, vip.farmMac);
+      this.#options.link.addAddress(this.name, vip.addr, vip.prefix);
+    }
   }
 
   #firstTable(module: string): number {
@@ -175,11 +184,22 @@ export class FarmDevice {
         });
       }
       for (const { vips: ownVips, group, ...rule } of part.rules) {
-        rules.push({ ...rule, vips: ownVips.map((vip) => firstVip + vip), table: firstTable + group });
+        rules.push({
+          ...rule,
+          vips: ownVips.map((vip) => firstVip + vip),
+          table: firstTable + group,
+        });
       }
       tables.push(...part.tables);
     }
-    return { vips, rules, tables, hashKey: this.#options.hashKey, me: this.#options.me, macs: this.#macs };
+    return {
+      vips,
+      rules,
+      tables,
+      hashKey: this.#options.hashKey,
+      me: this.#options.me,
+      macs: this.#macs,
+    };
   }
 }
 

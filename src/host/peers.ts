@@ -1,0 +1,219 @@
+/**
+ * What this node knows of the others: reachability from the heartbeats, and what they say of
+ * themselves over the peer channel. One place, so that modules, status and alerts agree.
+ */
+import { z } from 'zod';
+import type { ClusterConfig } from '../config/model.ts';
+import type { BeatEvent, BeatStats, Reach } from '../native/beat.ts';
+import type { Alerts } from './alerts.ts';
+import type { PeerStatus } from './face.ts';
+
+/** Greets a peer on each new connection; everything in it may differ between starts. */
+export interface Hello {
+  readonly kind: 'hello';
+  readonly version: string;
+  readonly signature: string;
+  /** MAC of the sender's device on each lan, by lan name. */
+  readonly macs: Readonly<Record<string, string>>;
+}
+
+export const helloSchema = z.object({
+  kind: z.literal('hello'),
+  version: z.string().max(64),
+  signature: z.string().max(128),
+  macs: z.record(z.string().max(64), z.string().regex(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/)),
+});
+
+/** Module part of a peer's heartbeats. */
+export interface PeerModule {
+  readonly flags: number;
+  readonly viewEpoch: number;
+  readonly viewMembers: bigint;
+}
+
+interface Peer {
+  reach: Reach;
+  boot: bigint;
+  hung: boolean;
+  connected: boolean;
+  hello: Hello | null;
+  readonly lansDown: Set<number>;
+  readonly modules: Map<number, PeerModule>;
+}
+
+export class PeerTable {
+  readonly #me: number;
+  readonly #alerts: Alerts;
+  readonly #peers = new Map<number, Peer>();
+  #cluster: ClusterConfig;
+
+  constructor(cluster: ClusterConfig, me: number, alerts: Alerts) {
+    this.#cluster = cluster;
+    this.#me = me;
+    this.#alerts = alerts;
+    this.setCluster(cluster);
+  }
+
+  /** Nodes that left the cluster are forgotten; new ones start silent. */
+  setCluster(cluster: ClusterConfig): void {
+    this.#cluster = cluster;
+    const ids = new Set(cluster.nodes.map((node) => node.id));
+    for (const id of this.#peers.keys()) {
+      if (ids.has(id)) continue;
+      this.#peers.delete(id);
+      this.#clearAlerts(id);
+    }
+    for (const id of ids)
+      if (id !== this.#me && !this.#peers.has(id)) this.#peers.set(id, newPeer());
+    for (const id of this.#peers.keys()) this.#checkHello(id);
+  }
+
+  /** Takes one heartbeat event in; false when it speaks of an unknown node. */
+  onBeat(event: Exclude<BeatEvent, { kind: 'lease' }>): boolean {
+    const peer = this.#peers.get(event.node);
+    if (peer === undefined) return false;
+    switch (event.kind) {
+      case 'peer':
+        peer.reach = event.reach;
+        peer.boot = event.boot;
+        peer.hung = event.hung;
+        this.#alerts.set(
+          `peer.${event.node}.hung`,
+          event.hung && event.reach !== 'silent',
+          'critical',
+          `the agent of ${this.#name(event.node)} gives no sign of life; its leases are withheld`,
+        );
+        this.#checkReach(event.node, peer);
+        return true;
+      case 'lan': {
+        if (event.up) peer.lansDown.delete(event.lan);
+        else peer.lansDown.add(event.lan);
+        this.#checkLans(event.node, peer);
+        return true;
+      }
+      case 'module':
+        peer.modules.set(event.key, {
+          flags: event.flags,
+          viewEpoch: event.viewEpoch,
+          viewMembers: event.viewMembers,
+        });
+        return true;
+    }
+  }
+
+  onConnection(node: number, connected: boolean): void {
+    const peer = this.#peers.get(node);
+    if (peer === undefined) return;
+    peer.connected = connected;
+    this.#checkReach(node, peer);
+  }
+
+  onHello(node: number, hello: Hello): void {
+    const peer = this.#peers.get(node);
+    if (peer === undefined) return;
+    peer.hello = hello;
+    this.#checkHello(node);
+  }
+
+  /** Every peer with its state, for a module that starts. */
+  *entries(): IterableIterator<readonly [number, Readonly<Omit<Peer, 'lansDown'>>]> {
+    yield* this.#peers;
+  }
+
+  /** MACs of the nodes on a lan, by node id. */
+  macs(lan: string, own: string): readonly (string | null)[] {
+    const macs: (string | null)[] = [];
+    for (let id = 0; id <= Math.max(this.#me, ...this.#peers.keys()); id++) {
+      macs.push(id === this.#me ? own : (this.#peers.get(id)?.hello?.macs[lan] ?? null));
+    }
+    return macs;
+  }
+
+  /** This node first, then the others by id. */
+  status(stats: BeatStats | null): readonly PeerStatus[] {
+    return this.#cluster.nodes.map((node): PeerStatus => {
+      const peer = this.#peers.get(node.id);
+      const lans = this.#cluster.lans.filter((lan) =>
+        lan.nodes.some((entry) => entry.node === node.id),
+      );
+      return {
+        node: node.name,
+        id: node.id,
+        reach: peer?.reach ?? 'self',
+        connected: peer?.connected ?? true,
+        sameConfig: peer === undefined ? true : this.#sameConfig(peer),
+        lans: lans.map((lan) => {
+          const index = this.#cluster.lans.indexOf(lan);
+          const seen = stats?.peers.find((entry) => entry.node === node.id && entry.lan === index);
+          return {
+            name: lan.name,
+            up: peer === undefined || (seen?.up ?? false),
+            rttUs: seen?.rttUs ?? 0,
+          };
+        }),
+      };
+    });
+  }
+
+  #checkReach(node: number, peer: Peer): void {
+    const name = this.#name(node);
+    this.#alerts.set(
+      `peer.${node}.oneway`,
+      peer.reach === 'heard',
+      'critical',
+      `${name} is heard but does not hear this node: one direction of the network fails`,
+    );
+    this.#checkLans(node, peer);
+  }
+
+  /** A peer that is gone altogether is a matter of the modules' views, not of one network. */
+  #checkLans(node: number, peer: Peer): void {
+    for (const [index, lan] of this.#cluster.lans.entries()) {
+      this.#alerts.set(
+        `lan.${lan.name}.${node}`,
+        peer.lansDown.has(index) && peer.reach !== 'silent',
+        'warning',
+        `network ${lan.name} to ${this.#name(node)} is down; another network still carries heartbeats`,
+      );
+    }
+  }
+
+  #checkHello(node: number): void {
+    const peer = this.#peers.get(node);
+    if (peer === undefined) return;
+    this.#alerts.set(
+      `peer.${node}.config`,
+      this.#sameConfig(peer) === false,
+      'warning',
+      `${this.#name(node)} has another cluster.xml than this node`,
+    );
+  }
+
+  #sameConfig(peer: Peer): boolean | null {
+    return peer.hello === null ? null : peer.hello.signature === this.#cluster.signature;
+  }
+
+  #clearAlerts(node: number): void {
+    for (const { id } of this.#alerts.list()) {
+      if (id.startsWith(`peer.${node}.`) || (id.startsWith('lan.') && id.endsWith(`.${node}`))) {
+        this.#alerts.clear(id);
+      }
+    }
+  }
+
+  #name(node: number): string {
+    return this.#cluster.nodes.find((entry) => entry.id === node)?.name ?? `node ${node}`;
+  }
+}
+
+function newPeer(): Peer {
+  return {
+    reach: 'silent',
+    boot: 0n,
+    hung: false,
+    connected: false,
+    hello: null,
+    lansDown: new Set(),
+    modules: new Map(),
+  };
+}
