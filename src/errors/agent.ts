@@ -69,4 +69,19 @@ export const agentErrors = {
     sentence: 'the address {addr} cannot be opened: {reason}',
     hint: 'Check that no other program uses the port and that the address is on this server.',
   },
+  'HF-AGENT-100': {
+    sentence: '{file} could not be written: {reason}',
+    hint: 'The node goes on with what it knows. See that the disk has room and the folder can be written.',
+    http: 507,
+  },
+  'HF-AGENT-101': {
+    sentence: '{file} is damaged: {reason}',
+    hint: 'The copy written before it is used where there is one; the damaged file was kept beside it.',
+    http: 500,
+  },
+  'HF-AGENT-102': {
+    sentence: '{file} has version {found}; this program reads up to {known}',
+    hint: 'It was written by a newer Holdfast. Install that version again.',
+    http: 500,
+  },
 } as const;
