@@ -71,9 +71,9 @@ export class HoldfastError extends Error {
   }
 
   /** The one-line form of the CLI and the log: `error[CODE] file:line: sentence`. */
-  line(): string {
+  line(severity: 'error' | 'warning' = 'error'): string {
     const at = this.place === null ? '' : `${this.place.file}:${this.place.line}: `;
-    return `error[${this.code}] ${at}${this.message}`;
+    return `${severity}[${this.code}] ${at}${this.message}`;
   }
 
   toRecord(): ErrorRecord {

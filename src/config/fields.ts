@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import type { AutomaticAction } from './model.ts';
 import type { Problems } from './problems.ts';
 import { ruleOf, type Schema } from './schema.ts';
 import {
@@ -31,6 +32,16 @@ export class Fields {
       }
     }
     for (const child of element.children) this.preset(child);
+  }
+
+  /** The child of that name; where there is none, one with the defaults of the schema. */
+  child(parent: Element, name: string): Element {
+    const found = childOf(parent, name);
+    if (found !== undefined) return found;
+    const { line } = parent;
+    const empty = { name, line, attributes: new Map(), children: [], text: '', parent };
+    this.preset(empty);
+    return empty;
   }
 
   given(element: Element, name: string): boolean {
@@ -110,6 +121,23 @@ export class Fields {
     this.problems.error('HF-CONFIG-031', this.line(element, name), { ...values, reason });
     return null;
   }
+}
+
+/** The values of an action, the usual default first. */
+export const actions = [
+  'restart',
+  'stopstart',
+  'stop',
+  'wait',
+  'noaction',
+] as const satisfies readonly [AutomaticAction, ...AutomaticAction[]];
+
+/** Says when a file is not one of the module's own. */
+export function belowBin(element: Element, attribute: string, path: string, fields: Fields): void {
+  const escapes = path.startsWith('/') || path.split('/').includes('..') || path.includes('\\');
+  if (path === '' || !escapes) return;
+  const values = { attribute, element: element.name, value: path };
+  fields.problems.error('HF-CONFIG-070', fields.line(element, attribute), values);
 }
 
 export function childrenOf(element: Element | undefined, name: string): Element[] {

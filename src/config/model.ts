@@ -53,6 +53,8 @@ export interface VirtualAddr {
   readonly prefix: number;
   readonly where: 'alias' | 'one_side_alias';
   readonly check: boolean;
+  /** Count the connections of this address. */
+  readonly connections: boolean;
   readonly line: number;
 }
 
@@ -69,12 +71,15 @@ export interface VipInterface {
   readonly check: boolean;
   readonly arpreroute: boolean;
   readonly arpIntervalMs: number;
+  /** The repeated announcements of arpreroute end after this. */
+  readonly arpElapseMs: number;
   readonly virtualInterface: VirtualInterface | null;
 }
 
 export interface LoadRule {
   /** VIP, or null for all of the module. */
   readonly virtualAddr: string | null;
+  /** 0 to 65535 for `*`, and for arp and icmp. */
   readonly portLow: number;
   readonly portHigh: number;
   readonly proto: 'tcp' | 'udp' | 'arp' | 'icmp';
@@ -84,7 +89,7 @@ export interface LoadRule {
 
 export interface LoadGroup {
   readonly name: string;
-  /** Power by node id; nodes that the group does not name have 1, or 0 where it names others. */
+  /** Power by node id, every node of cluster.xml: 1 without `<cluster>`; with it, 0 for nodes it does not name. */
   readonly powers: Readonly<Record<number, number>>;
   readonly rules: readonly LoadRule[];
 }
@@ -155,6 +160,44 @@ export interface ReadyConfig {
   readonly action: AutomaticAction;
 }
 
+/** One `<proc>` of `<errd>`. */
+export interface ProcConfig {
+  readonly name: string;
+  readonly service: boolean;
+  /** POSIX extended regular expressions; null: the name itself, any command line. */
+  readonly nameRegex: string | null;
+  readonly argRegex: string | null;
+  readonly atLeast: number;
+  /** -1: no limit. */
+  readonly atMost: number;
+  /** An AutomaticAction, or a file below bin/. */
+  readonly action: string;
+  readonly restartServices: readonly string[];
+  readonly when: CheckWhen | 'sec' | 'custom';
+  /** Looks before the first judgement. */
+  readonly startAfter: number;
+  readonly line: number;
+}
+
+export interface ErrdConfig {
+  readonly pollMs: number;
+  readonly procs: readonly ProcConfig[];
+}
+
+export interface FailoverConfig {
+  readonly extends: boolean;
+  readonly periodMs: number;
+  readonly handleTimeMs: number;
+  /** The rules as they stand in the file. */
+  readonly rules: string;
+}
+
+export interface VirtualHostname {
+  readonly name: string;
+  readonly envFile: string;
+  readonly when: 'prim' | 'second' | 'both';
+}
+
 export interface ModuleConfig {
   readonly name: string;
   readonly service: ServiceConfig;
@@ -166,6 +209,9 @@ export interface ModuleConfig {
   readonly vip: VipConfig | null;
   readonly user: UserConfig | null;
   readonly checks: readonly CheckConfig[];
+  readonly errd: ErrdConfig | null;
+  readonly failover: FailoverConfig | null;
+  readonly virtualHostnames: readonly VirtualHostname[];
   /** SHA-256 of the expanded file, hex. */
   readonly signature: string;
 }

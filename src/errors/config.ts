@@ -319,10 +319,6 @@ export const configErrors = {
     sentence: 'addr of <virtual_interface type="vmac_directed"> has no meaning',
     hint: 'Remove it: each server answers with its own MAC address.',
   },
-  'HF-CONFIG-088': {
-    sentence: 'MAC address {mac} is already that of the interface on line {first}',
-    hint: 'Give each interface its own.',
-  },
   'HF-CONFIG-089': {
     sentence: 'more than {limit} {what} in one module',
     hint: 'Split the module.',

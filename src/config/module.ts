@@ -1,0 +1,310 @@
+import { checkForm } from './check-form.ts';
+import { readChecks } from './checks.ts';
+import type { Parsed } from './cluster.ts';
+import { actions, belowBin, childOf, childrenOf, Fields, signatureOf } from './fields.ts';
+import { expandMacros } from './macros.ts';
+import type {
+  ClusterConfig,
+  ErrdConfig,
+  FailoverConfig,
+  ModuleConfig,
+  ProcConfig,
+  ReadyConfig,
+  ServiceConfig,
+  UserConfig,
+  VirtualHostname,
+} from './model.ts';
+import { Problems } from './problems.ts';
+import { schemaOf } from './schema.ts';
+import { suggestion } from './suggest.ts';
+import { readVip } from './vip.ts';
+import { type Element, withXml } from './xml.ts';
+
+export interface ModuleOptions {
+  /** Name that errors show; default userconfig.xml. */
+  readonly file?: string;
+  /** Name of the module. */
+  readonly name: string;
+  /** The configuration of the cluster that the module will run in. */
+  readonly cluster: ClusterConfig;
+  /** Variables that %NAME% may name beside the macros of the file; default none. */
+  readonly env?: Readonly<Record<string, string | undefined>>;
+}
+
+/** The module's name is a folder, a metric label and a shell variable; same form as src/module/name.ts. */
+const nameForm = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$/;
+
+/**
+ * Reads userconfig.xml. Never throws for what the text says: all errors come back together, by
+ * line. Warnings do not keep the configuration from being used.
+ */
+export function parseModuleConfig(xml: string, options: ModuleOptions): Parsed<ModuleConfig> {
+  const problems = new Problems(options.file ?? 'userconfig.xml');
+  if (!nameForm.test(options.name)) {
+    problems.error('HF-CONFIG-062', 1, { name: options.name });
+  }
+  const config = withXml(xml, 'safe', problems, (file) => {
+    const schema = schemaOf('userconfig');
+    const unexpanded = expandMacros(file, options.env ?? {}, problems);
+    const form = checkForm(schema, file, problems, unexpanded);
+    if (form.broken || unexpanded.size > 0) return null;
+    const signature = signatureOf(file.root);
+    const fields = new Fields(schema, problems);
+    fields.preset(file.root);
+    const service = childOf(file.root, 'service');
+    return service === undefined ? null : readService(service, fields, options, signature);
+  });
+  return {
+    config: problems.failed ? null : config,
+    errors: problems.errors(),
+    warnings: problems.warnings(),
+  };
+}
+
+function readService(
+  element: Element,
+  fields: Fields,
+  options: ModuleOptions,
+  signature: string,
+): ModuleConfig | null {
+  const problems = fields.problems;
+  const mode = fields.oneOf(element, 'mode', ['farm', 'light', 'mirror']);
+  if (mode === 'mirror') {
+    problems.error('HF-CONFIG-060', fields.line(element, 'mode'));
+    return null;
+  }
+  belongsElsewhere(element, mode, fields);
+  notActedOn(element, fields);
+  const user = childOf(element, 'user');
+  const errd = childOf(element, 'errd');
+  if (user === undefined) problems.warning('HF-CONFIG-065', element.line);
+  if (errd !== undefined && user === undefined) problems.error('HF-CONFIG-066', errd.line);
+  const service: ServiceConfig = {
+    mode,
+    boot: fields.oneOf(element, 'boot', ['ignore', 'on', 'off', 'auto']),
+    bootDelayMs: fields.ms(element, 'boot_delay'),
+    maxloop: fields.int(element, 'maxloop'),
+    loopIntervalMs: fields.ms(element, 'loop_interval'),
+    automaticReboot: fields.on(element, 'automatic_reboot'),
+  };
+  return {
+    name: options.name,
+    service,
+    ...readFarm(fields.child(element, 'farm'), mode, fields, options.cluster),
+    vip: readVip(childOf(element, 'vip'), mode, fields, options.cluster),
+    user: user === undefined ? null : readUser(user, fields),
+    checks: readChecks(childOf(element, 'check'), fields),
+    errd: errd === undefined ? null : readErrd(errd, fields),
+    failover: readFailover(childOf(element, 'failover'), fields),
+    virtualHostnames: readHostnames(childOf(element, 'vhost'), fields),
+    signature,
+  };
+}
+
+/** Elements and attributes of another mode. */
+function belongsElsewhere(service: Element, mode: 'farm' | 'light', fields: Fields) {
+  const wrong = (element: Element | undefined, other: string) => {
+    if (element === undefined) return;
+    const values = { element: element.name, mode: other, own: mode };
+    fields.problems.error('HF-CONFIG-061', element.line, values);
+  };
+  wrong(childOf(service, 'heart'), 'mirror');
+  wrong(childOf(service, 'rfs'), 'mirror');
+  wrong(childOf(childOf(service, 'check'), 'splitbrain'), 'mirror');
+  if (mode === 'light') {
+    wrong(childOf(service, 'farm'), 'farm');
+    const vip = childOf(service, 'vip');
+    if (vip) fields.problems.error('HF-CONFIG-101', vip.line, { element: 'vip' });
+  }
+  for (const attribute of ['failover', 'defaultprim']) {
+    if (!fields.given(service, attribute)) continue;
+    const values = { attribute, element: 'service', mode };
+    fields.problems.warning('HF-CONFIG-076', fields.line(service, attribute), values);
+  }
+}
+
+/** What a later version will act on: said, so that nobody relies on it. */
+function notActedOn(service: Element, fields: Fields) {
+  for (const name of ['vhost', 'errd', 'check', 'failover']) {
+    const element = childOf(service, name);
+    const empty = name === 'check' && element?.children.length === 0;
+    if (element !== undefined && !empty) {
+      fields.problems.warning('HF-CONFIG-067', element.line, { element: name });
+    }
+  }
+}
+
+function readFarm(
+  farm: Element,
+  mode: 'farm' | 'light',
+  fields: Fields,
+  cluster: ClusterConfig,
+): Pick<ModuleConfig, 'farmLans' | 'ready' | 'drainTimeoutMs'> {
+  const known = cluster.lans.map((lan) => lan.name);
+  const farmLans = mode === 'farm' ? known : [];
+  const problems = fields.problems;
+  for (const attribute of ['port', 'pulse', 'mlost_count', 'slost_count']) {
+    if (!fields.given(farm, attribute)) continue;
+    const values = { attribute, element: 'farm' };
+    problems.warning('HF-CONFIG-063', fields.line(farm, attribute), values);
+  }
+  const named = new Map<string, Element>();
+  for (const lan of childrenOf(farm, 'lan')) {
+    const name = fields.text(lan, 'name');
+    const first = named.get(name);
+    if (first !== undefined) {
+      problems.error('HF-CONFIG-068', lan.line, { element: 'lan', name, first: first.line });
+    } else if (!known.includes(name)) {
+      problems.error('HF-CONFIG-064', fields.line(lan, 'name'), {
+        name,
+        suggestion: suggestion(name, known),
+        allowed: known.join(', '),
+      });
+    }
+    named.set(name, lan);
+  }
+  const [ready, second] = childrenOf(farm, 'ready');
+  if (ready !== undefined && second !== undefined) {
+    const reason = `there can be only one, and one is on line ${ready.line}`;
+    const values = { element: 'ready', parent: 'farm', reason, allowed: '<lan>, one <ready>' };
+    problems.error('HF-CONFIG-011', second.line, values);
+  }
+  return {
+    farmLans: named.size > 0 ? [...named.keys()] : farmLans,
+    ready: ready === undefined ? null : readReady(ready, fields),
+    drainTimeoutMs: fields.ms(farm, 'drain_timeout'),
+  };
+}
+
+function readReady(element: Element, fields: Fields): ReadyConfig {
+  const problems = fields.problems;
+  const kind = fields.oneOf(element, 'kind', ['tcp', 'http', 'script']);
+  const needs = (attribute: string) => {
+    if (fields.given(element, attribute)) return;
+    problems.error('HF-CONFIG-071', element.line, { kind, attribute });
+  };
+  const unused = (attribute: string) => {
+    if (!fields.given(element, attribute)) return;
+    const values = { kind, attribute };
+    problems.warning('HF-CONFIG-077', fields.line(element, attribute), values);
+  };
+  let path = fields.text(element, 'path');
+  if (kind === 'script') {
+    needs('path');
+    unused('addr');
+    unused('port');
+    belowBin(element, 'path', path, fields);
+  } else {
+    needs('port');
+    if (kind === 'tcp') unused('path');
+    else if (path === '') path = '/';
+    else if (!/^\/[!-~]*$/.test(path)) {
+      problems.error('HF-CONFIG-073', fields.line(element, 'path'), { value: path });
+    }
+  }
+  return {
+    kind,
+    addr: kind === 'script' ? '127.0.0.1' : (fields.address(element, 'addr')?.text ?? '127.0.0.1'),
+    port: fields.int(element, 'port'),
+    path: kind === 'tcp' ? '' : path,
+    intervalMs: fields.msWithin(element, 'interval', [100, '100ms'], [3_600_000, '1h']),
+    timeoutMs: fields.msWithin(element, 'timeout', [10, '10ms'], [600_000, '10m']),
+    failures: fields.int(element, 'failures'),
+    action: fields.oneOf(element, 'action', actions),
+  };
+}
+
+function readUser(element: Element, fields: Fields): UserConfig {
+  const vars: Record<string, string> = {};
+  const lines = new Map<string, number>();
+  for (const child of childrenOf(element, 'var')) {
+    const name = fields.text(child, 'name');
+    const first = lines.get(name);
+    const reserved = /^(SAFE|HOLDFAST_|LD_|PATH$|HOME$|LANG$)/.test(name);
+    if (first !== undefined) {
+      fields.problems.error('HF-CONFIG-068', child.line, { element: 'var', name, first });
+    } else if (reserved) {
+      const reason = 'Holdfast sets it itself, or the loader of the system reads it';
+      fields.problems.error('HF-CONFIG-069', fields.line(child, 'name'), { name, reason });
+    } else if (name !== '') {
+      lines.set(name, child.line);
+      // Not vars[name] = …: a variable may be called __proto__.
+      Object.defineProperty(vars, name, {
+        value: fields.raw(child, 'value'),
+        enumerable: true,
+        writable: true,
+        configurable: true,
+      });
+    }
+  }
+  return {
+    stopTimeoutMs: fields.msWithin(element, 'nicestoptimeout', [1000, '1s'], [86_400_000, '1d']),
+    forceStopTimeoutMs: fields.msWithin(
+      element,
+      'forcestoptimeout',
+      [1000, '1s'],
+      [86_400_000, '1d'],
+    ),
+    logging: fields.oneOf(element, 'logging', ['userlog', 'none']),
+    userlogKib: fields.int(element, 'userlogsize'),
+    vars,
+  };
+}
+
+function readErrd(element: Element, fields: Fields): ErrdConfig {
+  const lines = new Map<string, number>();
+  const procs = childrenOf(element, 'proc').map((proc): ProcConfig => {
+    const name = fields.text(proc, 'name');
+    const first = lines.get(name);
+    if (first === undefined) lines.set(name, proc.line);
+    else fields.problems.error('HF-CONFIG-068', proc.line, { element: 'proc', name, first });
+    const action = fields.text(proc, 'action');
+    if (!(actions as readonly string[]).includes(action)) belowBin(proc, 'action', action, fields);
+    const services = fields.text(proc, 'restart_services');
+    return {
+      name,
+      service: fields.text(proc, 'service') === 'yes',
+      nameRegex: regex(proc, 'nameregex', fields),
+      argRegex: regex(proc, 'argregex', fields),
+      atLeast: fields.int(proc, 'atleast'),
+      atMost: fields.int(proc, 'atmax'),
+      action,
+      restartServices: services === '' ? [] : services.split(',').map((name) => name.trim()),
+      when: fields.oneOf(proc, 'class', ['both', 'prim', 'pre', 'second', 'sec', 'custom']),
+      startAfter: fields.int(proc, 'start_after'),
+      line: proc.line,
+    };
+  });
+  return { pollMs: fields.ms(element, 'polltimer'), procs };
+}
+
+/** A regular expression, tried as one of JavaScript: what that cannot read, POSIX hardly can. */
+function regex(element: Element, attribute: string, fields: Fields): string | null {
+  if (!fields.given(element, attribute)) return null;
+  const value = fields.text(element, attribute);
+  try {
+    RegExp(value.replace(/\[:\w+:\]/g, 'a'));
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    fields.problems.error('HF-CONFIG-079', fields.line(element, attribute), { value, reason });
+  }
+  return value;
+}
+
+function readFailover(element: Element | undefined, fields: Fields): FailoverConfig | null {
+  if (element === undefined) return null;
+  return {
+    extends: fields.text(element, 'extends') === 'yes',
+    periodMs: fields.ms(element, 'period'),
+    handleTimeMs: fields.ms(element, 'handle_time'),
+    rules: element.text,
+  };
+}
+
+function readHostnames(element: Element | undefined, fields: Fields): VirtualHostname[] {
+  return childrenOf(element, 'virtualhostname').map((child) => ({
+    name: fields.text(child, 'name'),
+    envFile: fields.text(child, 'envfile'),
+    when: fields.oneOf(child, 'when', ['prim', 'second', 'both']),
+  }));
+}
