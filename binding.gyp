@@ -9,5 +9,6 @@
     'native/filter/filter.gypi',
     'native/beat/beat.gypi',
     'native/link/link.gypi',
+    'native/lab/lab.gypi',
   ],
 }
