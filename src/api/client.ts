@@ -111,7 +111,7 @@ export function connectAgent(target: AgentTarget): AgentClient {
   return makeClient(target, prefix);
 }
 
-interface Call {
+export interface Call {
   readonly method: 'GET' | 'POST' | 'PUT' | 'DELETE';
   readonly path: string;
   readonly json?: unknown;
@@ -188,14 +188,15 @@ async function open(
   path: string,
   headers: Record<string, string>,
 ): Promise<ClientRequest> {
-  const common = { method, path, headers: { host: 'agent', ...headers }, agent: false } as const;
-  if ('socketPath' in target) return request({ ...common, socketPath: target.socketPath });
+  const common = { method, path, headers: { host: 'agent', ...headers } } as const;
+  if ('socketPath' in target)
+    return request({ ...common, agent: false, socketPath: target.socketPath });
   const socket = await target.dial();
   return request({ ...common, createConnection: () => socket });
 }
 
 /** One request and its whole answer. Rejects with the error that the agent sent, as it sent it. */
-async function exchange(target: AgentTarget, call: Call): Promise<Buffer> {
+export async function exchange(target: AgentTarget, call: Call): Promise<Buffer> {
   const headers: Record<string, string> = { accept: 'application/json' };
   let body: Uint8Array | null = null;
   if (call.bytes !== undefined) {

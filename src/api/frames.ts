@@ -3,6 +3,8 @@
  * [kind, ...]. Kinds: 'm' message, 'p' ping (with the sender's cluster signature), 'q' its answer.
  */
 
+import { decodeJson, encodeJson } from '../host/codec.ts';
+
 /** Greatest length of a frame's JSON; a view with all its tables has some 100 KiB. */
 export const maxFrameBytes = 1024 * 1024;
 const headerBytes = 4;
@@ -13,26 +15,8 @@ export interface Codec {
   decode(text: string): unknown;
 }
 
-const bytesKey = '$bytes';
-
-/** JSON with Uint8Array as {"$bytes": base64}; the default where the host has no codec of its own. */
-export const jsonCodec: Codec = {
-  encode: (message) =>
-    JSON.stringify(message, function (this: Record<string, unknown>, key, value: unknown) {
-      // The holder's value: a Buffer's toJSON has already run on `value`.
-      const own = this[key];
-      return own instanceof Uint8Array
-        ? { [bytesKey]: Buffer.from(own.buffer, own.byteOffset, own.length).toString('base64') }
-        : value;
-    }),
-  decode: (text) =>
-    JSON.parse(text, (_key, value: unknown) => {
-      if (value === null || typeof value !== 'object' || !(bytesKey in value)) return value;
-      const base64 = value[bytesKey];
-      if (typeof base64 !== 'string') throw new TypeError(`${bytesKey} is not a string`);
-      return new Uint8Array(Buffer.from(base64, 'base64'));
-    }),
-};
+/** The host's JSON with bigint and bytes. */
+export const hostCodec: Codec = { encode: encodeJson, decode: decodeJson };
 
 export type Frame =
   | { readonly kind: 'm'; readonly message: unknown }

@@ -25,7 +25,7 @@ import {
   encodeFrame,
   type Frame,
   FrameReader,
-  jsonCodec,
+  hostCodec,
 } from './frames.ts';
 import type { NodeKeys } from './pki.ts';
 
@@ -116,7 +116,7 @@ export class PeerLinks implements PeerChannel {
 
   constructor(options: PeerOptions) {
     this.#options = options;
-    this.#codec = options.codec ?? jsonCodec;
+    this.#codec = options.codec ?? hostCodec;
     this.#port = options.port ?? peerPort;
     this.#context = createSecureContext(tlsIdentity(options.keys));
   }

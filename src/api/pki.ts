@@ -77,6 +77,11 @@ function pem(label: string, der: Buffer): string {
   return `-----BEGIN ${label}-----\n${lines.join('\n')}\n-----END ${label}-----\n`;
 }
 
+/** A certificate as PEM. */
+export function pemOfCertificate(der: Buffer): string {
+  return pem('CERTIFICATE', der);
+}
+
 /** Makes a new cluster CA. */
 export async function makeCa(cluster: string): Promise<KeyPair> {
   const x509 = await loadX509();

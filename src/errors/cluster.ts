@@ -82,7 +82,7 @@ export const clusterErrors = {
   },
   'HF-CLUSTER-018': {
     sentence: 'node {node} cannot be replaced by {name}',
-    hint: 'The token was issued for a server of the name {node}: join with --node {node}.',
+    hint: 'A token of --replace admits a server of the same name only (join with --node {node}), and never replaces the node that issues it.',
     http: 409,
   },
   'HF-CLUSTER-019': {
@@ -148,6 +148,10 @@ export const clusterErrors = {
   'HF-API-012': {
     sentence: 'the request cannot be read: {reason}',
     hint: 'See docs/reference/api.md.',
+  },
+  'HF-API-013': {
+    sentence: 'the API cannot listen on {where}: {reason}',
+    hint: 'Another program may use the port: `ss -ltnp`.',
   },
   'HF-PEER-001': {
     sentence: 'node {node} cannot be reached: {reason}',
