@@ -36,11 +36,22 @@ export const stateCodes: Readonly<Record<ModuleState, number>> = {
   SECOND: 4,
 };
 
+/** Several errors of one command: all that is wrong with a configuration. */
+export class ManyErrors extends Error {
+  readonly records: readonly ErrorRecord[];
+
+  constructor(records: readonly ErrorRecord[]) {
+    super(`${records.length} errors`);
+    this.records = records;
+  }
+}
+
 /** The exit code of an error. */
 export function exitCodeOf(error: unknown): number {
   if (error instanceof CommanderError) {
     return error.exitCode === 0 ? exitCodes.done : exitCodes.usage;
   }
+  if (error instanceof ManyErrors) return exitCodes.badConfig;
   if (!(error instanceof HoldfastError)) return exitCodes.internal;
   return error.code.startsWith('HF-CONFIG-') ? exitCodes.badConfig : error.exit;
 }
@@ -58,17 +69,26 @@ export function errorLines(record: ErrorRecord): string {
   return `error[${record.code}] ${at}${record.message}\n${hint}`;
 }
 
-/** Any error as a record; one that is not ours keeps its stack, for it is a fault of this program. */
-export function recordOf(error: unknown): ErrorRecord {
-  if (error instanceof HoldfastError) return error.toRecord();
+/** An error as records; one that is not ours keeps its stack, for it is a fault of this program. */
+export function recordsOf(error: unknown): readonly ErrorRecord[] {
+  if (error instanceof ManyErrors) return error.records;
+  if (error instanceof HoldfastError) return [error.toRecord()];
   const reason = error instanceof Error ? (error.stack ?? error.message) : String(error);
-  return new HoldfastError('HF-API-005', { reason }).toRecord();
+  return [new HoldfastError('HF-API-005', { reason }).toRecord()];
+}
+
+/** The JSON form: `error` is the first, `errors` are all where there are several. */
+export function jsonOf(error: unknown): {
+  readonly error: ErrorRecord | undefined;
+  readonly errors?: readonly ErrorRecord[];
+} {
+  const records = recordsOf(error);
+  return { error: records[0], ...(records.length > 1 ? { errors: records } : {}) };
 }
 
 /** Tells an error on stderr: as JSON where the command was asked for JSON. */
 export function reportError(io: Io, error: unknown, json: boolean): void {
   // Commander has told its own already.
   if (error instanceof CommanderError) return;
-  const record = recordOf(error);
-  io.err(json ? `${JSON.stringify({ error: record })}\n` : errorLines(record));
+  io.err(json ? `${JSON.stringify(jsonOf(error))}\n` : recordsOf(error).map(errorLines).join(''));
 }

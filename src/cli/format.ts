@@ -17,8 +17,9 @@ function widthOf(cell: Cell): number {
 
 function show(cell: Cell, color: boolean): string {
   if (typeof cell === 'string') return cell;
-  // Colour was decided by the caller for its own stream; styleText must not decide again.
-  return color ? styleText(stateColors[cell.readiness], cell.text) : cell.text;
+  // The caller has decided for its own stream; styleText must not decide again by stdout.
+  const always = { validateStream: false };
+  return color ? styleText(stateColors[cell.readiness], cell.text, always) : cell.text;
 }
 
 /** Rows with aligned columns, each line indented; nothing where there are no rows. */

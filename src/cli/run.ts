@@ -5,7 +5,7 @@
 import type { Command } from 'commander';
 import type { AgentClient } from '../api/client.ts';
 import { HoldfastError } from '../errors.ts';
-import { exitCodeOf, recordOf, reportError, errorLines } from './exit.ts';
+import { errorLines, exitCodeOf, jsonOf, recordsOf, reportError } from './exit.ts';
 import type { Io } from './io.ts';
 
 /** One run of `holdfast`: the world, and the exit code that will be returned. */
@@ -115,13 +115,14 @@ export async function onNodes<T>(
   }
   if (options.json === true) {
     const list = answers.map(({ node, result, failure }) =>
-      failure === null ? { node, result } : { node, error: recordOf(failure.cause) },
+      failure === null ? { node, result } : { node, ...jsonOf(failure.cause) },
     );
     printJson(io, list);
     return;
   }
   for (const { node, result, failure } of answers) {
-    const text = failure === null ? show(result as T) : errorLines(recordOf(failure.cause));
+    const text =
+      failure === null ? show(result as T) : recordsOf(failure.cause).map(errorLines).join('');
     const lines = text.trimEnd().split('\n');
     io.out(`${node}:\n${lines.map((line) => (line === '' ? '' : `  ${line}`)).join('\n')}\n`);
   }

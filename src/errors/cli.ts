@@ -41,4 +41,9 @@ export const cliErrors = {
     sentence: 'this copy of Holdfast has no {part}: {reason}',
     hint: 'Run `npm run build` in a checkout, or install the package again.',
   },
+  'HF-CLI-010': {
+    sentence: 'no cluster.xml to check {file} against: {cluster} does not exist',
+    hint: 'Name one: `holdfast confcheck {file} --cluster FILE`.',
+    exit: 2,
+  },
 } as const;

@@ -28,8 +28,9 @@ interface LinesOptions extends CommonOptions {
 /** Bounds that the agent has, too. */
 const maxLines = 10_000;
 const maxEvents = 1000;
-/** Between two looks at a log that is followed. */
+/** Between two looks at a log that is followed, and how many lines are compared. */
 const followMs = 1000;
+const followLines = 1000;
 
 /** Adds the commands that only look. */
 export function observeCommands(program: Command, run: Run): void {
@@ -95,16 +96,16 @@ async function followLog(
   const client = oneAgent(run, options, 'log -f');
   const { io } = run;
   const signal = io.untilInterrupt();
-  let seen = await client.log(module, count);
+  let seen = await client.log(module, Math.max(count, followLines));
   const print = (texts: readonly string[]): void =>
     io.out(
       options.json === true ? lines(texts.map((line) => JSON.stringify({ line }))) : lines(texts),
     );
-  print(seen);
+  print(seen.slice(-count));
   while (!signal.aborted) {
     await delay(followMs, undefined, { signal }).catch(() => undefined);
     if (signal.aborted) return;
-    const now = await client.log(module, maxLines);
+    const now = await client.log(module, followLines);
     print(newLines(seen, now));
     seen = now;
   }
