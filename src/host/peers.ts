@@ -69,7 +69,7 @@ export class PeerTable {
   }
 
   /** Takes one heartbeat event in; false when it speaks of an unknown node. */
-  onBeat(event: Exclude<BeatEvent, { kind: 'lease' }>): boolean {
+  onBeat(event: Exclude<BeatEvent, { kind: 'lease' | 'fault' }>): boolean {
     const peer = this.#peers.get(event.node);
     if (peer === undefined) return false;
     switch (event.kind) {

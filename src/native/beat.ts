@@ -5,6 +5,12 @@
  * so a dead or stopped agent costs no heartbeat.
  */
 
+import { Socket } from 'node:net';
+import { HoldfastError } from '../errors.ts';
+import { encodeAnnounce, encodeConfigure, encodeSignal } from './beat-commands.ts';
+import { decodeEvents, decodeStats, layout } from './beat-records.ts';
+import { loadAddon } from './load.ts';
+
 /** One peer on one network. */
 export interface BeatAddress {
   readonly node: number;
@@ -60,6 +66,10 @@ export type Reach =
   /** Both directions work. */
   | 'both';
 
+/**
+ * After openBeat everything known comes as events first. A peer that was never heard gets its first
+ * event (silent) suspectMs + heartbeatMs after it was configured; before, nothing is known of it.
+ */
 export type BeatEvent =
   | {
       readonly kind: 'peer';
@@ -73,7 +83,7 @@ export type BeatEvent =
       readonly atMs: number;
     }
   | {
-      /** A peer's module summary changed. */
+      /** A peer's module summary changed; all zero: the peer no longer has that module. */
       readonly kind: 'module';
       readonly node: number;
       readonly key: number;
@@ -91,22 +101,46 @@ export type BeatEvent =
       readonly atMs: number;
     }
   | {
-      /** Leases were withheld or granted again, with the reason. */
+      /** The leases of one module were withheld or granted again, with the reason. */
       readonly kind: 'lease';
+      /** Key of the module. */
+      readonly key: number;
       readonly renewing: boolean;
-      readonly why: 'agent_hung' | 'not_echoed' | 'excluded_by_view' | 'ok';
+      readonly why: LeaseWhy;
+      readonly atMs: number;
+    }
+  | {
+      /** Something of the configuration does not work; tried again each second. errno 0: it does now. */
+      readonly kind: 'fault';
+      readonly what: FaultWhat;
+      /** Index into BeatConfig.lans; 0 for lease_map. */
+      readonly lan: number;
+      readonly errno: number;
       readonly atMs: number;
     };
 
-/** Counters of the heartbeat thread; names are metric labels. */
+export type LeaseWhy = 'ok' | 'agent_hung' | 'not_echoed' | 'excluded_by_view';
+export type FaultWhat = 'bind' | 'send' | 'lease_map';
+
+/** Counters of the heartbeat thread since holdfastd started; names are metric labels. */
 export interface BeatStats {
+  /** Random number of this boot of holdfastd. */
+  readonly boot: bigint;
   readonly sent: number;
+  readonly sendErrors: number;
+  /** Heartbeats accepted. */
   readonly received: number;
   readonly badMac: number;
   readonly replayed: number;
   readonly malformed: number;
+  /** Of another cluster, for another node or network. */
   readonly foreign: number;
+  /** Authentic, of a boot of the peer that has not proven that it is alive now. */
+  readonly unproven: number;
   readonly eventsLost: number;
+  readonly bindRetries: number;
+  readonly leasesRenewed: number;
+  readonly agentRestarts: number;
   readonly worstLatenessUs: number;
   /** SCHED_FIFO and mlockall in force? */
   readonly realtime: boolean;
@@ -120,7 +154,10 @@ export interface BeatStats {
     readonly lost: number;
     readonly rttUs: number;
     readonly jitterUs: number;
+    /** Most heartbeats lost in a row. */
     readonly longestBurst: number;
+    /** The worst lateness of the peer's own timer in the last minute, as it says. */
+    readonly peerLatenessUs: number;
   }[];
 }
 
@@ -130,6 +167,8 @@ export interface Beat {
   announce(modules: readonly BeatModule[]): void;
   /** The agent is alive; call at least every agentDeadlineMs / 4. */
   confirm(): void;
+  /** Everything serves: tells the service manager (READY=1). */
+  ready(): void;
   /** Called with each batch of events, in order. */
   onEvents(listener: (events: readonly BeatEvent[]) => void): void;
   /** The process that hosts the heartbeat thread is gone: the agent must end. */
@@ -138,4 +177,140 @@ export interface Beat {
   /** CLOCK_BOOTTIME in ms, with a fraction. */
   nowMs(): number;
   close(): void;
+}
+
+/** What beat.node exports; each function is documented in native/beat/addon.cc. */
+interface BeatAddon {
+  readonly BeatClient: new (socket: number, shm: number) => BeatClient;
+  nowMs(): number;
+  readonly layout: Readonly<Record<string, number>>;
+}
+
+interface BeatClient {
+  drain(buffer: Uint8Array): number;
+  lost(): number;
+  restart(): void;
+  confirm(): void;
+  stats(buffer: Uint8Array): boolean;
+  close(): void;
+}
+
+// Events per drain; the rest waits for the next turn of the event loop.
+const batchSize = 256;
+
+/**
+ * Opens the agent's side of holdfastd: the descriptors that it passed (socket 3, shared memory 4).
+ * Events that an earlier agent left are dropped; all that is known is sent again. Throws
+ * HF-NATIVE-001 when the addon or the descriptors do not fit.
+ */
+export function openBeat(fds: { socket: number; shm: number } = { socket: 3, shm: 4 }): Beat {
+  return new BeatOverShm(fds);
+}
+
+class BeatOverShm implements Beat {
+  readonly #addon: BeatAddon;
+  readonly #client: BeatClient;
+  readonly #socket: Socket;
+  readonly #events = new Uint8Array(batchSize * layout.event);
+  readonly #stats = new Uint8Array(layout.stats);
+  #listener: ((events: readonly BeatEvent[]) => void) | null = null;
+  readonly #lostListeners: (() => void)[] = [];
+  #eventsLost: number;
+  #draining = false;
+  #closed = false;
+
+  constructor(fds: { socket: number; shm: number }) {
+    this.#addon = loadAddon('beat') as BeatAddon;
+    checkLayout(this.#addon.layout);
+    try {
+      this.#client = new this.#addon.BeatClient(fds.socket, fds.shm);
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      throw new HoldfastError('HF-NATIVE-001', { engine: 'beat', reason }, null, error);
+    }
+    this.#client.restart();
+    this.#eventsLost = this.#client.lost();
+    this.#client.confirm();
+    this.#socket = new Socket({ fd: fds.socket, readable: true, writable: true });
+    this.#socket.on('data', () => this.#drain());
+    this.#socket.on('error', () => {});
+    this.#socket.on('close', () => this.#lost());
+    this.#socket.write(encodeSignal('hello'));
+  }
+
+  configure(config: BeatConfig): void {
+    this.#socket.write(encodeConfigure(config));
+  }
+
+  announce(modules: readonly BeatModule[]): void {
+    this.#socket.write(encodeAnnounce(modules));
+  }
+
+  confirm(): void {
+    this.#client.confirm();
+  }
+
+  ready(): void {
+    this.#socket.write(encodeSignal('ready'));
+  }
+
+  onEvents(listener: (events: readonly BeatEvent[]) => void): void {
+    this.#listener = listener;
+    this.#drain();
+  }
+
+  onLost(listener: () => void): void {
+    this.#lostListeners.push(listener);
+  }
+
+  stats(): BeatStats {
+    // On failure the copy of last time stands: counters a moment old.
+    this.#client.stats(this.#stats);
+    return decodeStats(this.#stats);
+  }
+
+  nowMs(): number {
+    return this.#addon.nowMs();
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#socket.destroy();
+    this.#client.close();
+  }
+
+  #drain(): void {
+    if (this.#listener === null || this.#draining || this.#closed) return;
+    const count = this.#client.drain(this.#events);
+    if (count === batchSize) {
+      // More may wait: other work first, so that a flood of events does not stop the agent.
+      this.#draining = true;
+      setImmediate(() => {
+        this.#draining = false;
+        this.#drain();
+      });
+    }
+    const lost = this.#client.lost();
+    if (lost !== this.#eventsLost) {
+      this.#eventsLost = lost;
+      this.#socket.write(encodeSignal('hello'));
+    }
+    if (count > 0) this.#listener(decodeEvents(this.#events, count));
+  }
+
+  #lost(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#client.close();
+    for (const listener of this.#lostListeners) listener();
+  }
+}
+
+function checkLayout(built: Readonly<Record<string, number>>): void {
+  for (const [name, value] of Object.entries(layout)) {
+    if (built[name] === value) continue;
+    const reason = `it was built for another version (${name} ${built[name]}, expected ${value})`;
+    throw new HoldfastError('HF-NATIVE-001', { engine: 'beat', reason });
+  }
 }
