@@ -1,0 +1,138 @@
+/** Rules for single files: length, leftovers, errors, dependencies, links. */
+import { posix } from 'node:path';
+import { type Finding, numbered, type Source } from './source.ts';
+
+export const maxLines = 500;
+
+/** Files longer than maxLines that are right as they are, each with the reason. */
+export const longFiles: Readonly<Record<string, string>> = {};
+
+export function tooLong(files: readonly Source[]): Finding[] {
+  return files
+    .map(({ path, text }) => ({ path, lines: text.split('\n').length - 1 }))
+    .filter(({ path, lines }) => lines > maxLines && longFiles[path] === undefined)
+    .map(({ path, lines }) => `${path}: ${lines} lines; ${maxLines} are the most`);
+}
+
+/** Marks of unfinished work, tests that hide others, and paths of one person's machine. */
+const leftovers: readonly (readonly [RegExp, string])[] = [
+  [/\b(TODO|FIXME|XXX|HACK)\b/, 'finish it or leave it out'],
+  [/\b(?:test|it|describe|suite)\.only\(/, 'this test hides all others'],
+  [/(^|[\s'"`(=:])\/(work|home)\/\w/, 'a path of one machine'],
+  [/^(<<<<<<<|>>>>>>>) /, 'a merge conflict'],
+  [/\bdebugger\b;/, 'a breakpoint'],
+];
+
+export function leftoversIn(files: readonly Source[]): Finding[] {
+  const findings: Finding[] = [];
+  for (const { path, text } of files) {
+    for (const [line, code] of numbered(text)) {
+      for (const [form, why] of leftovers) {
+        const found = form.exec(code);
+        if (found !== null) findings.push(`${path}:${line}: ${found[0].trim()}: ${why}`);
+      }
+    }
+  }
+  return findings;
+}
+
+const codeForm = /^HF-[A-Z]+-\d{3}$/;
+
+/**
+ * Codes of the error registry: well-formed, in the file once and in one file only (objects spread
+ * into one would hide a second), and used by a source outside the registry.
+ */
+export function wrongErrorCodes(registry: readonly Source[], users: readonly Source[]): Finding[] {
+  const findings: Finding[] = [];
+  const seen = new Map<string, string>();
+  for (const { path, text } of registry) {
+    for (const [line, code] of numbered(text)) {
+      const key = /^ {2}'?([\w-]+)'?: \{/.exec(code)?.[1];
+      if (key === undefined) continue;
+      const here = `${path}:${line}`;
+      if (!codeForm.test(key)) findings.push(`${here}: ${key} is no error code`);
+      const before = seen.get(key);
+      if (before !== undefined) findings.push(`${here}: ${key} is also at ${before}`);
+      seen.set(key, here);
+    }
+  }
+  const used = new Set(users.flatMap(({ text }) => text.match(/HF-[A-Z]+-\d{3}/g) ?? []));
+  for (const [code, place] of seen) {
+    if (!used.has(code)) findings.push(`${place}: nothing uses ${code}`);
+  }
+  return findings;
+}
+
+export interface PackageJson {
+  readonly dependencies?: Readonly<Record<string, string>>;
+  readonly optionalDependencies?: Readonly<Record<string, string>>;
+  readonly devDependencies?: Readonly<Record<string, string>>;
+  readonly overrides?: Readonly<Record<string, string>>;
+  readonly allowScripts?: Readonly<Record<string, boolean>>;
+}
+
+/** All dependencies with their versions. */
+export function dependenciesOf(json: PackageJson): readonly (readonly [string, string])[] {
+  return [json.dependencies, json.optionalDependencies, json.devDependencies].flatMap((list) =>
+    Object.entries(list ?? {}),
+  );
+}
+
+/** Versions are exact, and each name has its row in the table of docs/dependencies.md. */
+export function wrongDependencies(
+  json: PackageJson,
+  apt: readonly string[],
+  document: string,
+): Finding[] {
+  const findings: Finding[] = [];
+  const rows = new Set(
+    [...document.matchAll(/^\| *`([^`]+)`(?: ([\d.]+))? *\|/gm)].flatMap(([, name, version]) => [
+      name,
+      `${name} ${version}`,
+    ]),
+  );
+  for (const [name, version] of dependenciesOf(json)) {
+    if (!/^\d+\.\d+\.\d+$/.test(version)) findings.push(`${name}: ${version} is no exact version`);
+    if (!rows.has(`${name} ${version}`)) {
+      findings.push(`${name} ${version} has no row in docs/dependencies.md`);
+    }
+  }
+  for (const name of apt) {
+    if (!rows.has(name)) findings.push(`${name} (apt) has no row in docs/dependencies.md`);
+  }
+  return findings;
+}
+
+/** The id that a heading gets, as on the usual forges. */
+function anchorOf(heading: string): string {
+  return heading
+    .toLowerCase()
+    .replace(/[`*_]|\[|\]\([^)]*\)/g, '')
+    .replace(/[^\p{L}\p{N}\s-]/gu, '')
+    .trim()
+    .replace(/\s/g, '-');
+}
+
+/** Links of Markdown files to files and headings that do not exist. `exists` takes a path. */
+export function deadLinks(files: readonly Source[], exists: (path: string) => boolean): Finding[] {
+  const byPath = new Map(files.map((file) => [file.path, file.text]));
+  const findings: Finding[] = [];
+  for (const { path, text } of files) {
+    const prose = text.replace(/^```[^]*?^```/gm, (block) => block.replace(/[^\n]/g, ' '));
+    for (const [line, code] of numbered(prose)) {
+      for (const [, target = ''] of code.replace(/`[^`]*`/g, '').matchAll(/\]\(([^)\s]+)\)/g)) {
+        if (/^[a-z]+:/.test(target)) continue;
+        const [file = '', anchor] = target.split('#');
+        const full = file === '' ? path : posix.join(posix.dirname(path), file);
+        if (!exists(full)) findings.push(`${path}:${line}: ${target} does not exist`);
+        const other = byPath.get(full);
+        if (anchor === undefined || other === undefined) continue;
+        const anchors = [...other.matchAll(/^#+ (.*)$/gm)].map(([, title]) =>
+          anchorOf(title ?? ''),
+        );
+        if (!anchors.includes(anchor)) findings.push(`${path}:${line}: no heading for ${target}`);
+      }
+    }
+  }
+  return findings;
+}
