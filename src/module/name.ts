@@ -17,6 +17,8 @@ export interface ModuleDirs {
   readonly history: string;
   /** Which script runs now; in /run, as it means nothing after a reboot. */
   readonly running: string;
+  /** Which process a custom checker has; in /run for the same reason. */
+  checker(ident: string): string;
   /** User logs. */
   readonly log: string;
 }
@@ -47,6 +49,7 @@ export function moduleDirs(paths: Paths, name: string): ModuleDirs {
     userVar: join(state, 'var'),
     history: join(state, 'history'),
     running: join(paths.run, 'modules', `${name}.script`),
+    checker: (ident) => join(paths.run, 'modules', `${name}.check.${encodeURIComponent(ident)}`),
     log: join(paths.log, 'modules', name),
   };
 }

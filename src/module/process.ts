@@ -1,6 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
+import type { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
+import { errnoOf } from './durable.ts';
 
 /*
  * Programs that a module brings run as leaders of their own session, so that a signal to the group
@@ -18,15 +21,44 @@ export interface GroupOptions {
   readonly output: number | 'pipe' | null;
 }
 
-/** Starts a program as leader of its own session and process group. Errors come as its event. */
-export function spawnGroup(file: string, options: GroupOptions): ChildProcess {
+/** How a program ended: exit status, or the signal that ended it, or why it could not be started. */
+export interface GroupEnd {
+  readonly exit: number | null;
+  readonly signal: NodeJS.Signals | null;
+  readonly error: string | null;
+}
+
+export interface Group {
+  /** Process id, which is the id of the group too; null when it could not be started. */
+  readonly pid: number | null;
+  /** Resolves when the program (not its whole group) has ended. */
+  readonly ended: Promise<GroupEnd>;
+  /** stdout and stderr where output is 'pipe', else empty. */
+  readonly output: readonly Readable[];
+}
+
+/** Starts a program as leader of its own session and process group. Never throws. */
+export function spawnGroup(file: string, options: GroupOptions): Group {
   const output = options.output ?? 'ignore';
-  return spawn(file, options.args, {
-    cwd: options.cwd,
-    env: { ...options.env },
-    detached: true,
-    stdio: ['ignore', output, output],
+  let child: ChildProcess;
+  try {
+    child = spawn(file, options.args, {
+      cwd: options.cwd,
+      env: { ...options.env },
+      detached: true,
+      stdio: ['ignore', output, output],
+    });
+  } catch (error) {
+    // Some failures of execve come as an exception (E2BIG, ENOTDIR), others as an event.
+    const end = { exit: null, signal: null, error: errnoOf(error) };
+    return { pid: null, ended: Promise.resolve(end), output: [] };
+  }
+  const ended = new Promise<GroupEnd>((resolve) => {
+    child.once('error', (error) => resolve({ exit: null, signal: null, error: errnoOf(error) }));
+    child.once('exit', (exit, signal) => resolve({ exit, signal, error: null }));
   });
+  const streams = [child.stdout, child.stderr].filter((stream) => stream !== null);
+  return { pid: child.pid ?? null, ended, output: streams };
 }
 
 /** Signals a process group; false when it has no member left (zombies count as members). */
@@ -75,4 +107,46 @@ export function startTicks(pid: number): string | null {
   // The command name may hold spaces and parentheses; the last ")" ends it.
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   return fields[0] === 'Z' || fields[0] === 'X' ? null : (fields[19] ?? null);
+}
+
+/** A process that must be found again after the agent's own death. */
+export interface ProcessNote {
+  readonly what: string;
+  readonly pid: number;
+  /** See startTicks: tells the process from a later one with the same pid. */
+  readonly ticks: string;
+}
+
+/** Notes a process in a file below /run. Where that fails, only a restart of the agent is less careful. */
+export function noteProcess(path: string, what: string, pid: number): void {
+  const ticks = startTicks(pid);
+  if (ticks === null) return;
+  const note: ProcessNote = { what, pid, ticks };
+  try {
+    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+    writeFileSync(path, `${JSON.stringify(note)}\n`, { mode: 0o600 });
+  } catch {
+    return;
+  }
+}
+
+export function forgetProcess(path: string): void {
+  try {
+    rmSync(path, { force: true });
+  } catch {
+    return;
+  }
+}
+
+/** The noted process if it still runs, else null. */
+export function notedProcess(path: string): ProcessNote | null {
+  let note: Partial<ProcessNote> | null;
+  try {
+    note = JSON.parse(readFileSync(path, 'utf8')) as typeof note;
+  } catch {
+    return null;
+  }
+  const { what, pid, ticks } = note ?? {};
+  if (typeof what !== 'string' || typeof pid !== 'number' || typeof ticks !== 'string') return null;
+  return startTicks(pid) === ticks ? { what, pid, ticks } : null;
 }

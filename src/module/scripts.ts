@@ -1,14 +1,21 @@
-import { readFileSync } from 'node:fs';
-import { access, constants, mkdir, rm, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { access, constants, mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { UserConfig } from '../config/model.ts';
 import { HoldfastError } from '../errors.ts';
 import type { Paths } from '../paths.ts';
-import { errnoOf } from './durable.ts';
 import { type ScriptModule, type ScriptState, scriptEnvironment } from './environment.ts';
 import { type ModuleDirs, moduleDirs } from './name.ts';
-import { endGroup, signalGroup, spawnGroup, startTicks } from './process.ts';
+import {
+  endGroup,
+  forgetProcess,
+  notedProcess,
+  noteProcess,
+  type ProcessNote,
+  signalGroup,
+  spawnGroup,
+  startTicks,
+} from './process.ts';
 import { boundFile, openUserlog, type Userlog } from './userlog.ts';
 
 export type ScriptName =
@@ -114,22 +121,18 @@ async function execute(
   log: Userlog | null,
 ): Promise<Outcome> {
   const args = [run.current, run.next, run.action];
-  const child = spawnGroup(file, {
+  const { pid, ended } = spawnGroup(file, {
     args: run.force ? ['force', ...args] : args,
     cwd: dirs.bin,
     env: scriptEnvironment(run.paths, run.module, run.current),
     output: log?.fd ?? null,
   });
-  const ending = new Promise<Outcome>((resolve) => {
-    child.once('error', (error) => {
-      const values = { script: run.script, module: run.module.name, reason: errnoOf(error) };
-      resolve({ exit: null, refused: new HoldfastError('HF-MODULE-030', values, null, error) });
-    });
-    child.once('exit', (exit, signal) => resolve({ exit, signal }));
-  });
-  const pid = child.pid;
-  if (pid === undefined) return ending;
-  await noteRunning(dirs, run.script, pid);
+  if (pid === null) {
+    const reason = (await ended).error ?? 'no reason given';
+    const values = { script: run.script, module: run.module.name, reason };
+    return { exit: null, refused: new HoldfastError('HF-MODULE-030', values) };
+  }
+  noteProcess(dirs.running, run.script, pid);
 
   let cause: 'timedOut' | 'cancelled' | null = null;
   let killing: Promise<unknown> = Promise.resolve();
@@ -145,15 +148,15 @@ async function execute(
   run.signal?.addEventListener('abort', onAbort, { once: true });
   if (run.signal?.aborted === true) onAbort();
   try {
-    const outcome = await ending;
+    const { exit, signal } = await ended;
     clearTimeout(timer);
     await killing;
-    return cause === null ? outcome : { ...outcome, [cause]: true };
+    return cause === null ? { exit, signal } : { exit, signal, [cause]: true };
   } finally {
     clearTimeout(timer);
     clearInterval(bound);
     run.signal?.removeEventListener('abort', onAbort);
-    await forgetRunning(dirs);
+    forgetProcess(dirs.running);
     if (log !== null) boundQuietly(log.path, maxBytes);
   }
 }
@@ -167,41 +170,9 @@ function boundQuietly(path: string, maxBytes: number): void {
   }
 }
 
-interface RunningScript {
-  readonly script: ScriptName;
-  readonly pid: number;
-  /** See startTicks: tells the process from a later one with the same pid. */
-  readonly ticks: string;
-}
-
-async function noteRunning(dirs: ModuleDirs, script: ScriptName, pid: number): Promise<void> {
-  const ticks = startTicks(pid);
-  if (ticks === null) return;
-  const note: RunningScript = { script, pid, ticks };
-  try {
-    await mkdir(dirname(dirs.running), { recursive: true, mode: 0o700 });
-    await writeFile(dirs.running, `${JSON.stringify(note)}\n`, { mode: 0o600 });
-  } catch {
-    // Without the note only a restart of the agent within this script is less careful.
-    return;
-  }
-}
-
-async function forgetRunning(dirs: ModuleDirs): Promise<void> {
-  await rm(dirs.running, { force: true }).catch(() => undefined);
-}
-
 /** The script of this module that a former agent began and that is still running, else null. */
-export function leftRunning(paths: Paths, name: string): RunningScript | null {
-  let note: Partial<RunningScript> | null;
-  try {
-    note = JSON.parse(readFileSync(moduleDirs(paths, name).running, 'utf8')) as typeof note;
-  } catch {
-    return null;
-  }
-  const { script, pid, ticks } = note ?? {};
-  if (script === undefined || typeof pid !== 'number' || typeof ticks !== 'string') return null;
-  return startTicks(pid) === ticks ? { script, pid, ticks } : null;
+export function leftRunning(paths: Paths, name: string): ProcessNote | null {
+  return notedProcess(moduleDirs(paths, name).running);
 }
 
 /**
@@ -212,7 +183,7 @@ export async function settleScript(
   paths: Paths,
   name: string,
   timeoutMs: number,
-): Promise<{ readonly script: ScriptName; readonly ended: boolean } | null> {
+): Promise<{ readonly script: string; readonly ended: boolean } | null> {
   const left = leftRunning(paths, name);
   if (left === null) return null;
   const until = performance.now() + timeoutMs;
@@ -225,6 +196,6 @@ export async function settleScript(
     }
     await delay(50);
   }
-  await forgetRunning(moduleDirs(paths, name));
-  return { script: left.script, ended };
+  forgetProcess(moduleDirs(paths, name).running);
+  return { script: left.what, ended };
 }

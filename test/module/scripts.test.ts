@@ -187,8 +187,8 @@ test('a note of a process that is another one now is not believed', (t) => {
   assert.equal(leftRunning(paths, 'web'), null);
   mkdirSync(dirname(running), { recursive: true });
   for (const text of [
-    JSON.stringify({ script: 'start_both', pid: process.pid, ticks: '1' }),
-    '{"script":"start_both","pid":"x","ticks":1}',
+    JSON.stringify({ what: 'start_both', pid: process.pid, ticks: '1' }),
+    '{"what":"start_both","pid":"x","ticks":1}',
     'null',
     '{',
   ]) {
