@@ -60,6 +60,7 @@ const counterNames = [
   'dropped_not_connected',
   'dropped_queue_full',
   'dropped_oversize',
+  'dial_failed',
   'connects',
   'disconnects',
   'silent_closed',
@@ -334,7 +335,8 @@ export class PeerLinks implements PeerChannel {
       link.attempt += 1;
       link.retry = setTimeout(() => this.#dial(link), wait * (0.75 + Math.random() / 4));
     }
-    if (wasOpen) {
+    if (!wasOpen) this.#count('dial_failed');
+    else {
       this.#count('disconnects');
       for (const listener of this.#connectionListeners) listener(link.peer.id, false);
     }
@@ -347,7 +349,6 @@ export class PeerLinks implements PeerChannel {
     const { socket } = link;
     if (socket === null) return;
     this.#lost(link);
-    if (link.retry !== null) clearTimeout(link.retry);
     socket.destroy();
   }
 

@@ -90,7 +90,7 @@ describe('cluster init', () => {
 
 describe('cluster join', () => {
   let cluster: TestCluster;
-  let now = { bootId: 'boot1', bootMs: 1000 };
+  const now = { bootId: 'boot1', bootMs: 1000 };
   before(async () => {
     // The token of init was made under the real clock; tests issue their own.
     cluster = await TestCluster.make(['a'], () => now);
