@@ -81,7 +81,16 @@ export interface EventRecord {
   readonly bootMs: number;
   readonly node: string;
   readonly module: string | null;
-  readonly kind: 'transition' | 'refusal' | 'view' | 'script' | 'alert' | 'command' | 'check' | 'config' | 'peer';
+  readonly kind:
+    | 'transition'
+    | 'refusal'
+    | 'view'
+    | 'script'
+    | 'alert'
+    | 'command'
+    | 'check'
+    | 'config'
+    | 'peer';
   readonly text: string;
   readonly data: Readonly<Record<string, unknown>>;
 }
@@ -107,7 +116,11 @@ export interface Agent {
   /** Sets a node's power in one group (all groups where null), until changed or the module stops. */
   power(module: string, node: string, group: string | null, power: number): Promise<ModuleStatus>;
   /** Newest last; after: only records with a greater seq. */
-  events(options: { readonly after: number; readonly limit: number; readonly module: string | null }): readonly EventRecord[];
+  events(options: {
+    readonly after: number;
+    readonly limit: number;
+    readonly module: string | null;
+  }): readonly EventRecord[];
   onEvent(listener: (event: EventRecord) => void): () => void;
   /** Last lines of the module's user log (script output), or of the agent's own log where module is null. */
   log(module: string | null, lines: number): Promise<readonly string[]>;

@@ -17,7 +17,7 @@ import type {
   Message,
   Snapshot,
 } from '../core/farm-types.ts';
-import { bucketCount, nobody, tableFlag } from '../core/farm-types.ts';
+import { bitmapBytes, bucketCount, nobody, tableFlag } from '../core/farm-types.ts';
 import { initialFarm, nextDeadline, step, type FarmState } from '../core/farm.ts';
 import type { DevicePart, FarmDevice, PartRule, PartVip } from './device.ts';
 import type { EventRecord, FarmStatus } from './face.ts';
@@ -27,7 +27,8 @@ export interface FarmPorts {
   readonly me: number;
   readonly nodeName: (node: number) => string;
   readonly nowMs: () => number;
-  readonly device: FarmDevice;
+  /** One for each `<interface>` of the configuration, in its order. */
+  readonly devices: readonly FarmDevice[];
   readonly leaseSlot: number;
   /** Sets this module's part of the heartbeats and whether its lease is renewed. */
   readonly announce: (effect: Extract<FarmEffect, { kind: 'announce' }>) => void;
@@ -38,6 +39,15 @@ export interface FarmPorts {
     data: Readonly<Record<string, unknown>>,
   ) => void;
   readonly persist: (snapshot: Snapshot) => void;
+  /** Tables or members may have changed. */
+  readonly changed: () => void;
+}
+
+/** What one interface carries; the tables are the module's. */
+interface Place {
+  readonly device: FarmDevice;
+  readonly vips: readonly PartVip[];
+  readonly rules: readonly PartRule[];
 }
 
 /** How often a node that keeps buckets for old connections counts these. */
@@ -49,8 +59,7 @@ type Untimed<E> = E extends FarmEvent ? Omit<E, 'nowMs'> : never;
 export class Farm {
   readonly #config: ModuleConfig;
   readonly #ports: FarmPorts;
-  readonly #vips: readonly PartVip[];
-  readonly #rules: readonly PartRule[];
+  readonly #places: readonly Place[];
   readonly #queue: FarmEvent[] = [];
   #state: FarmState;
   #tables: readonly CompiledTable[];
@@ -62,6 +71,8 @@ export class Farm {
   #serving = false;
   #view: Snapshot['view'] = null;
   #busy = false;
+  #abandoned = false;
+  readonly #idleWaiters = new Set<() => void>();
 
   constructor(
     config: ModuleConfig,
@@ -71,8 +82,10 @@ export class Farm {
   ) {
     this.#config = config;
     this.#ports = ports;
-    this.#vips = partVips(config);
-    this.#rules = partRules(config, this.#vips);
+    this.#places = ports.devices.map((device, index) => {
+      const vips = partVips(config, index);
+      return { device, vips, rules: partRules(config, vips) };
+    });
     this.#tables = groupsOf(config).map(emptyTable);
     this.#state = initialFarm({
       me: ports.me,
@@ -84,6 +97,7 @@ export class Farm {
 
   /** One more event; effects are performed before this returns, unless called from within one. */
   dispatch(event: Untimed<FarmEvent>): void {
+    if (this.#abandoned) return;
     this.#queue.push({ ...event, nowMs: this.#ports.nowMs() } as FarmEvent);
     if (this.#busy) return;
     this.#busy = true;
@@ -100,21 +114,25 @@ export class Farm {
       this.#busy = false;
     }
     this.#arm();
+    this.#ports.changed();
+    for (const waiter of [...this.#idleWaiters]) waiter();
   }
 
-  /** Takes the VIPs and the rules off the device; true when the device has no module left. */
-  remove(): boolean {
-    if (this.#timer !== null) clearTimeout(this.#timer);
-    if (this.#scan !== null) clearInterval(this.#scan);
-    this.#timer = null;
-    this.#scan = null;
-    return this.#ports.device.removePart(this.#config.name);
+  /** Takes the VIPs and the rules off; returns the devices that have no module left. */
+  remove(): readonly FarmDevice[] {
+    this.abandon();
+    return this.#places
+      .filter((place) => place.device.removePart(this.#config.name))
+      .map((place) => place.device);
   }
 
   /** Ends the timers and leaves everything in the kernel, for the agent that follows. */
   abandon(): void {
     if (this.#timer !== null) clearTimeout(this.#timer);
     if (this.#scan !== null) clearInterval(this.#scan);
+    this.#timer = null;
+    this.#scan = null;
+    this.#abandoned = true;
   }
 
   get running(): boolean {
@@ -126,12 +144,35 @@ export class Farm {
     return this.#tables.reduce((sum, table) => sum + countFlag(table.flags, tableFlag.own), 0);
   }
 
-  get device(): FarmDevice {
-    return this.#ports.device;
+  /** Buckets that this node keeps only for connections it still has. */
+  holding(): number {
+    return this.#tables.reduce((sum, table) => sum + countFlag(table.flags, tableFlag.hold), 0);
+  }
+
+  /** Resolves when this node owns and holds nothing, has stopped, or the time is over. */
+  async idle(untilMs: number): Promise<void> {
+    while (this.#running && this.#draining && this.owned() + this.holding() > 0) {
+      const leftMs = untilMs - this.#ports.nowMs();
+      if (leftMs <= 0) return;
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(done, leftMs);
+        const waiters = this.#idleWaiters;
+        function done(): void {
+          clearTimeout(timer);
+          waiters.delete(done);
+          resolve();
+        }
+        waiters.add(done);
+      });
+    }
+  }
+
+  get devices(): readonly FarmDevice[] {
+    return this.#ports.devices;
   }
 
   status(): FarmStatus {
-    const info = this.#ports.device.info();
+    const info = this.#ports.devices[0]?.info() ?? null;
     const view = this.#view;
     const members = view === null ? [] : maskNodes(view.members);
     return {
@@ -146,10 +187,10 @@ export class Farm {
         power: view?.powers[index]?.[this.#ports.me] ?? group.powers[this.#ports.me] ?? 0,
         holding: countFlag(this.#tables[index]?.flags ?? new Uint8Array(), tableFlag.hold),
       })),
-      vips: this.#vips.map((vip) => vip.addr),
-      hook: info.hook,
-      device: info.device,
-      hookReasons: info.reasons,
+      vips: this.#places.flatMap((place) => place.vips.map((vip) => vip.addr)),
+      hook: info?.hook ?? null,
+      device: info?.device ?? null,
+      hookReasons: info?.reasons ?? [],
     };
   }
 
@@ -157,7 +198,8 @@ export class Farm {
     switch (effect.kind) {
       case 'install':
         this.#tables = effect.tables;
-        this.#ports.device.setPart(this.#config.name, this.#part());
+        for (const place of this.#places)
+          place.device.setPart(this.#config.name, this.#part(place));
         this.#queue.push({
           kind: 'installed',
           nowMs: this.#ports.nowMs(),
@@ -176,7 +218,7 @@ export class Farm {
         this.#ports.record(effect.record, effect.text, effect.data);
         return;
       case 'gratuitous':
-        this.#ports.device.announce(this.#config.name);
+        for (const { device } of this.#places) device.announce(this.#config.name);
         return;
       case 'persist':
         this.#view = effect.snapshot.view;
@@ -185,10 +227,10 @@ export class Farm {
     }
   }
 
-  #part(): DevicePart {
+  #part(place: Place): DevicePart {
     return {
-      vips: this.#vips,
-      rules: this.#rules,
+      vips: place.vips,
+      rules: place.rules,
       tables: this.#tables,
       leaseSlot: this.#ports.leaseSlot,
     };
@@ -220,7 +262,12 @@ export class Farm {
     if (this.#scanning) return;
     this.#scanning = true;
     try {
-      const groups = await this.#ports.device.socketBuckets(this.#config.name);
+      const maps = await Promise.all(
+        this.#places.map(({ device }) => device.socketBuckets(this.#config.name)),
+      );
+      const groups = this.#tables.map((_table, group) =>
+        unionOf(maps.map((perDevice) => perDevice[group])),
+      );
       if (this.#running && groups.length > 0) this.dispatch({ kind: 'sockets', groups });
     } catch (error) {
       // Without a count the node keeps holding, which is the safe side; it is asked again.
@@ -260,14 +307,17 @@ function maskNodes(mask: bigint): readonly number[] {
   return nodes;
 }
 
-function partVips(config: ModuleConfig): readonly PartVip[] {
-  const vips: PartVip[] = [];
-  for (const iface of config.vip?.interfaces ?? []) {
-    const virtual = iface.virtualInterface;
-    if (virtual === null) continue;
-    for (const addr of virtual.addrs) vips.push(partVip(config, virtual, addr));
-  }
-  return vips;
+/** Bits that are set in any of the maps. */
+function unionOf(maps: readonly (Uint8Array | undefined)[]): Uint8Array {
+  const union = new Uint8Array(bitmapBytes);
+  for (const map of maps)
+    map?.forEach((bits, index) => (union[index] = (union[index] ?? 0) | bits));
+  return union;
+}
+
+function partVips(config: ModuleConfig, index: number): readonly PartVip[] {
+  const virtual = config.vip?.interfaces[index]?.virtualInterface ?? null;
+  return virtual === null ? [] : virtual.addrs.map((addr) => partVip(config, virtual, addr));
 }
 
 function partVip(config: ModuleConfig, virtual: VirtualInterface, addr: VirtualAddr): PartVip {

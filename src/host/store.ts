@@ -156,7 +156,7 @@ export class DurableFile<T> {
         version: this.#kind.version,
         crc32: checksum(body),
       };
-      await mkdir(dirname(this.#path), { recursive: true, mode: 0o700 });
+      await mkdir(dirname(this.#path), { recursive: true, mode: 0o711 });
       await writeWhole(fresh, `${JSON.stringify(header)}\n${body}`);
       if (this.#currentWhole) {
         await rm(`${this.#path}.previous`, { force: true });

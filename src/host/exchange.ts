@@ -1,0 +1,214 @@
+/**
+ * What the modules of a node say to the other nodes and hear from them: heartbeat events and peer
+ * messages in, announcements and messages out.
+ */
+import type { ClusterConfig, ModuleConfig } from '../config/model.ts';
+import type { Beat, BeatEvent } from '../native/beat.ts';
+import { version } from '../version.ts';
+import type { Alerts } from './alerts.ts';
+import { parseFarmMessage } from './codec.ts';
+import type { EventRecord, PeerChannel } from './face.ts';
+import { type Fabric, moduleKey } from './fabric.ts';
+import { Farm } from './farm.ts';
+import type { Logger } from './logger.ts';
+import type { FarmHooks } from './module.ts';
+import { helloSchema, type PeerTable } from './peers.ts';
+import { suspectMs } from './timing.ts';
+
+export interface ExchangePorts {
+  readonly me: number;
+  readonly node: string;
+  readonly beat: Beat;
+  readonly fabric: Fabric;
+  readonly channel: PeerChannel;
+  readonly peerTable: PeerTable;
+  readonly alerts: Alerts;
+  readonly logger: Logger;
+  readonly cluster: () => ClusterConfig;
+  /** Modules with a configuration, and their farms where they take part in one. */
+  readonly modules: () => Iterable<readonly [string, { readonly farm: Farm | null }]>;
+  readonly farm: (module: string) => Farm | null;
+  readonly record: (
+    module: string | null,
+    kind: EventRecord['kind'],
+    text: string,
+    data: Readonly<Record<string, unknown>>,
+  ) => void;
+}
+
+export class Exchange {
+  readonly #ports: ExchangePorts;
+
+  constructor(ports: ExchangePorts) {
+    this.#ports = ports;
+    ports.channel.onMessage((from, message) => this.#onMessage(from, message));
+    ports.channel.onConnection((node, connected) => this.#onConnection(node, connected));
+  }
+
+  /** The farm machine of a module with its device opened; not started yet. HF-AGENT-008. */
+  openFarm(config: ModuleConfig, leaseSlot: number, hooks: FarmHooks): Farm {
+    const { beat, fabric, channel, me } = this.#ports;
+    const cluster = this.#ports.cluster();
+    const devices = fabric.devicesFor(config, this.#ports.node);
+    for (const device of devices) this.#alertHook(device.name, device.info().reasons);
+    return new Farm(
+      config,
+      cluster.nodes.map((node) => node.id),
+      {
+        heartbeatMs: cluster.heartbeatMs,
+        suspectMs: suspectMs(cluster),
+        leaseMs: cluster.leaseMs,
+        agentDeadlineMs: cluster.agentDeadlineMs,
+        drainTimeoutMs: config.drainTimeoutMs,
+      },
+      {
+        me,
+        nodeName: (id) => this.nodeName(id),
+        nowMs: () => beat.nowMs(),
+        devices,
+        leaseSlot,
+        announce: ({ flags, viewEpoch, viewMembers, serving }) =>
+          fabric.announce(config.name, {
+            key: moduleKey(config.name),
+            flags,
+            viewEpoch,
+            viewMembers,
+            leaseSlots: serving ? [leaseSlot] : [],
+          }),
+        send: (to, message) => {
+          channel.send(to, { kind: 'farm', module: config.name, message });
+        },
+        record: (kind, text, data) => this.#ports.record(config.name, kind, text, data),
+        persist: hooks.persist,
+        changed: hooks.changed,
+      },
+    );
+  }
+
+  /** Tells a starting farm what is known of the peers. */
+  replayPeers(name: string, farm: Farm): void {
+    const key = moduleKey(name);
+    for (const [node, peer] of this.#ports.peerTable.entries()) {
+      const { reach, boot, hung } = peer;
+      farm.dispatch({ kind: 'peer', node, reach, boot, hung });
+      const said = peer.modules.get(key);
+      if (said !== undefined) farm.dispatch({ kind: 'summary', node, ...said });
+    }
+  }
+
+  /** Takes heartbeat events in, in order. */
+  onBeat(events: readonly BeatEvent[]): void {
+    for (const event of events) {
+      if (event.kind === 'fault') {
+        this.#onFault(event);
+      } else if (event.kind === 'lease') {
+        this.#onLease(event);
+      } else if (this.#ports.peerTable.onBeat(event)) {
+        this.#feedFarms(event);
+      }
+    }
+  }
+
+  #feedFarms(event: Extract<BeatEvent, { node: number }>): void {
+    if (event.kind === 'lan') return;
+    for (const [name, { farm }] of this.#ports.modules()) {
+      if (farm === null) continue;
+      const { node } = event;
+      if (event.kind === 'peer') {
+        const { reach, boot, hung } = event;
+        farm.dispatch({ kind: 'peer', node, reach, boot, hung });
+      } else if (event.key === moduleKey(name)) {
+        const { flags, viewEpoch, viewMembers } = event;
+        farm.dispatch({ kind: 'summary', node, flags, viewEpoch, viewMembers });
+      }
+    }
+    if (event.kind === 'peer') {
+      this.#ports.record(null, 'peer', `${this.nodeName(event.node)} is ${event.reach}`, {
+        reach: event.reach,
+        hung: event.hung,
+      });
+    }
+  }
+
+  #onLease(event: Extract<BeatEvent, { kind: 'lease' }>): void {
+    for (const [name, { farm }] of this.#ports.modules()) {
+      if (event.key !== moduleKey(name)) continue;
+      this.#ports.record(
+        name,
+        'view',
+        event.renewing ? 'lease renewed again' : `lease withheld: ${event.why}`,
+        {
+          why: event.why,
+        },
+      );
+      this.#ports.alerts.set(
+        `module.${name}.lease`,
+        !event.renewing,
+        'critical',
+        `the virtual IPs of ${name} are silent on this node: ${event.why}`,
+      );
+      if (!event.renewing && event.why === 'agent_hung') {
+        farm?.dispatch({ kind: 'lapsed' });
+      }
+    }
+  }
+
+  #onFault(event: Extract<BeatEvent, { kind: 'fault' }>): void {
+    const lan = this.#ports.cluster().lans[event.lan]?.name ?? String(event.lan);
+    this.#ports.alerts.set(
+      `beat.${event.what}.${event.lan}`,
+      event.errno !== 0,
+      'critical',
+      event.what === 'lease_map'
+        ? `the lease map cannot be opened (errno ${event.errno})`
+        : `heartbeats on network ${lan}: ${event.what} failed (errno ${event.errno})`,
+    );
+  }
+
+  #onConnection(node: number, connected: boolean): void {
+    this.#ports.peerTable.onConnection(node, connected);
+    if (connected) this.greet(node);
+  }
+
+  /** Says who we are to one peer. */
+  greet(node: number): void {
+    this.#ports.channel.send(node, {
+      kind: 'hello',
+      version,
+      signature: this.#ports.cluster().signature,
+      macs: this.#ports.fabric.ownMacs(),
+    });
+  }
+
+  #onMessage(from: number, message: unknown): void {
+    const hello = helloSchema.safeParse(message);
+    if (hello.success) {
+      this.#ports.peerTable.onHello(from, hello.data);
+      this.#ports.fabric.updateMacs();
+      return;
+    }
+    const { kind, module, message: inner } = (message ?? {}) as Record<string, unknown>;
+    const parsed = kind === 'farm' ? parseFarmMessage(inner) : null;
+    if (parsed === null || typeof module !== 'string') {
+      this.#ports.logger.warn('message from a peer not understood', {
+        peer: this.nodeName(from),
+        kind: typeof kind === 'string' ? kind : 'unknown',
+      });
+      return;
+    }
+    this.#ports.farm(module)?.dispatch({ kind: 'message', from, message: parsed });
+  }
+
+  #alertHook(device: string, reasons: readonly string[]): void {
+    this.#ports.alerts.set(
+      `device.${device}.hook`,
+      reasons.length > 0,
+      'warning',
+      `the filter of ${device} does not use its fastest hook: ${reasons.join('; ')}`,
+    );
+  }
+
+  nodeName(id: number): string {
+    return this.#ports.cluster().nodes.find((node) => node.id === id)?.name ?? `node ${id}`;
+  }
+}

@@ -1,0 +1,196 @@
+/**
+ * What the modules of a node share in the kernel and on the wire: devices with their filters, lease
+ * slots, and the module part of the heartbeats.
+ */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import type { ClusterConfig, ModuleConfig } from '../config/model.ts';
+import { HoldfastError } from '../errors.ts';
+import type { Beat, BeatConfig, BeatModule } from '../native/beat.ts';
+import type { Filter } from '../native/filter.ts';
+import type { Link } from '../native/link.ts';
+import { FarmDevice } from './device.ts';
+import type { PeerTable } from './peers.ts';
+import { suspectMs } from './timing.ts';
+
+/** Slots of the lease map; see native/filter/farm_abi.h. */
+export const leaseSlotCount = 64;
+
+export interface FabricOptions {
+  readonly me: number;
+  readonly beat: Beat;
+  readonly link: Link;
+  readonly peers: PeerTable;
+  readonly openFilter: (options: { device: string; pinDir: string }) => Filter;
+  /** Folder of the pins. */
+  readonly pinDir: string;
+  readonly clusterId: string;
+  readonly beatKey: Uint8Array;
+  readonly hashKey: Uint8Array;
+}
+
+export class Fabric {
+  readonly #options: FabricOptions;
+  readonly #devices = new Map<string, FarmDevice>();
+  readonly #slots = new Map<string, number>();
+  readonly #announced = new Map<string, BeatModule>();
+  #cluster: ClusterConfig;
+  /** Until all modules that a former agent left are back, devices gather their parts. */
+  #gathering = true;
+
+  constructor(cluster: ClusterConfig, options: FabricOptions) {
+    this.#cluster = cluster;
+    this.#options = options;
+    this.#configureBeat();
+  }
+
+  setCluster(cluster: ClusterConfig): void {
+    this.#cluster = cluster;
+    this.#configureBeat();
+    this.updateMacs();
+  }
+
+  /** The lease slot of a module; the same as before when its former agent had one. */
+  takeSlot(module: string, wanted: number | null): number {
+    const taken = new Set(this.#slots.values());
+    const known = this.#slots.get(module);
+    if (known !== undefined) return known;
+    let slot = wanted !== null && !taken.has(wanted) ? wanted : 0;
+    while (taken.has(slot)) slot++;
+    if (slot >= leaseSlotCount) throw new HoldfastError('HF-AGENT-011', { max: leaseSlotCount });
+    this.#slots.set(module, slot);
+    return slot;
+  }
+
+  releaseSlot(module: string): void {
+    this.#slots.delete(module);
+  }
+
+  /** One device for each interface of the module, opened where needed. HF-AGENT-008. */
+  devicesFor(config: ModuleConfig, node: string): readonly FarmDevice[] {
+    return (config.vip?.interfaces ?? []).map((iface) => {
+      const name = iface.name ?? this.#deviceOfLan(config.farmLans[0]);
+      if (name === null) throw new HoldfastError('HF-AGENT-008', { node, module: config.name });
+      return this.#open(name);
+    });
+  }
+
+  /** Detaches the filter of devices that no module uses. */
+  closeDevices(devices: readonly FarmDevice[]): void {
+    for (const device of devices) {
+      if (device.modules().length > 0) continue;
+      this.#devices.delete(device.name);
+      device.close();
+    }
+  }
+
+  devices(): readonly FarmDevice[] {
+    return [...this.#devices.values()];
+  }
+
+  /** All that the former agent left is back: the gathered parts take effect. */
+  release(): void {
+    this.#gathering = false;
+    for (const device of this.#devices.values()) device.release();
+  }
+
+  announce(module: string, entry: BeatModule): void {
+    this.#announced.set(module, entry);
+    this.#options.beat.announce([...this.#announced.values()]);
+  }
+
+  silence(module: string): void {
+    if (!this.#announced.delete(module)) return;
+    this.#options.beat.announce([...this.#announced.values()]);
+  }
+
+  /** MAC of this node's device on each lan. */
+  ownMacs(): Readonly<Record<string, string>> {
+    const macs: Record<string, string> = {};
+    for (const lan of this.#cluster.lans) {
+      const mac = this.#macOf(this.#deviceOfLan(lan.name));
+      if (mac !== null) macs[lan.name] = mac;
+    }
+    return macs;
+  }
+
+  /** Gives the devices the MACs of the peers; needed by vmac_directed alone. */
+  updateMacs(): void {
+    for (const lan of this.#cluster.lans) {
+      const name = this.#deviceOfLan(lan.name);
+      const device = name === null ? undefined : this.#devices.get(name);
+      const own = this.#macOf(name);
+      if (device !== undefined && own !== null) {
+        device.setMacs(this.#options.peers.macs(lan.name, own));
+      }
+    }
+  }
+
+  #open(name: string): FarmDevice {
+    const known = this.#devices.get(name);
+    if (known !== undefined) return known;
+    const { link, me, hashKey, openFilter, pinDir } = this.#options;
+    const device = new FarmDevice(
+      { device: name, pinDir, hashKey, me, link, openFilter },
+      this.#gathering,
+    );
+    this.#devices.set(name, device);
+    // The lease map is pinned by the first filter; until then there was nothing to renew.
+    this.#configureBeat();
+    this.updateMacs();
+    return device;
+  }
+
+  #configureBeat(): void {
+    this.#options.beat.configure(this.#beatConfig());
+  }
+
+  #beatConfig(): BeatConfig {
+    const { me, clusterId, beatKey, pinDir } = this.#options;
+    const leaseMap = join(pinDir, 'leases');
+    const cluster = this.#cluster;
+    return {
+      clusterId,
+      me,
+      key: beatKey,
+      lans: cluster.lans.flatMap((lan) => {
+        const own = lan.nodes.find((entry) => entry.node === me);
+        if (own === undefined) return [];
+        const peers = lan.nodes.filter((entry) => entry.node !== me);
+        return [
+          {
+            name: lan.name,
+            local: own.laddr,
+            port: cluster.port,
+            peers: peers.map(({ node, addr }) => ({ node, addr })),
+          },
+        ];
+      }),
+      heartbeatMs: cluster.heartbeatMs,
+      suspectMs: suspectMs(cluster),
+      leaseMs: cluster.leaseMs,
+      agentDeadlineMs: cluster.agentDeadlineMs,
+      leaseMap: existsSync(leaseMap) ? leaseMap : null,
+    };
+  }
+
+  #deviceOfLan(lanName: string | undefined): string | null {
+    const lan = this.#cluster.lans.find((entry) => entry.name === lanName);
+    const own = lan?.nodes.find((entry) => entry.node === this.#options.me);
+    if (own === undefined) return null;
+    const found = this.#options.link.addresses().find((entry) => entry.addr === own.laddr);
+    return found?.device ?? null;
+  }
+
+  #macOf(device: string | null): string | null {
+    if (device === null) return null;
+    return this.#options.link.devices().find((entry) => entry.name === device)?.mac ?? null;
+  }
+}
+
+/** FNV-1a, 32 bit: the module's key in heartbeats (reference: Fowler, Noll, Vo; offset basis 2166136261). */
+export function moduleKey(name: string): number {
+  let hash = 0x811c9dc5;
+  for (const byte of Buffer.from(name)) hash = Math.imul(hash ^ byte, 0x01000193) >>> 0;
+  return hash;
+}

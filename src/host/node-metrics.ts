@@ -1,0 +1,119 @@
+/** What a node says of itself to Prometheus. */
+import type { BeatStats } from '../native/beat.ts';
+import type { FarmDevice } from './device.ts';
+import type { ModuleStatus, NodeStatus } from './face.ts';
+import { MetricsPage } from './metrics.ts';
+
+export interface NodeMetrics {
+  readonly status: NodeStatus;
+  readonly beat: BeatStats;
+  readonly channel: Readonly<Record<string, number>>;
+  readonly devices: readonly FarmDevice[];
+}
+
+/** The scrape page of one node. Names: holdfast_<part>_<what>_<unit>. */
+export function writeNodeMetrics(node: NodeMetrics): string {
+  const page = new MetricsPage();
+  page.gauge('holdfast_alerts', 'Open alerts.', node.status.alerts.length);
+  for (const module of node.status.modules) writeModule(page, module);
+  writeBeat(page, node);
+  for (const [name, value] of Object.entries(node.channel)) {
+    page.counter('holdfast_peer_channel_total', 'Peer channel, by what happened.', value, {
+      what: name,
+    });
+  }
+  for (const device of node.devices) {
+    const { reasons, rules } = device.counters();
+    for (const [reason, packets] of Object.entries(reasons)) {
+      page.counter(
+        'holdfast_filter_packets_total',
+        'Packets to VIPs, by what became of them.',
+        packets,
+        {
+          device: device.name,
+          reason,
+        },
+      );
+    }
+    for (const [rule, { accepted, dropped }] of rules.entries()) {
+      const labels = { device: device.name, rule: String(rule) };
+      page.counter('holdfast_filter_rule_packets_total', 'Packets by rule.', accepted, {
+        ...labels,
+        verdict: 'accepted',
+      });
+      page.counter('holdfast_filter_rule_packets_total', 'Packets by rule.', dropped, {
+        ...labels,
+        verdict: 'dropped',
+      });
+    }
+  }
+  return page.text();
+}
+
+function writeModule(page: MetricsPage, module: ModuleStatus): void {
+  const labels = { module: module.name };
+  const ready = module.readiness === 'Ready' ? 1 : 0;
+  page.gauge('holdfast_module_state', 'Always 1; the labels say the state.', 1, {
+    ...labels,
+    state: module.state,
+    readiness: module.readiness,
+  });
+  page.gauge('holdfast_module_ready', '1 while the module is Ready.', ready, labels);
+  page.gauge(
+    'holdfast_module_loops',
+    'Automatic actions within loop_interval.',
+    module.loopCount,
+    labels,
+  );
+  const { farm } = module;
+  if (farm === null) return;
+  page.gauge('holdfast_farm_view_epoch', 'Number of the view in force.', farm.viewEpoch, labels);
+  page.gauge('holdfast_farm_members', 'Members of the view.', farm.members.length, labels);
+  for (const group of farm.groups) {
+    const byGroup = { ...labels, group: group.name };
+    page.gauge('holdfast_farm_buckets', 'Buckets that this node owns.', group.buckets, byGroup);
+    page.gauge(
+      'holdfast_farm_holding',
+      'Buckets kept for old connections.',
+      group.holding,
+      byGroup,
+    );
+    page.gauge('holdfast_farm_power', 'Power of this node.', group.power, byGroup);
+  }
+}
+
+function writeBeat(page: MetricsPage, { beat, status }: NodeMetrics): void {
+  const counters = {
+    sent: beat.sent,
+    received: beat.received,
+    bad_mac: beat.badMac,
+    replayed: beat.replayed,
+    malformed: beat.malformed,
+    foreign: beat.foreign,
+    unproven: beat.unproven,
+    send_errors: beat.sendErrors,
+    events_lost: beat.eventsLost,
+    leases_renewed: beat.leasesRenewed,
+    agent_restarts: beat.agentRestarts,
+  };
+  for (const [what, value] of Object.entries(counters)) {
+    page.counter('holdfast_heartbeat_total', 'Heartbeats, by what happened.', value, { what });
+  }
+  page.gauge(
+    'holdfast_heartbeat_lateness_seconds',
+    'Worst lateness of the heartbeat timer.',
+    beat.worstLatenessUs / 1e6,
+  );
+  for (const peer of status.peers) {
+    for (const lan of peer.reach === 'self' ? [] : peer.lans) {
+      const labels = { peer: peer.node, lan: lan.name };
+      page.gauge(
+        'holdfast_peer_up',
+        '1 while heartbeats of the peer arrive.',
+        lan.up ? 1 : 0,
+        labels,
+      );
+      page.gauge('holdfast_peer_rtt_seconds', 'Round trip of heartbeats.', lan.rttUs / 1e6, labels);
+    }
+  }
+}

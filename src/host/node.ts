@@ -1,0 +1,490 @@
+/**
+ * The node agent: the modules of this server, what they share, and the commands on them. It holds no
+ * decision of its own: core decides, this file connects.
+ */
+import { join } from 'node:path';
+import { readClusterConfig, parseClusterConfig } from '../config/cluster.ts';
+import { conflictsBetween } from '../config/conflicts.ts';
+import type { ClusterConfig, ModuleConfig } from '../config/model.ts';
+import { parseModuleConfig } from '../config/module.ts';
+import { HoldfastError, type ErrorRecord } from '../errors.ts';
+import { replaceFile } from '../module/durable.ts';
+import { moduleDirs } from '../module/name.ts';
+import {
+  installPackage,
+  listModules,
+  packagedConfig,
+  packageModule,
+  readUserconfig,
+  recoverModules,
+  uninstallModule,
+  writeUserconfig,
+} from '../module/package.ts';
+import { readUserlogs } from '../module/userlog.ts';
+import type { Beat } from '../native/beat.ts';
+import type { Paths } from '../paths.ts';
+import { version } from '../version.ts';
+import type { Alerts } from './alerts.ts';
+import { Exchange } from './exchange.ts';
+import type {
+  Agent,
+  EventRecord,
+  ModuleStatus,
+  ModuleVerb,
+  NodeStatus,
+  PeerChannel,
+} from './face.ts';
+import type { Farm } from './farm.ts';
+import type { Fabric } from './fabric.ts';
+import type { Journal } from './journal.ts';
+import type { Logger } from './logger.ts';
+import { writeNodeMetrics } from './node-metrics.ts';
+import { HostedModule, type ModulePorts } from './module.ts';
+import type { PeerTable } from './peers.ts';
+import { RuntimeFile } from './runtime.ts';
+import { DurableFile, type StoreKind } from './store.ts';
+import { timingRows } from './timing.ts';
+import { watchReady } from './watch.ts';
+import { z } from 'zod';
+
+/** A node holds at most this many modules: the module part of a heartbeat has 32 places. */
+const modulesMax = 32;
+
+/** What of a module must outlive a reboot. */
+interface ModuleRecord {
+  /** The configuration in force, as text; null: none was ever accepted. */
+  readonly xml: string | null;
+  /** Started by an administrator and not stopped since. */
+  readonly wanted: boolean;
+}
+
+const recordKind: StoreKind<ModuleRecord> = {
+  kind: 'module',
+  version: 1,
+  parse: (content) => z.object({ xml: z.string().nullable(), wanted: z.boolean() }).parse(content),
+};
+
+interface Entry {
+  readonly file: DurableFile<ModuleRecord>;
+  record: ModuleRecord;
+  /** Null: no valid configuration yet. */
+  hosted: HostedModule | null;
+}
+
+export interface NodeParts {
+  readonly paths: Paths;
+  readonly name: string;
+  readonly me: number;
+  readonly cluster: ClusterConfig;
+  readonly clusterXml: string;
+  readonly beat: Beat;
+  readonly fabric: Fabric;
+  readonly peerTable: PeerTable;
+  readonly channel: PeerChannel;
+  readonly alerts: Alerts;
+  readonly journal: Journal;
+  readonly logger: Logger;
+  /** The cluster's configuration has changed: channel and API follow. */
+  readonly onCluster: (cluster: ClusterConfig) => void;
+  readonly onShutdown: () => void;
+}
+
+export class HostNode implements Agent {
+  readonly node: string;
+  readonly #parts: NodeParts;
+  readonly #modules = new Map<string, Entry>();
+  readonly #exchange: Exchange;
+  readonly #startedWallMs = Date.now();
+  #cluster: ClusterConfig;
+  #clusterXml: string;
+
+  constructor(parts: NodeParts) {
+    this.#parts = parts;
+    this.node = parts.name;
+    this.#cluster = parts.cluster;
+    this.#clusterXml = parts.clusterXml;
+    this.#exchange = new Exchange({
+      ...parts,
+      node: parts.name,
+      cluster: () => this.#cluster,
+      modules: () => this.#hostedModules(),
+      farm: (module) => this.#modules.get(module)?.hosted?.farm ?? null,
+      record: (module, kind, text, data) => this.#record(module, kind, text, data),
+    });
+  }
+
+  /** Reads the modules, takes over what a former agent left running, starts what is to run. */
+  async load(): Promise<void> {
+    const { paths } = this.#parts;
+    for (const done of await recoverModules(paths)) this.#record(null, 'config', done, {});
+    const starts: string[] = [];
+    for (const name of await listModules(paths)) {
+      const entry = await this.#read(name);
+      if (entry.hosted === null) continue;
+      const isAdopted = await entry.hosted.adopt();
+      if (isAdopted) this.#record(name, 'transition', 'taken over from the former agent', {});
+      else if (startsAtBoot(entry)) starts.push(name);
+    }
+    this.#parts.fabric.release();
+    this.#parts.beat.onEvents((events) => this.#exchange.onBeat(events));
+    for (const name of starts) {
+      const delayMs = this.#modules.get(name)?.hosted?.config.service.bootDelayMs ?? 0;
+      setTimeout(() => void this.#startAtBoot(name), delayMs);
+    }
+  }
+
+  status(): NodeStatus {
+    const modules = [...this.#modules.keys()].sort().map((name) => this.#moduleStatus(name));
+    return {
+      node: this.node,
+      id: this.#parts.me,
+      version,
+      clusterSignature: this.#cluster.signature,
+      startedWallMs: this.#startedWallMs,
+      modules,
+      peers: this.#parts.peerTable.status(this.#parts.beat.stats()),
+      alerts: this.#parts.alerts.list(),
+    };
+  }
+
+  async command(module: string, verb: ModuleVerb): Promise<ModuleStatus> {
+    const hosted = this.#hosted(module);
+    this.#record(module, 'command', verb, { verb });
+    // Before it is carried out: a reboot in the middle goes on with what was asked for.
+    await this.#want(module, verb === 'start' || verb === 'stopstart' || verb === 'restart');
+    await hosted.command(verb);
+    return hosted.status();
+  }
+
+  async installModule(name: string, archive: Uint8Array, replace: boolean): Promise<ModuleStatus> {
+    const known = this.#modules.get(name);
+    if (known?.hosted?.stopped === false) {
+      throw new HoldfastError('HF-AGENT-006', { module: name, what: 'scripts' });
+    }
+    if (known === undefined && this.#modules.size >= modulesMax) {
+      throw new HoldfastError('HF-AGENT-011', { max: modulesMax });
+    }
+    const xml = packagedConfig(name, archive);
+    await installPackage(this.#parts.paths, name, archive, replace);
+    this.#record(name, 'config', `module ${name} installed`, { replace });
+    const entry = known ?? (await this.#read(name));
+    // A template that still has to be filled in is installed all the same; config says what is missing.
+    if (this.checkConfig(name, xml).length === 0) return this.applyConfig(name, null);
+    entry.hosted = null;
+    return this.#moduleStatus(name);
+  }
+
+  async packageModule(name: string): Promise<Uint8Array> {
+    this.#entry(name);
+    return packageModule(this.#parts.paths, name);
+  }
+
+  async uninstallModule(name: string): Promise<void> {
+    const { hosted } = this.#entry(name);
+    if (hosted !== null && !hosted.stopped) {
+      throw new HoldfastError('HF-AGENT-006', { module: name, what: 'installation' });
+    }
+    await uninstallModule(this.#parts.paths, name);
+    this.#modules.delete(name);
+    this.#parts.fabric.releaseSlot(name);
+    this.#record(name, 'config', `module ${name} uninstalled`, {});
+  }
+
+  checkConfig(name: string, xml: string): readonly ErrorRecord[];
+  checkConfig(name: string, xml: string | null): readonly ErrorRecord[];
+  checkConfig(name: string, xml: string | null): readonly ErrorRecord[] {
+    const text = xml ?? this.#entry(name).record.xml;
+    if (text === null) return [new HoldfastError('HF-AGENT-004', { module: name }).toRecord()];
+    return this.#parse(name, text).errors.map((error) => error.toRecord());
+  }
+
+  async applyConfig(name: string, xml: string | null): Promise<ModuleStatus> {
+    const entry = this.#entry(name);
+    const text = xml ?? (await readUserconfig(this.#parts.paths, name));
+    const { config, errors } = this.#parse(name, text);
+    const first = errors[0];
+    if (config === null || first !== undefined) {
+      const refusal = first ?? new HoldfastError('HF-AGENT-004', { module: name });
+      this.#record(name, 'refusal', `configuration refused: ${refusal.line()}`, {
+        errors: errors.length,
+      });
+      throw refusal;
+    }
+    if (entry.hosted === null) entry.hosted = this.#host(config, null);
+    else entry.hosted.setConfig(config);
+    if (xml !== null) await writeUserconfig(this.#parts.paths, name, xml);
+    await this.#keep(name, entry, { ...entry.record, xml: text });
+    this.#record(name, 'config', 'configuration applied', { signature: config.signature });
+    return this.#moduleStatus(name);
+  }
+
+  /** Resolves when this node has given its buckets up, and its connections have ended or their time is over. */
+  async drain(module: string, node: string, on: boolean): Promise<ModuleStatus> {
+    const farm = this.#ownFarm(module, node);
+    const hosted = this.#hosted(module);
+    farm.dispatch({ kind: 'drain', on });
+    this.#record(module, 'command', on ? 'drain' : 'end of drain', { on });
+    if (on) await farm.idle(this.#parts.beat.nowMs() + hosted.config.drainTimeoutMs);
+    return hosted.status();
+  }
+
+  async power(
+    module: string,
+    node: string,
+    group: string | null,
+    power: number,
+  ): Promise<ModuleStatus> {
+    const farm = this.#ownFarm(module, node);
+    const hosted = this.#hosted(module);
+    const groups = hosted.config.vip?.groups ?? [];
+    const index = group === null ? null : groups.findIndex((entry) => entry.name === group);
+    if (index === -1) {
+      const names = groups.map((entry) => entry.name).join(', ');
+      throw new HoldfastError('HF-AGENT-010', {
+        what: 'group',
+        value: String(group),
+        rule: `one of ${names}`,
+      });
+    }
+    farm.dispatch({ kind: 'power', group: index, power });
+    this.#record(module, 'command', `power ${power}`, { group, power });
+    return hosted.status();
+  }
+
+  events(options: { after: number; limit: number; module: string | null }): readonly EventRecord[] {
+    return this.#parts.journal.query(options);
+  }
+
+  onEvent(listener: (event: EventRecord) => void): () => void {
+    return this.#parts.journal.onEvent(listener);
+  }
+
+  async log(module: string | null, lines: number): Promise<readonly string[]> {
+    if (module === null) return this.#parts.logger.tail(lines);
+    this.#entry(module);
+    return readUserlogs(moduleDirs(this.#parts.paths, module).log, lines);
+  }
+
+  why(module: string): readonly string[] {
+    const { hosted } = this.#entry(module);
+    return hosted?.why() ?? [new HoldfastError('HF-AGENT-004', { module }).message];
+  }
+
+  timing(): readonly { name: string; ms: number; meaning: string }[] {
+    return timingRows(this.#cluster);
+  }
+
+  metrics(): string {
+    return writeNodeMetrics({
+      status: this.status(),
+      beat: this.#parts.beat.stats(),
+      channel: this.#parts.channel.stats(),
+      devices: this.#parts.fabric.devices(),
+    });
+  }
+
+  cluster(): { readonly xml: string; readonly config: ClusterConfig } {
+    return { xml: this.#clusterXml, config: this.#cluster };
+  }
+
+  async applyCluster(xml: string): Promise<void> {
+    const { paths, me, fabric, peerTable } = this.#parts;
+    const { config, errors } = parseClusterConfig(xml, { file: paths.clusterXml });
+    const first = errors[0];
+    if (config === null || first !== undefined) {
+      throw first ?? new HoldfastError('HF-AGENT-002', { file: paths.clusterXml });
+    }
+    if (config.nodes.find((node) => node.name === this.node)?.id !== me) {
+      throw new HoldfastError('HF-AGENT-012', { name: this.node });
+    }
+    await replaceFile(paths.clusterXml, xml, 0o644);
+    this.#cluster = config;
+    this.#clusterXml = xml;
+    peerTable.setCluster(config);
+    this.#parts.onCluster(config);
+    fabric.setCluster(config);
+    // Powers and networks of a module are by node: the modules are read again for the new cluster.
+    for (const [name, entry] of this.#modules) {
+      if (entry.record.xml === null || entry.hosted === null) continue;
+      const again = this.#parse(name, entry.record.xml);
+      if (again.config !== null) entry.hosted.setConfig(again.config);
+      const why = again.errors[0];
+      this.#parts.alerts.set(
+        `module.${name}.cluster`,
+        again.config === null,
+        'warning',
+        `${name} goes on with its former configuration: ${why?.line() ?? ''}`,
+      );
+    }
+    for (const node of config.nodes) if (node.id !== me) this.#exchange.greet(node.id);
+    this.#record(null, 'config', 'cluster.xml applied', { signature: config.signature });
+  }
+
+  async shutdown(): Promise<void> {
+    this.#parts.onShutdown();
+  }
+
+  /** Ends for good: every module gives its buckets up and is stopped; what is wanted stays wanted. */
+  async stopAll(): Promise<void> {
+    await Promise.allSettled(
+      [...this.#modules.values()].map((entry) => entry.hosted?.command('stop')),
+    );
+  }
+
+  /** Ends this process only: the applications and the kernel go on for the next agent. */
+  abandon(): void {
+    for (const entry of this.#modules.values()) entry.hosted?.abandon();
+  }
+
+  async #startAtBoot(name: string): Promise<void> {
+    this.#record(name, 'command', 'start at boot', {});
+    try {
+      await this.#hosted(name).command('start');
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      this.#record(name, 'refusal', `start at boot: ${reason}`, {});
+    }
+  }
+
+  async #read(name: string): Promise<Entry> {
+    const { paths, alerts } = this.#parts;
+    const path = join(moduleDirs(paths, name).state, 'active.json');
+    const { file, stored } = await DurableFile.open(path, recordKind);
+    const damage = stored.damage;
+    alerts.set(`module.${name}.record`, damage !== null, 'warning', damage?.line() ?? '');
+    const record = stored.value ?? { xml: null, wanted: false };
+    const entry: Entry = { file, record, hosted: null };
+    this.#modules.set(name, entry);
+    if (record.xml !== null) {
+      const { config, errors } = this.#parse(name, record.xml);
+      if (config !== null) entry.hosted = this.#host(config, new RuntimeFile(paths.run, name));
+      for (const error of errors) this.#record(name, 'refusal', error.line(), {});
+    }
+    return entry;
+  }
+
+  #parse(name: string, xml: string) {
+    const parsed = parseModuleConfig(xml, {
+      name,
+      cluster: this.#cluster,
+      env: { ...process.env, HOLDFAST_NODE: this.node },
+    });
+    if (parsed.config === null) return parsed;
+    const others = [...this.#modules].flatMap(([other, entry]) =>
+      other === name || entry.hosted === null ? [] : [entry.hosted.config],
+    );
+    const conflicts = conflictsBetween([...others, parsed.config]).filter((error) =>
+      error.message.includes(name),
+    );
+    return conflicts.length === 0
+      ? parsed
+      : { ...parsed, config: null, errors: [...parsed.errors, ...conflicts] };
+  }
+
+  #host(config: ModuleConfig, runtime: RuntimeFile | null): HostedModule {
+    const { fabric } = this.#parts;
+    const leaseSlot = fabric.takeSlot(config.name, runtime?.read()?.leaseSlot ?? null);
+    return new HostedModule(config, this.#modulePorts(config.name, leaseSlot));
+  }
+
+  #modulePorts(name: string, leaseSlot: number): ModulePorts {
+    const { paths, beat, fabric, alerts } = this.#parts;
+    return {
+      paths,
+      node: this.node,
+      nowMs: () => beat.nowMs(),
+      leaseSlot,
+      record: (kind, text, data) => this.#record(name, kind, text, data),
+      openFarm: (config, hooks) => this.#exchange.openFarm(config, leaseSlot, hooks),
+      closeFarm: (farm) => fabric.closeDevices(farm.remove()),
+      replayPeers: (farm) => this.#exchange.replayPeers(name, farm),
+      watch: (ready, config, report) => watchReady(ready, config, this.node, paths, report),
+      silence: () => fabric.silence(name),
+      alert: (id, on, message) => alerts.set(id, on, 'warning', message),
+      changed: () => {},
+    };
+  }
+
+  #record(
+    module: string | null,
+    kind: EventRecord['kind'],
+    text: string,
+    data: Readonly<Record<string, unknown>>,
+  ): void {
+    const { seq } = this.#parts.journal.append({ module, kind, text, data });
+    this.#parts.logger.info(text, { seq, kind, ...(module === null ? {} : { module }) });
+  }
+
+  async #want(name: string, wanted: boolean): Promise<void> {
+    const entry = this.#entry(name);
+    if (entry.record.wanted !== wanted) await this.#keep(name, entry, { ...entry.record, wanted });
+  }
+
+  async #keep(name: string, entry: Entry, record: ModuleRecord): Promise<void> {
+    entry.record = record;
+    const outcome = await entry.file.write(record);
+    this.#parts.alerts.set(
+      `module.${name}.record`,
+      !outcome.ok,
+      'critical',
+      outcome.ok ? '' : outcome.error.line(),
+    );
+  }
+
+  #moduleStatus(name: string): ModuleStatus {
+    const { hosted } = this.#entry(name);
+    if (hosted !== null) return hosted.status();
+    return {
+      name,
+      mode: 'farm',
+      state: 'STOP',
+      readiness: 'NotReady',
+      why: this.why(name),
+      loopCount: 0,
+      maxloop: 0,
+      signature: '',
+      resources: {},
+      farm: null,
+    };
+  }
+
+  *#hostedModules(): IterableIterator<readonly [string, HostedModule]> {
+    for (const [name, { hosted }] of this.#modules) if (hosted !== null) yield [name, hosted];
+  }
+
+  #entry(name: string): Entry {
+    const entry = this.#modules.get(name);
+    if (entry === undefined)
+      throw new HoldfastError('HF-AGENT-003', { module: name, node: this.node });
+    return entry;
+  }
+
+  #hosted(name: string): HostedModule {
+    const { hosted } = this.#entry(name);
+    if (hosted === null) throw new HoldfastError('HF-AGENT-004', { module: name });
+    return hosted;
+  }
+
+  /** The running farm of this node; orders for another node go to that node's agent. */
+  #ownFarm(module: string, node: string): Farm {
+    const hosted = this.#hosted(module);
+    if (hosted.config.service.mode !== 'farm') throw new HoldfastError('HF-AGENT-007', { module });
+    if (node !== this.node) throw new HoldfastError('HF-AGENT-015', { node, me: this.node });
+    if (hosted.farm === null) {
+      throw new HoldfastError('HF-AGENT-005', { module, state: 'STOP', verb: 'drain or power' });
+    }
+    return hosted.farm;
+  }
+}
+
+function startsAtBoot(entry: Entry): boolean {
+  const boot = entry.hosted?.config.service.boot;
+  return boot === 'on' || (boot !== 'off' && entry.record.wanted);
+}
+
+/** The cluster's configuration of this node. HF-AGENT-002 or the first error of cluster.xml. */
+export function loadCluster(paths: Paths): ClusterConfig {
+  const { config, errors } = readClusterConfig(paths.clusterXml);
+  if (config !== null) return config;
+  throw errors[0] ?? new HoldfastError('HF-AGENT-002', { file: paths.clusterXml });
+}
