@@ -228,21 +228,19 @@ export interface CliOptions {
   readonly onOut?: (out: string) => void;
 }
 
-/** Runs one command line against an agent. */
-export async function cli(
+/** The world of one command line; `text` is what it printed so far. */
+export function fakeIo(
   agent: AgentClient,
-  args: readonly string[],
   options: CliOptions = {},
-): Promise<CliResult> {
-  let out = '';
-  let err = '';
+): { readonly io: Io; readonly text: { out: string; err: string } } {
+  const text = { out: '', err: '' };
   const io: Io = {
-    out: (text) => {
-      out += text;
-      options.onOut?.(out);
+    out: (more) => {
+      text.out += more;
+      options.onOut?.(text.out);
     },
-    err: (text) => {
-      err += text;
+    err: (more) => {
+      text.err += more;
     },
     tty: options.tty ?? false,
     color: options.color ?? false,
@@ -252,6 +250,16 @@ export async function cli(
     nowMs: () => nowMs,
     connect: () => agent,
   };
+  return { io, text };
+}
+
+/** Runs one command line against an agent. */
+export async function cli(
+  agent: AgentClient,
+  args: readonly string[],
+  options: CliOptions = {},
+): Promise<CliResult> {
+  const { io, text } = fakeIo(agent, options);
   const code = await main(args, io);
-  return { code, out, err };
+  return { code, ...text };
 }

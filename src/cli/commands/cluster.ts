@@ -1,8 +1,8 @@
 /** cluster init, join, status, token, config: which servers belong together. */
 import { hostname } from 'node:os';
-import { type Command, InvalidArgumentError } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { ClusterStatus } from '../../api/client.ts';
-import { clusterInit, clusterJoin, type LanAddress } from '../../api/join.ts';
+import type { LanAddress } from '../../api/join.ts';
 import { parseDuration } from '../../config/values.ts';
 import { HoldfastError } from '../../errors.ts';
 import { readText } from '../files.ts';
@@ -46,13 +46,10 @@ function lanOption(text: string, before: readonly LanAddress[]): readonly LanAdd
 }
 
 function withLans(command: Command, text: string): Command {
+  const node = new Option('--node <name>', 'the name of this server in the cluster');
   return command
-    .option(
-      '--node <name>',
-      'the name of this server in the cluster',
-      hostname().replace(/\..*/, ''),
-    )
-    .option('--lan <name=addr>', text, lanOption, []);
+    .addOption(node.default(hostname().replace(/\..*/, ''), 'its host name'))
+    .addOption(new Option('--lan <name=addr>', text).argParser(lanOption).default([], 'none'));
 }
 
 /** Adds `cluster …`. */
@@ -68,6 +65,11 @@ export function clusterCommands(program: Command, run: Run): void {
   configCommand(cluster, run);
 }
 
+/** Loaded where it is needed: it takes as long as all other commands together. */
+function certificates() {
+  return import('../../api/join.ts');
+}
+
 const nextStep = 'next: start holdfastd here (`systemctl enable --now holdfastd`)';
 
 function initCommand(cluster: Command, run: Run): void {
@@ -76,6 +78,7 @@ function initCommand(cluster: Command, run: Run): void {
   ).option('--name <cluster>', 'a name for the cluster, shown in its certificates');
   withLans(command, 'a network and the address of this server there; once per network');
   act(run, command, async (options: InitOptions) => {
+    const { clusterInit } = await certificates();
     const { node, name, lan: lans } = options;
     const named = name === undefined ? {} : { name };
     const result = await clusterInit({ node, lans, paths: run.io.paths, ...named });
@@ -99,6 +102,7 @@ function joinCommand(cluster: Command, run: Run): void {
     .requiredOption('--token <token>', 'what `cluster init` or `cluster token` printed there');
   withLans(command, 'the address of this server on a network, where its subnet does not tell');
   act(run, command, async (options: JoinOptions, addr = '') => {
+    const { clusterJoin } = await certificates();
     const { node, token, lan: lans } = options;
     const result = await clusterJoin({ addr, token, node, lans, paths: run.io.paths });
     if (options.json === true) {

@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import type { AgentClient } from '../../api/client.ts';
 import type { ModuleStatus } from '../../host/face.ts';
-import { confcheck, type FileReport } from '../confcheck.ts';
+import type { FileReport } from '../confcheck.ts';
 import { errorLines, exitCodes, ManyErrors } from '../exit.ts';
 import { readText } from '../files.ts';
 import { moduleLine, plural } from '../format.ts';
@@ -68,6 +68,8 @@ function confcheckCommand(program: Command, run: Run): void {
       await checkOnNodes(run, options);
       return;
     }
+    // The XML library is loaded here only: no other command needs it.
+    const { confcheck } = await import('../confcheck.ts');
     const reports = await confcheck({
       paths: run.io.paths,
       files: command.processedArgs[0] as string[],
