@@ -1,4 +1,7 @@
 /** The typed face of native/filter: the packet filter that decides which server answers a client. */
+import { HoldfastError } from '../errors.ts';
+import { maxRules, packConfig, reasonNames, usedRules } from './filter-abi.ts';
+import { builtFile, loadAddon } from './load.ts';
 
 /** Where the filter sits, best first. */
 export type Hook = 'xdp-native' | 'xdp-generic' | 'tc';
@@ -23,17 +26,23 @@ export interface FilterVip {
   readonly farmMac: string | null;
   /** Index into the node's lease map; the VIP is silent once that lease has lapsed. */
   readonly leaseSlot: number;
-  /** Table whose ownership decides who answers ARP and ND in vmac_directed; -1: rule below decides. */
+  /**
+   * Table whose owner (of the requester's bucket) answers ARP and ND, and ICMP that no rule names.
+   * -1: ICMP and, in vmac_directed, ARP and ND go by the table of the VIP's first rule; in
+   * vmac_invisible every live server answers ARP and ND, with the same farm MAC.
+   */
   readonly arpTable: number;
 }
 
 /** Traffic to a VIP that is balanced. Traffic to a VIP that no rule matches is dropped. */
 export interface FilterRule {
-  /** Index into FilterConfig.vips, or -1 for every VIP of the same module (given by vipMask). */
+  /** Indexes into FilterConfig.vips. */
   readonly vips: readonly number[];
   readonly proto: 'tcp' | 'udp' | 'icmp';
+  /** TCP and UDP only; a rule for ICMP covers all of it. */
   readonly portLow: number;
   readonly portHigh: number;
+  /** on_port and on_ipid are for udp (and on_port for tcp); ICMP goes by the client's address. */
   readonly hash: HashMode;
   /** Index into FilterConfig.tables. */
   readonly table: number;
@@ -48,6 +57,9 @@ export interface FilterTable {
   /** Node id of a live previous owner that may hold sockets; 255: nobody. */
   readonly holder: Uint8Array;
 }
+
+/** Most VIPs, rules, tables, lease slots and nodes of one filter. */
+export const filterLimits = { vips: 32, rules: 64, tables: 16, leases: 64, nodes: 64 } as const;
 
 /** Everything one filter enforces; committed as a whole by one atomic flip. */
 export interface FilterConfig {
@@ -89,6 +101,148 @@ export interface Filter {
    * Walks sock_diag off the JavaScript thread.
    */
   socketBuckets(config: FilterConfig): Promise<readonly Uint8Array[]>;
-  /** Detaches and unpins. Closing the process without this leaves the filter in place. */
+  /** Time the last commit took to copy and flip, ns. */
+  lastCommitNs(): number;
+  /** Detaches and unpins; the VIPs must be gone before. Closing the process without this leaves the filter in place. */
   detach(): void;
+}
+
+export interface OpenFilterOptions {
+  readonly device: string;
+  /** Folder on a bpffs (mounted there when there is none); holds `leases` and one folder a device. */
+  readonly pinDir: string;
+  /** Default: the best that works. */
+  readonly hook?: Hook | 'auto';
+  /** Default: build/Release/farm.bpf.o of this package. */
+  readonly objectPath?: string;
+}
+
+/** What native/filter/addon.cc exports as NativeFilter. */
+export interface NativeFilter {
+  info(): FilterInfo;
+  commit(config: Uint8Array): number;
+  counters(): Float64Array;
+  sockets(config: Uint8Array): Promise<Uint8Array[]>;
+  detach(): void;
+  testRun(
+    program: 'xdp' | 'tc' | 'host' | 'egress',
+    packet: Uint8Array,
+    repeat: number,
+  ): { verdict: number; ns: number; packet: Uint8Array };
+  setLease(slot: number, until: bigint): void;
+}
+
+/** An open program or attachment of the addon; gone when closed. */
+export interface NativeFd {
+  close(): void;
+}
+
+/** The addon as a whole. All but NativeFilter and attachPass is for tests and benches. */
+export interface FilterAddon {
+  readonly NativeFilter: new (options: {
+    device: string;
+    pinDir: string;
+    hook: Hook | 'auto' | 'none';
+    objectPath: string;
+  }) => NativeFilter;
+  /** Sizes and offsets of farm_abi.h. */
+  layout(): Record<string, number> & { reasons: string[] };
+  /** An XDP program that passes everything, as the far end of a veth needs it for XDP_TX. */
+  attachPass(device: string): NativeFd;
+  /** Moves this thread, and the processes it starts, into namespaces of their own. */
+  sandbox(): void;
+  loadProgram(objectPath: string, name: string): NativeFd;
+  attachProgram(program: NativeFd, device: string, native: boolean): NativeFd;
+  /** Sends frames by a program that ends in XDP_TX; returns ns. */
+  sendLive(program: NativeFd, device: string, frame: Uint8Array, count: number): number;
+}
+
+export function loadFilterAddon(): FilterAddon {
+  return loadAddon('filter') as FilterAddon;
+}
+
+/** Path of the BPF object that the build makes. */
+export function filterObjectPath(): string {
+  return builtFile('farm.bpf.o');
+}
+
+function because(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+class FilterImpl implements Filter {
+  readonly #native: NativeFilter;
+  readonly #device: string;
+  #rules = 0;
+  #lastCommitNs = 0;
+
+  constructor(native: NativeFilter, device: string) {
+    this.#native = native;
+    this.#device = device;
+  }
+
+  info(): FilterInfo {
+    return this.#native.info();
+  }
+
+  commit(config: FilterConfig): void {
+    const packed = packConfig(config);
+    try {
+      this.#lastCommitNs = this.#native.commit(packed);
+    } catch (error) {
+      const values = { device: this.#device, reason: because(error) };
+      throw new HoldfastError('HF-NATIVE-012', values, null, error);
+    }
+    this.#rules = usedRules(packed);
+  }
+
+  counters(): FilterCounters {
+    const flat = this.#native.counters();
+    const reasons: Record<string, number> = {};
+    for (const [at, name] of reasonNames.entries()) reasons[name] = flat[at] ?? 0;
+    const rules = [];
+    for (let rule = 0; rule < Math.min(this.#rules, maxRules); rule++) {
+      const at = reasonNames.length + 2 * rule;
+      rules.push({ accepted: flat[at] ?? 0, dropped: flat[at + 1] ?? 0 });
+    }
+    return { reasons, rules };
+  }
+
+  async socketBuckets(config: FilterConfig): Promise<readonly Uint8Array[]> {
+    const packed = packConfig(config);
+    try {
+      return await this.#native.sockets(packed);
+    } catch (error) {
+      throw new HoldfastError('HF-NATIVE-013', { reason: because(error) }, null, error);
+    }
+  }
+
+  lastCommitNs(): number {
+    return this.#lastCommitNs;
+  }
+
+  detach(): void {
+    this.#native.detach();
+  }
+}
+
+/**
+ * Attaches the filter to a device, or adopts the one that an earlier process left there. Until the
+ * first commit it knows no VIP and passes everything (an adopted one goes on as it was).
+ * Throws HF-NATIVE-010 with the reason when no hook can be had.
+ */
+export function openFilter(options: OpenFilterOptions): Filter {
+  const { NativeFilter } = loadFilterAddon();
+  try {
+    const native = new NativeFilter({
+      device: options.device,
+      pinDir: options.pinDir,
+      hook: options.hook ?? 'auto',
+      objectPath: options.objectPath ?? filterObjectPath(),
+    });
+    return new FilterImpl(native, options.device);
+  } catch (error) {
+    const values = { device: options.device, reason: because(error) };
+    throw new HoldfastError('HF-NATIVE-010', values, null, error);
+  }
 }
