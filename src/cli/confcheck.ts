@@ -30,7 +30,7 @@ interface Wanted {
 
 export interface ConfcheckOptions {
   readonly paths: Paths;
-  /** Files to check; none: the installed ones. */
+  /** Files to check, or names of installed modules; none: all that is installed. */
   readonly files: readonly string[];
   /** Only this module; for a file, the name it is checked as. */
   readonly module: string | null;
@@ -105,9 +105,18 @@ class ClusterContext {
 
 async function wantedFiles(options: ConfcheckOptions): Promise<readonly Wanted[]> {
   const { paths, files, module } = options;
-  if (files.length > 0) return files.map((file) => ({ file, module: module ?? nameOf(file) }));
+  const installed = (name: string): Wanted => ({
+    file: moduleDirs(paths, name).userconfig,
+    module: name,
+  });
+  if (files.length > 0) {
+    return files.map((file) => {
+      const isModule = isModuleName(file) && !existsSync(file) && existsSync(installed(file).file);
+      return isModule ? installed(file) : { file, module: module ?? nameOf(file) };
+    });
+  }
   const names = module === null ? await listModules(paths) : [module];
-  const modules = names.map((name) => ({ file: moduleDirs(paths, name).userconfig, module: name }));
+  const modules = names.map(installed);
   return module === null ? [{ file: paths.clusterXml, module: '' }, ...modules] : modules;
 }
 

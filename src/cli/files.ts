@@ -1,17 +1,6 @@
-/** Files of this package, and those that the command line names. */
+/** Files that the command line names. */
 import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { HoldfastError } from '../errors.ts';
-
-/** The folder of this package, seen from dist/src/cli. */
-export const packageRoot = fileURLToPath(new URL('../../../', import.meta.url));
-
-/** The version of this package. */
-export async function ownVersion(): Promise<string> {
-  const parsed: unknown = JSON.parse(await readFile(join(packageRoot, 'package.json'), 'utf8'));
-  return (parsed as { version: string }).version;
-}
 
 function reasonOf(cause: unknown): string {
   return cause instanceof Error ? cause.message : String(cause);

@@ -1,6 +1,7 @@
 /** The tree of commands. */
 import { Command } from 'commander';
 import { HoldfastError } from '../errors.ts';
+import { version } from '../version.ts';
 import { clusterCommands } from './commands/cluster.ts';
 import { configCommands } from './commands/config.ts';
 import { controlCommands } from './commands/control.ts';
@@ -9,7 +10,6 @@ import { moduleCommands } from './commands/module.ts';
 import { observeCommands } from './commands/observe.ts';
 import { statusCommand } from './commands/status.ts';
 import { exitCodeOf, exitCodes, reportError } from './exit.ts';
-import { ownVersion } from './files.ts';
 import type { Io } from './io.ts';
 import type { Run } from './run.ts';
 
@@ -19,7 +19,7 @@ const labSummary = 'a whole cluster on this machine, to try and to test';
 export async function buildProgram(run: Run, withLab: boolean): Promise<Command> {
   const program = new Command('holdfast')
     .description('High availability for Linux servers: farms that balance in the kernel.')
-    .version(await ownVersion(), '-V, --version', 'print the version')
+    .version(version, '-V, --version', 'print the version')
     .configureOutput({
       writeOut: (text) => run.io.out(text),
       writeErr: (text) => run.io.err(text),

@@ -2,6 +2,7 @@
  * What all commands share: options, the agent of this node or of the nodes named by -H, the choice of
  * the module, and output as text or as JSON.
  */
+import { existsSync } from 'node:fs';
 import type { Command } from 'commander';
 import type { AgentClient } from '../api/client.ts';
 import { HoldfastError } from '../errors.ts';
@@ -143,10 +144,17 @@ export function act<O extends CommonOptions>(
     try {
       await handler(options, ...(command.processedArgs as (string | undefined)[]));
     } catch (error) {
-      reportError(run.io, error, options.json === true);
+      reportError(run.io, explained(run.io, error), options.json === true);
       run.exitCode = codeOf(error, options);
     }
   });
+}
+
+/** No agent answers: on a server that was never set up there is more to say than that. */
+function explained(io: Io, error: unknown): unknown {
+  const isAway = error instanceof HoldfastError && error.code === 'HF-API-010';
+  const file = io.paths.clusterXml;
+  return isAway && !existsSync(file) ? new HoldfastError('HF-CLUSTER-002', { file }) : error;
 }
 
 /** A whole number of the command line within bounds. Throws HF-CLI-005. */

@@ -2,6 +2,8 @@
 import assert from 'node:assert/strict';
 import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { text } from 'node:stream/consumers';
@@ -128,10 +130,17 @@ describe('bin/holdfast', () => {
   });
 
   test('no agent: what to do, and an exit code of its own', async () => {
-    const { err, out, code } = await holdfast(['status'], '/nonexistent');
-    assert.match(err, /^error\[HF-API-010\] the agent does not answer .*\nhint: .*holdfastd/);
-    assert.equal(out, '');
-    assert.equal(code, 69);
+    const folder = await mkdtemp(join(tmpdir(), 'holdfast-cli-'));
+    const never = await holdfast(['status'], folder);
+    assert.match(never.err, /^error\[HF-CLUSTER-002\] .*\nhint: .*cluster init/);
+    assert.equal(never.code, 69);
+    await mkdir(join(folder, 'etc/holdfast'), { recursive: true });
+    await writeFile(join(folder, 'etc/holdfast/cluster.xml'), '<cluster/>');
+    const down = await holdfast(['status'], folder);
+    assert.match(down.err, /^error\[HF-API-010\] the agent does not answer .*\nhint: .*holdfastd/);
+    assert.equal(down.out, '');
+    assert.equal(down.code, 69);
+    await rm(folder, { recursive: true });
   });
 
   test('a reader that leaves early is no error', async () => {

@@ -142,6 +142,7 @@ describe('confcheck', () => {
     const good = await cli(agent, ['confcheck', '-m', 'web'], { root });
     assert.equal(good.code, 0, good.err);
     assert.equal((await cli(agent, ['confcheck', '-m', 'broken'], { root })).code, 2);
+    assert.equal((await cli(agent, ['confcheck', 'web'], { root })).out, good.out);
     assert.equal((await cli(agent, ['confcheck', '-m', '../web'], { root })).code, 1);
     assert.equal((await cli(agent, ['confcheck', '-m', 'nope'], { root })).code, 2);
   });

@@ -68,8 +68,7 @@ function sentence(text: string): string {
 
 function titleOf(command: Command): string {
   const names: string[] = [];
-  for (let at: Command | null = command; at?.parent != null; at = at.parent)
-    names.unshift(at.name());
+  for (let at = command; at.parent !== null; at = at.parent) names.unshift(at.name());
   return names.join(' ');
 }
 

@@ -60,8 +60,11 @@ function confcheckCommand(program: Command, run: Run): void {
       .command('confcheck')
       .description('check cluster.xml and userconfig.xml files; needs no agent, changes nothing'),
   )
-    .argument('[files...]', 'the files; without any, those installed on this server')
-    .option('-m, --module <module>', 'only this module; for a file, the name it is checked as')
+    .argument(
+      '[files...]',
+      'files, or names of installed modules; without any, all that is installed here',
+    )
+    .option('-m, --module <module>', 'this installed module; for a file, the name it is checked as')
     .option('--cluster <file>', 'the cluster.xml to check modules against');
   act(run, command, async (options: ConfcheckOptions) => {
     if (options.host !== undefined) {

@@ -5,8 +5,9 @@ import { basename, join } from 'node:path';
 import type { Command } from 'commander';
 import { HoldfastError } from '../../errors.ts';
 import { packageFolder } from '../../module/package.ts';
+import { packageRoot } from '../../version.ts';
 import { moduleLine, stateCell, table } from '../format.ts';
-import { cannotWrite, packageRoot, readBytes } from '../files.ts';
+import { cannotWrite, readBytes } from '../files.ts';
 import {
   act,
   chosenModule,

@@ -3,7 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Command } from 'commander';
 import type { AgentClient } from '../../api/client.ts';
 import type { EventRecord } from '../../host/face.ts';
-import { ownVersion } from '../files.ts';
+import { version } from '../../version.ts';
 import { newLines } from '../follow.ts';
 import { table, timestamp } from '../format.ts';
 import {
@@ -150,7 +150,6 @@ function eventsCommand(program: Command, run: Run): void {
 function versionCommand(program: Command, run: Run): void {
   const command = program.command('version').description('print the version of this program');
   act(run, withJson(command), async (options: CommonOptions) => {
-    const version = await ownVersion();
     if (options.json === true) printJson(run.io, { version, node: process.versions.node });
     else run.io.out(`holdfast ${version}, Node ${process.versions.node}\n`);
   });
