@@ -13,8 +13,13 @@ import type { Element, XmlFile } from './xml.ts';
 
 /** How far the form of a file holds. */
 export interface Form {
-  /** True when elements or attributes are wrong, so that checks of the meaning would only mislead. */
+  /**
+   * True when elements, their names or required attributes are wrong, so that checks of the meaning
+   * would only mislead.
+   */
   readonly broken: boolean;
+  /** Elements with a wrong optional attribute; it was taken out, so that its default stands. */
+  readonly bad: ReadonlySet<Element>;
 }
 
 /**
@@ -33,15 +38,17 @@ export function checkForm(
     else {
       problems.error('HF-CONFIG-009', root.line, { found: root.name, root: schema.root.name });
     }
-    return { broken: true };
+    return { broken: true, bad: new Set() };
   }
   const check = new FormCheck(schema, problems, skip);
   for (const { message, element } of validate(schema, file)) check.take(message, element);
-  return { broken: check.broken };
+  check.durations(root);
+  return check;
 }
 
-class FormCheck {
+class FormCheck implements Form {
   broken = false;
+  readonly bad = new Set<Element>();
   readonly #schema: Schema;
   readonly #problems: Problems;
   /** Attributes and elements that already have a message: the library may have several for one. */
@@ -99,7 +106,47 @@ class FormCheck {
       );
       return;
     }
-    badValue(element, known, given?.value ?? '', line, this.#problems);
+    this.#badValue(element, known, given?.value ?? '', line);
+  }
+
+  /** Times that have the right form and are too long all the same. */
+  durations(element: Element) {
+    for (const rule of ruleOf(this.#schema, element)?.attributes.values() ?? []) {
+      const given = element.attributes.get(rule.name);
+      if (given === undefined || this.#done.has(given)) continue;
+      const own = durationUnit(rule);
+      const duration = own && parseDuration(given.value.trim(), own);
+      if (!duration || duration.ok || duration.why !== 'too_long') continue;
+      const values = { attribute: rule.name, element: element.name, value: given.value };
+      this.#problems.error('HF-CONFIG-018', given.line, values);
+      this.#takeOut(element, rule);
+    }
+    for (const child of element.children) this.durations(child);
+  }
+
+  #takeOut(element: Element, rule: AttributeRule) {
+    if (rule.required) this.broken = true;
+    element.attributes.delete(rule.name);
+    this.bad.add(element);
+  }
+
+  #badValue(element: Element, rule: AttributeRule, value: string, line: number) {
+    this.#takeOut(element, rule);
+    const common = { attribute: rule.name, element: element.name, value };
+    if (rule.values.length > 0) {
+      const allowed = orList(rule.values);
+      const near = suggestion(value, rule.values);
+      this.#problems.error('HF-CONFIG-015', line, { ...common, allowed, suggestion: near });
+      return;
+    }
+    const own = durationUnit(rule);
+    const duration = own && parseDuration(value.trim(), own);
+    if (duration && !duration.ok && duration.why === 'unit') {
+      const { unit } = duration;
+      this.#problems.error('HF-CONFIG-017', line, { ...common, unit, own });
+      return;
+    }
+    this.#problems.error('HF-CONFIG-016', line, { ...common, wanted: rule.wanted });
   }
 
   #missing(element: Element, name: string, rule: ElementRule | null) {
@@ -155,8 +202,9 @@ class FormCheck {
       for (const child of element.children) this.#unexpected(child);
       return;
     }
-    const expected = /Expected is (?:one of )?\( (.*) \)/.exec(message)?.[1] ?? '';
-    const names = expected.split(', ').map((name) => `<${name}>`);
+    const expected = (/Expected is (?:one of )?\( (.*) \)/.exec(message)?.[1] ?? '').split(', ');
+    const needed = expected.filter((name) => (rule?.children.get(name)?.min ?? 0) > 0);
+    const names = (needed.length > 0 ? needed : expected).map((name) => `<${name}>`);
     this.#broken(element, 'HF-CONFIG-014', { element: element.name, wanted: orList(names) });
   }
 }
@@ -166,27 +214,7 @@ function free(names: readonly string[], element: Element): string[] {
   return names.filter((name) => !element.attributes.has(name));
 }
 
-function badValue(
-  element: Element,
-  rule: AttributeRule,
-  value: string,
-  line: number,
-  problems: Problems,
-) {
-  const common = { attribute: rule.name, element: element.name, value };
-  if (rule.values.length > 0) {
-    const allowed = orList(rule.values);
-    const near = suggestion(value, rule.values);
-    problems.error('HF-CONFIG-015', line, { ...common, allowed, suggestion: near });
-    return;
-  }
-  if (rule.type?.startsWith('duration_')) {
-    const own = rule.type.slice('duration_'.length) as DurationUnit;
-    const duration = parseDuration(value.trim(), own);
-    if (!duration.ok && duration.why === 'unit') {
-      problems.error('HF-CONFIG-017', line, { ...common, unit: duration.unit, own });
-      return;
-    }
-  }
-  problems.error('HF-CONFIG-016', line, { ...common, wanted: rule.wanted });
+/** The own unit of an attribute that is a time; null where it is none. */
+function durationUnit(rule: AttributeRule): DurationUnit | null {
+  return rule.type?.startsWith('duration_') ? (rule.type.slice(9) as DurationUnit) : null;
 }

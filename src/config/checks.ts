@@ -27,8 +27,9 @@ function readCheck(element: Element, fields: Fields): CheckConfig | null {
   const to = fields.child(element, 'to');
   const base = { ident: fields.text(element, 'ident'), when, line: element.line };
   const addr = fields.address(to, 'addr')?.text ?? '';
+  const interval = () => atLeastOneSecond(to, 'interval', fields);
   const timing = () => ({
-    intervalMs: atLeastOneSecond(to, 'interval', fields),
+    intervalMs: interval(),
     timeoutMs: atLeastOneSecond(to, 'timeout', fields),
   });
   switch (element.name) {
@@ -50,7 +51,7 @@ function readCheck(element: Element, fields: Fields): CheckConfig | null {
       return { ...base, kind: 'intf', action: 'wait', localAddr };
     }
     case 'ip':
-      return { ...base, kind: 'ip', action: 'stopstart', addr, intervalMs: timing().intervalMs };
+      return { ...base, kind: 'ip', action: 'stopstart', addr, intervalMs: interval() };
     case 'custom': {
       const exec = fields.text(element, 'exec');
       belowBin(element, 'exec', exec, fields);

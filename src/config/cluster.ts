@@ -32,8 +32,9 @@ export function parseClusterConfig(
   const problems = new Problems(options.file ?? 'cluster.xml');
   const config = withXml(xml, 'cluster', problems, (file) => {
     const schema = schemaOf('cluster');
-    if (checkForm(schema, file, problems, new Set()).broken) return null;
-    const fields = new Fields(schema, problems);
+    const form = checkForm(schema, file, problems, new Set());
+    if (form.broken) return null;
+    const fields = new Fields(schema, problems, form.bad);
     fields.preset(file.root);
     const lans = childOf(file.root, 'lans');
     return lans === undefined ? null : withSignature(new ClusterReader(fields).read(lans));
@@ -173,11 +174,11 @@ class ClusterReader {
   #nodeId(name: string, element: Element): number {
     const known = this.#nodes.get(name);
     if (known !== undefined) return known.id;
-    for (const other of this.#nodes.keys()) {
-      if (other.toLowerCase() === name.toLowerCase()) {
-        const values = { name, other, kind: 'nodes' };
-        this.#problems.error('HF-CONFIG-051', this.#fields.line(element, 'name'), values);
-      }
+    for (const other of this.#nodes.values()) {
+      if (other.name.toLowerCase() !== name.toLowerCase()) continue;
+      const values = { name, other: other.name, kind: 'nodes' };
+      this.#problems.error('HF-CONFIG-051', this.#fields.line(element, 'name'), values);
+      return other.id;
     }
     const id = this.#nodes.size;
     if (id === nodesMax) this.#problems.error('HF-CONFIG-040', element.line, { limit: nodesMax });
@@ -264,27 +265,11 @@ class ClusterReader {
     const lostCount = fields.int(lans, 'slost_count');
     const agentDeadlineMs = fields.ms(lans, 'agent_deadline');
     const suspectMs = heartbeatMs * lostCount;
-    const bad = (code: Parameters<Problems['error']>[0], name: string, values = {}) => {
-      const value = fields.text(lans, name);
-      // A value of the wrong form has its error already and was read as 0.
-      if (/^[0-9]/.test(value))
-        this.#problems.error(code, fields.line(lans, name), { value, ...values });
-    };
-    const pulseBad = heartbeatMs < 10 || heartbeatMs > 10_000;
-    const countBad = lostCount < 2 || lostCount > 1000;
-    if (pulseBad) bad('HF-CONFIG-042', 'pulse');
-    if (countBad) bad('HF-CONFIG-043', 'slost_count');
-    if (agentDeadlineMs < 500 || agentDeadlineMs > 600_000) bad('HF-CONFIG-046', 'agent_deadline');
     const leaseMs = fields.given(lans, 'lease')
       ? fields.ms(lans, 'lease')
       : Math.floor((suspectMs * 3) / 4);
-    if (!pulseBad && !countBad) {
-      const least = Math.floor(heartbeatMs * 1.5);
-      if (suspectMs > 300_000) bad('HF-CONFIG-050', 'slost_count', { suspect: suspectMs });
-      else if (leaseMs >= suspectMs) {
-        bad('HF-CONFIG-044', 'lease', { lease: leaseMs, suspect: suspectMs });
-      } else if (leaseMs < least) bad('HF-CONFIG-045', 'lease', { lease: leaseMs, least });
-    }
+    const timing = { heartbeatMs, lostCount, suspectMs, leaseMs, agentDeadlineMs };
+    if (!fields.bad(lans)) this.#checkTiming(lans, timing);
     return {
       port: fields.int(lans, 'port'),
       heartbeatMs,
@@ -292,6 +277,34 @@ class ClusterReader {
       leaseMs,
       agentDeadlineMs,
     };
+  }
+
+  #checkTiming(
+    lans: Element,
+    timing: {
+      readonly heartbeatMs: number;
+      readonly lostCount: number;
+      readonly suspectMs: number;
+      readonly leaseMs: number;
+      readonly agentDeadlineMs: number;
+    },
+  ) {
+    const { heartbeatMs, lostCount, suspectMs, leaseMs, agentDeadlineMs } = timing;
+    const bad = (code: Parameters<Problems['error']>[0], name: string, values = {}) => {
+      const value = this.#fields.text(lans, name);
+      this.#problems.error(code, this.#fields.line(lans, name), { value, ...values });
+    };
+    const pulseBad = heartbeatMs < 10 || heartbeatMs > 10_000;
+    const countBad = lostCount < 2 || lostCount > 1000;
+    if (pulseBad) bad('HF-CONFIG-042', 'pulse');
+    if (countBad) bad('HF-CONFIG-043', 'slost_count');
+    if (agentDeadlineMs < 500 || agentDeadlineMs > 600_000) bad('HF-CONFIG-046', 'agent_deadline');
+    if (pulseBad || countBad) return;
+    const least = Math.floor(heartbeatMs * 1.5);
+    if (suspectMs > 300_000) bad('HF-CONFIG-050', 'slost_count', { suspect: suspectMs });
+    else if (leaseMs >= suspectMs) {
+      bad('HF-CONFIG-044', 'lease', { lease: leaseMs, suspect: suspectMs });
+    } else if (leaseMs < least) bad('HF-CONFIG-045', 'lease', { lease: leaseMs, least });
   }
 }
 

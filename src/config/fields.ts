@@ -12,16 +12,23 @@ import {
 import type { Element } from './xml.ts';
 
 /**
- * Reads attributes whose form has been checked: a value that is of the wrong form has its error
- * already, so it is read as empty, 0 or null here and no second error is raised.
+ * Reads attributes whose form has been checked: a value of the wrong form has its error already and
+ * was taken out, so that its default stands and no second error is raised.
  */
 export class Fields {
   readonly problems: Problems;
   readonly #schema: Schema;
+  readonly #bad: ReadonlySet<Element>;
 
-  constructor(schema: Schema, problems: Problems) {
+  constructor(schema: Schema, problems: Problems, bad: ReadonlySet<Element>) {
     this.#schema = schema;
+    this.#bad = bad;
     this.problems = problems;
+  }
+
+  /** True where the element has a value of the wrong form: what it says together with others is moot. */
+  bad(element: Element): boolean {
+    return this.#bad.has(element);
   }
 
   /** Adds the defaults of the schema to an element and all below it. */
@@ -82,12 +89,7 @@ export class Fields {
     const type = ruleOf(this.#schema, element)?.attributes.get(name)?.type ?? 'duration_ms';
     const value = this.text(element, name);
     const duration = parseDuration(value, type.replace('duration_', '') as DurationUnit);
-    if (duration.ok) return duration.ms;
-    if (duration.why === 'too_long') {
-      const values = { attribute: name, element: element.name, value };
-      this.problems.error('HF-CONFIG-018', this.line(element, name), values);
-    }
-    return 0;
+    return duration.ok ? duration.ms : 0;
   }
 
   /** As ms, and within bounds that are written out in the error. */
@@ -99,7 +101,7 @@ export class Fields {
   ): number {
     const ms = this.ms(element, name);
     const value = this.text(element, name);
-    if (/^[0-9]/.test(value) && (ms < low[0] || ms > high[0])) {
+    if (ms < low[0] || ms > high[0]) {
       const values = { attribute: name, element: element.name, value, low: low[1], high: high[1] };
       this.problems.error('HF-CONFIG-072', this.line(element, name), values);
     }
@@ -109,7 +111,7 @@ export class Fields {
   /** The address of a host, said to be wrong where it is none; null then, or where absent. */
   address(element: Element, name: string): Address | null {
     const value = this.text(element, name);
-    if (value === '' || value.length > 64) return null;
+    if (value === '') return null;
     const values = { attribute: name, element: element.name, value };
     const address = parseAddress(value);
     if (address === null) {

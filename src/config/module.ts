@@ -49,7 +49,7 @@ export function parseModuleConfig(xml: string, options: ModuleOptions): Parsed<M
     const form = checkForm(schema, file, problems, unexpanded);
     if (form.broken || unexpanded.size > 0) return null;
     const signature = signatureOf(file.root);
-    const fields = new Fields(schema, problems);
+    const fields = new Fields(schema, problems, form.bad);
     fields.preset(file.root);
     const service = childOf(file.root, 'service');
     return service === undefined ? null : readService(service, fields, options, signature);
@@ -226,7 +226,7 @@ function readUser(element: Element, fields: Fields): UserConfig {
     } else if (reserved) {
       const reason = 'Holdfast sets it itself, or the loader of the system reads it';
       fields.problems.error('HF-CONFIG-069', fields.line(child, 'name'), { name, reason });
-    } else if (name !== '') {
+    } else {
       lines.set(name, child.line);
       // Not vars[name] = …: a variable may be called __proto__.
       Object.defineProperty(vars, name, {

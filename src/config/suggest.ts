@@ -14,13 +14,19 @@ export function nearest(wrong: string, names: Iterable<string>): string | null {
   let best: string | null = null;
   let most = similarMin;
   for (const name of names) {
-    const similarity = jaroWinkler(wrong.toLowerCase(), name.toLowerCase());
+    const similarity = likeness(wrong.toLowerCase(), name.toLowerCase());
     if (similarity > most) {
       best = name;
       most = similarity;
     }
   }
   return best;
+}
+
+function likeness(a: string, b: string): number {
+  // Jaro-Winkler does not see swapped letters in words of three.
+  const letters = (word: string) => [...word].toSorted().join('');
+  return letters(a) === letters(b) ? Math.max(0.9, jaroWinkler(a, b)) : jaroWinkler(a, b);
 }
 
 /**

@@ -131,7 +131,7 @@ class VipReader {
     const given = fields.given(element, 'addr');
     const text = fields.text(element, 'addr');
     const mac = given ? parseMac(text) : vip === undefined ? null : defaultFarmMac(vip);
-    // Without a MAC address there is an error already: its form, or that of the virtual IP.
+    // Without a MAC address the virtual IP has an error already.
     if (mac === null) return null;
     const line = fields.line(element, 'addr');
     const reason = whyNotFarmMac(mac);
@@ -206,8 +206,11 @@ class VipReader {
       if (first === undefined) lines.set(name, element.line);
       else problems.error('HF-CONFIG-068', element.line, { element: 'group', name, first });
       const powers = this.#powers(element, name);
-      const rules = childrenOf(element, 'rule').map((child) => this.#rule(child));
-      this.#rules.push(...rules.map((one) => ({ rule: one, group: name })));
+      const rules = childrenOf(element, 'rule').map((child) => {
+        const one = this.#rule(child);
+        if (!this.#fields.bad(child)) this.#rules.push({ rule: one, group: name });
+        return one;
+      });
       return { name, powers, rules };
     });
   }
@@ -236,10 +239,8 @@ class VipReader {
       } else powers[node.id] = fields.int(host, 'power');
       lines.set(hostName, host.line);
     }
-    const wrong = childrenOf(cluster, 'host').some(
-      (host) => !/^\d+$/.test(fields.text(host, 'power')),
-    );
-    if (!wrong && Object.values(powers).every((power) => power === 0)) {
+    const moot = childrenOf(cluster, 'host').some((host) => fields.bad(host));
+    if (!moot && Object.values(powers).every((power) => power === 0)) {
       fields.problems.error('HF-CONFIG-091', cluster.line, { name });
     }
     return powers;
