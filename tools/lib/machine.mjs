@@ -42,7 +42,7 @@ function missingOf(packages) {
  * Installs what is missing of the groups' packages. Without root it prints the command that does and
  * throws. On a machine without dpkg it names the packages and goes on: they may be there by other names.
  */
-export function needPackages(groups) {
+export function needPackages(groups, isRoot = process.getuid() === 0) {
   const packages = packagesOf(groups);
   const missing = missingOf(packages);
   if (missing === null) {
@@ -51,7 +51,7 @@ export function needPackages(groups) {
   }
   if (missing.length === 0) return;
   const line = `apt-get install --no-install-recommends ${missing.join(' ')}`;
-  if (process.getuid() !== 0) {
+  if (!isRoot) {
     throw new StepError(
       `${missing.length} packages are missing and only root can install them. Run:\n` +
         `  sudo apt-get update && sudo ${line}`,
