@@ -40,4 +40,8 @@ export const labErrors = {
     sentence: '{command} on {host} ended with {code}: {output}',
     hint: 'Run it by hand with `holdfast lab exec {host} -- …`.',
   },
+  'HF-LAB-020': {
+    sentence: 'waited {waitMs} ms in vain for {what}; the agents say: {last}',
+    hint: 'The agents write to NAME.agent.log in the folder of the lab.',
+  },
 } as const;

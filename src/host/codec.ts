@@ -56,7 +56,7 @@ const byNode = <T extends z.ZodType>(value: T) =>
   z.record(z.string().regex(/^\d{1,2}$/), value) as unknown as z.ZodType<
     Readonly<Record<number, z.infer<T>>>
   >;
-const powers = z.array(z.number().nullable()).max(groupCountMax);
+const viewName = z.object({ epoch: counter, leader: node });
 
 export const viewSchema = z.object({
   epoch: counter,
@@ -64,26 +64,29 @@ export const viewSchema = z.object({
   members: mask,
   owners: z.array(bytes(bucketCount)).max(groupCountMax),
   holders: byNode(bitmaps),
-  closes: byNode(counter),
+  marks: byNode(z.number()),
   powers: z.array(byNode(counter)).max(groupCountMax),
 });
 
 const statusSchema = z.object({
   kind: z.literal('status'),
-  seq: counter,
   startedMs: z.number(),
+  seq: counter,
   running: z.boolean(),
+  electable: z.boolean(),
   ready: z.boolean(),
   draining: z.boolean(),
-  powers,
+  powers: z.array(z.number().nullable()).max(groupCountMax),
   follows: nodeOrNobody,
+  followers: byNode(z.number()),
   heard: mask,
   both: mask,
-  idle: mask,
+  open: mask,
+  excludedBy: viewName.nullable(),
   epochMax: counter,
-  epoch: counter,
-  leader: nodeOrNobody,
-  closes: counter,
+  installed: viewName.nullable(),
+  followMark: z.number(),
+  closeMark: z.number(),
 });
 
 const messageSchema = z.union([
@@ -98,6 +101,16 @@ const messageSchema = z.union([
   z.object({ kind: z.literal('view'), view: viewSchema }),
   z.object({ kind: z.literal('sockets'), epoch: counter, sockets: bitmaps }),
 ]);
+
+export const snapshotSchema = z.object({
+  view: viewSchema.nullable(),
+  epochMax: counter,
+  mark: z.number(),
+  closeMark: z.number(),
+  owned: bitmaps,
+  powers: z.array(z.number().nullable()).max(groupCountMax),
+  draining: z.boolean(),
+});
 
 /** A farm message from a peer, or null when it is not one (another version, a damaged frame). */
 export function parseFarmMessage(value: unknown): Message | null {

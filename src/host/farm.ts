@@ -257,10 +257,19 @@ export class Farm {
     this.#scan = setInterval(() => void this.scanSockets(), socketScanMs);
   }
 
+  /**
+   * Lets the device know what this module has, before it is started: for a count of connections in
+   * advance, on a device that still gathers (no effect on packets).
+   */
+  prepare(): void {
+    for (const place of this.#places) place.device.setPart(this.#config.name, this.#part(place));
+  }
+
   /** Tells the machine where this node has connections now. */
   async scanSockets(): Promise<void> {
     if (this.#scanning) return;
     this.#scanning = true;
+    const beganMs = this.#ports.nowMs();
     try {
       const maps = await Promise.all(
         this.#places.map(({ device }) => device.socketBuckets(this.#config.name)),
@@ -268,7 +277,7 @@ export class Farm {
       const groups = this.#tables.map((_table, group) =>
         unionOf(maps.map((perDevice) => perDevice[group])),
       );
-      if (this.#running && groups.length > 0) this.dispatch({ kind: 'sockets', groups });
+      this.dispatch({ kind: 'sockets', beganMs, groups });
     } catch (error) {
       // Without a count the node keeps holding, which is the safe side; it is asked again.
       this.#ports.record('alert', `connections of ${this.#config.name} could not be counted`, {

@@ -118,6 +118,11 @@ export class HostedModule {
       });
     }
     this.#snapshot = left.farm;
+    if (left.farm !== null) {
+      this.#farm = this.#newFarm();
+      this.#farm.prepare();
+      await this.#farm.scanSockets();
+    }
     this.#dispatch({ kind: 'adopt', phase: left.phase, after: left.after, loops: left.loops });
     return true;
   }
@@ -291,14 +296,13 @@ export class HostedModule {
   }
 
   #joinFarm(): void {
-    if (this.#config.service.mode !== 'farm' || this.#farm !== null) return;
+    if (this.#config.service.mode !== 'farm' || this.#farm?.running === true) return;
     const adopt = this.#snapshot;
-    this.#farm = this.#newFarm();
+    this.#farm ??= this.#newFarm();
     // A former agent's open gate stays open: starting it closed would turn clients away for nothing.
     const ready = this.#state.phase === 'serving';
     this.#farm.dispatch({ kind: 'start', ready, adopt, epochMax: adopt?.epochMax ?? 0 });
     this.#ports.replayPeers(this.#farm);
-    if (adopt !== null) void this.#farm.scanSockets();
   }
 
   #newFarm(): Farm {
@@ -317,14 +321,17 @@ export class HostedModule {
   /** Another configuration or another cluster, the same buckets: what an adopting agent does. */
   #replaceFarm(old: Farm): void {
     old.abandon();
-    this.#farm = this.#newFarm();
-    this.#farm.dispatch({
+    const farm = this.#newFarm();
+    this.#farm = farm;
+    // Held connections are counted again within a second; until then nothing is given up.
+    void farm.scanSockets();
+    farm.dispatch({
       kind: 'start',
       ready: this.#state.phase === 'serving',
       adopt: this.#snapshot,
       epochMax: this.#snapshot?.epochMax ?? 0,
     });
-    this.#ports.replayPeers(this.#farm);
+    this.#ports.replayPeers(farm);
   }
 
   #leaveFarm(): void {

@@ -7,9 +7,8 @@ import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node
 import { dirname, join } from 'node:path';
 import { z } from 'zod';
 import type { Snapshot } from '../core/farm-types.ts';
-import { bitmapBytes, groupCountMax } from '../core/farm-types.ts';
 import type { After, ModulePhase } from '../core/module.ts';
-import { decodeJson, encodeJson, viewSchema } from './codec.ts';
+import { decodeJson, encodeJson, snapshotSchema } from './codec.ts';
 
 export interface ModuleRuntime {
   readonly phase: ModulePhase;
@@ -18,12 +17,6 @@ export interface ModuleRuntime {
   readonly leaseSlot: number;
   readonly farm: Snapshot | null;
 }
-
-const bitmaps = z
-  .array(
-    z.custom<Uint8Array>((value) => value instanceof Uint8Array && value.length === bitmapBytes),
-  )
-  .max(groupCountMax);
 
 const runtimeSchema = z.object({
   phase: z.enum([
@@ -40,14 +33,7 @@ const runtimeSchema = z.object({
   after: z.enum(['stop', 'start', 'restart']),
   loops: z.array(z.number()).max(1000),
   leaseSlot: z.int().min(0).max(63),
-  farm: z
-    .looseObject({
-      view: viewSchema.nullable(),
-      epochMax: z.int().min(0),
-      owned: bitmaps,
-      held: bitmaps,
-    })
-    .nullable(),
+  farm: snapshotSchema.nullable(),
 });
 
 /** The runtime file of one module. */
@@ -62,7 +48,7 @@ export class RuntimeFile {
   read(): ModuleRuntime | null {
     try {
       const parsed = runtimeSchema.safeParse(decodeJson(readFileSync(this.#file, 'utf8')));
-      return parsed.success ? (parsed.data as unknown as ModuleRuntime) : null;
+      return parsed.success ? parsed.data : null;
     } catch {
       return null;
     }
