@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { XmlValidateError, XsdValidator } from 'libxml2-wasm';
+import { XmlDocument, XmlValidateError, XsdValidator } from 'libxml2-wasm';
 import { Problems } from './problems.ts';
 import { type Element, withXml, type XmlFile } from './xml.ts';
 
@@ -34,6 +34,8 @@ export interface Schema {
   readonly text: string;
   readonly root: ElementRule;
   readonly validator: XsdValidator;
+  /** The validator points into it; both live as long as the process. */
+  readonly document: XmlDocument;
 }
 
 const schemas = new Map<string, Schema>();
@@ -45,12 +47,13 @@ export function schemaOf(name: 'cluster' | 'userconfig'): Schema {
   const file = join(packageRoot(), 'schema', `${name}.xsd`);
   const source = readFileSync(file, 'utf8');
   const problems = new Problems(file);
-  const schema = withXml(source, 'xs:schema', problems, ({ document, root }) => ({
+  const rules = withXml(source, 'xs:schema', problems, ({ root }) => ({
     text: annotation(root),
     root: new Reader(root).root(),
-    validator: XsdValidator.fromDoc(document),
   }));
-  if (schema === null) throw problems.errors()[0] ?? new Error(`no schema in ${file}`);
+  if (rules === null) throw problems.errors()[0] ?? new Error(`no schema in ${file}`);
+  const document = XmlDocument.fromString(source);
+  const schema = { ...rules, document, validator: XsdValidator.fromDoc(document) };
   schemas.set(name, schema);
   return schema;
 }

@@ -25,7 +25,7 @@ export function nearest(wrong: string, names: Iterable<string>): string | null {
 
 function likeness(a: string, b: string): number {
   // Jaro-Winkler does not see swapped letters in words of three.
-  const letters = (word: string) => [...word].toSorted().join('');
+  const letters = (word: string) => word.split('').toSorted().join('');
   return letters(a) === letters(b) ? Math.max(0.9, jaroWinkler(a, b)) : jaroWinkler(a, b);
 }
 

@@ -201,10 +201,11 @@ describe('what later versions act on', () => {
   it('is kept: checkers', () => {
     const slow = { intervalMs: 10_000, timeoutMs: 5000 };
     assert.deepEqual(
-      kept.checks.map(({ line: _, ...check }) => check),
+      kept.checks.map((check) => ({ ...check, line: 0 })),
       [
         {
           kind: 'tcp',
+          line: 0,
           ident: 'a',
           when: 'both',
           action: 'restart',
@@ -215,6 +216,7 @@ describe('what later versions act on', () => {
         },
         {
           kind: 'tcp',
+          line: 0,
           ident: 'b',
           when: 'pre',
           action: 'wait',
@@ -222,19 +224,37 @@ describe('what later versions act on', () => {
           port: 81,
           ...slow,
         },
-        { kind: 'ping', ident: 'gw', when: 'pre', action: 'wait', addr: '10.0.0.254', ...slow },
-        { kind: 'intf', ident: 'i', when: 'pre', action: 'wait', localAddr: '10.0.0.1' },
+        {
+          kind: 'ping',
+          line: 0,
+          ident: 'gw',
+          when: 'pre',
+          action: 'wait',
+          addr: '10.0.0.254',
+          ...slow,
+        },
+        { kind: 'intf', line: 0, ident: 'i', when: 'pre', action: 'wait', localAddr: '10.0.0.1' },
         {
           kind: 'ip',
+          line: 0,
           ident: 'v',
           when: 'both',
           action: 'stopstart',
           addr: '10.0.0.100',
           intervalMs: 10_000,
         },
-        { kind: 'custom', ident: 'c', when: 'both', action: 'stop', exec: 'c.sh', arg: '1  2' },
+        {
+          kind: 'custom',
+          line: 0,
+          ident: 'c',
+          when: 'both',
+          action: 'stop',
+          exec: 'c.sh',
+          arg: '1  2',
+        },
         {
           kind: 'module',
+          line: 0,
           ident: 'db',
           when: 'pre',
           action: 'wait',
@@ -245,6 +265,7 @@ describe('what later versions act on', () => {
         },
         {
           kind: 'module',
+          line: 0,
           ident: 'm',
           when: 'pre',
           action: 'wait',

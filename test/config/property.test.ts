@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
+import { diag } from 'libxml2-wasm';
 import {
   type ClusterSource,
   parseClusterConfig,
@@ -136,6 +137,23 @@ const source: fc.Arbitrary<ClusterSource> = fc
   }));
 
 describe('the parsers', () => {
+  it('give the memory of the XML library back', () => {
+    holds(parseModule(moduleXml));
+    diag.configure({ enabled: true });
+    try {
+      const texts = [
+        moduleXml,
+        moduleXml.slice(0, 900),
+        '<safe/>',
+        '<x/>',
+        moduleXml.replace('tcp', 'x'),
+      ];
+      for (const text of texts) holds(parseModule(text));
+      assert.deepEqual(diag.report(), {});
+    } finally {
+      diag.configure({ enabled: false });
+    }
+  });
   it('never throw, on any text', () => {
     fc.assert(
       fc.property(fc.string({ unit: 'binary', maxLength: 200 }), (text) => {
