@@ -12,6 +12,7 @@ import {
   longFiles,
   type PackageJson,
   tooLong,
+  unusedPackages,
   wrongDependencies,
   wrongErrorCodes,
 } from './tidy.ts';
@@ -112,6 +113,18 @@ describe('dependencies', () => {
 
   test('exact versions, each with its reason', () => {
     none(wrongDependencies(packageJson, apt, read('docs/dependencies.md')));
+  });
+
+  test('each that is installed with the product is used by it', () => {
+    const names = Object.keys(packageJson.dependencies ?? {});
+    // The engines have node-addon-api as headers, by way of their build files.
+    none(
+      unusedPackages(
+        names.filter((name) => name !== 'node-addon-api'),
+        product,
+      ),
+    );
+    assert.match(read('native/addon.gypi'), /node-addon-api/);
   });
 
   test('the lock is of this package.json', () => {

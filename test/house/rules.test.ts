@@ -8,6 +8,7 @@ import {
   leftoversIn,
   maxLines,
   tooLong,
+  unusedPackages,
   wrongDependencies,
   wrongErrorCodes,
 } from './tidy.ts';
@@ -147,6 +148,12 @@ describe('tidy rules', () => {
     assert.equal(wrongDependencies(json, ['make'], table).length, 1);
     assert.equal(wrongDependencies({ dependencies: { zod: '4.6.8' } }, [], table).length, 1);
     assert.equal(wrongDependencies({ dependencies: { zod: '^4.6.7' } }, [], table).length, 2);
+  });
+
+  test('unusedPackages', () => {
+    const user = file('src/a.ts', "import { z } from 'zod';\nrequire('fs-ext');");
+    assert.deepEqual(unusedPackages(['zod', 'fs-ext'], [user]), []);
+    assert.deepEqual(unusedPackages(['fs'], [user]), ['nothing uses fs']);
   });
 
   test('deadLinks', () => {

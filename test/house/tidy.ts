@@ -103,6 +103,13 @@ export function wrongDependencies(
   return findings;
 }
 
+/** Packages among `names` that no source names in quotes: they are installed for nothing. */
+export function unusedPackages(names: readonly string[], users: readonly Source[]): Finding[] {
+  return names
+    .filter((name) => !users.some(({ text }) => text.includes(`'${name}'`)))
+    .map((name) => `nothing uses ${name}`);
+}
+
 /** The id that a heading gets, as on the usual forges. */
 function anchorOf(heading: string): string {
   return heading
