@@ -20,4 +20,8 @@ export const nativeErrors = {
     sentence: 'the list of TCP connections cannot be read: {reason}',
     hint: 'The kernel needs CONFIG_INET_DIAG (module inet_diag, tcp_diag).',
   },
+  'HF-NATIVE-020': {
+    sentence: 'the kernel refused {what}: {reason}',
+    hint: 'Check that the device exists, that IPv6 is enabled on it where needed, and that the agent runs as root.',
+  },
 } as const;
