@@ -1,3 +1,4 @@
+import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Paths } from '../paths.ts';
 import { moduleDirs } from './name.ts';
@@ -32,7 +33,8 @@ export function scriptEnvironment(
   const root = process.env['HOLDFAST_ROOT'];
   return {
     ...module.vars,
-    PATH: `${systemPath}:${productBin}`,
+    // The agent's own Node.js comes last, for scripts in JavaScript on servers without another one.
+    PATH: `${systemPath}:${productBin}:${dirname(process.execPath)}`,
     LANG: process.env['LANG'] ?? 'C.UTF-8',
     HOME: '/root',
     SAFE: paths.etc,
