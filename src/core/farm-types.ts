@@ -15,8 +15,11 @@ export const bitmapBytes = bucketCount / 8;
 export const nobody = 255;
 /** Bits of CompiledTable.flags; the same as native/filter's bucketFlag. */
 export const tableFlag = { own: 1, hold: 2, quiet: 4 } as const;
-/** Bits of the module part of a heartbeat; the same as native/beat's moduleFlag. */
-export const summaryFlag = { running: 1, ready: 2, draining: 4 } as const;
+/**
+ * Bits of the module part of a heartbeat; the first three are native/beat's moduleFlag. open: the
+ * filter of this node may accept new clients (its table owns a bucket).
+ */
+export const summaryFlag = { running: 1, ready: 2, draining: 4, open: 8 } as const;
 
 export type Reach = 'silent' | 'heard' | 'both';
 
@@ -58,8 +61,8 @@ export interface View {
   readonly owners: readonly Uint8Array[];
   /** Previous owners that may still hold connections, by node id: per group a bitmap of buckets. */
   readonly holders: Readonly<Record<number, readonly Uint8Array[]>>;
-  /** Per member, how often it had closed by itself when the leader made this view. */
-  readonly closes: Readonly<Record<number, number>>;
+  /** Per member, the newest mark (StatusMessage) that the leader knew when it made this view. */
+  readonly marks: Readonly<Record<number, number>>;
   /** Per group and member, the power that the shares were made from (display). */
   readonly powers: readonly Readonly<Record<number, number>>[];
 }
@@ -67,56 +70,70 @@ export interface View {
 /** What every running node tells every peer it reaches: its link state and its wishes. */
 export interface StatusMessage {
   readonly kind: 'status';
-  /** Counts the status messages of this start of the agent; an older one is ignored. */
-  readonly seq: number;
-  /** Time of the agent's start: orders status messages across a restart of the agent. */
+  /** Start of the agent on the sender's clock, then a counter: an older status is ignored. */
   readonly startedMs: number;
+  readonly seq: number;
   readonly running: boolean;
+  /** Has listened long enough to lead. */
+  readonly electable: boolean;
+  /** Its application answers and no rival was heard for a while: it may be given buckets. */
   readonly ready: boolean;
   readonly draining: boolean;
   /** Power per group that an operator set on this node; null: as configured. */
   readonly powers: readonly (number | null)[];
   /** The node whose views it takes; nobody: none. */
   readonly follows: number;
-  /** Nodes it hears at all / in both directions; itself included. */
+  /** Of a leader: its followers, each with the followMark it came with. */
+  readonly followers: Readonly<Record<number, number>>;
+  /** Nodes it hears / in both directions / hears and which may accept clients. Itself not included. */
   readonly heard: bigint;
   readonly both: bigint;
-  /** Nodes that it hears saying that they own nothing. */
-  readonly idle: bigint;
-  /** Highest epoch it has ever seen. */
+  readonly open: bigint;
+  /** The rival view that makes it own nothing; null: none. */
+  readonly excludedBy: ViewName | null;
   readonly epochMax: number;
-  /** The view whose table it has installed (0 / nobody: none). */
+  /** The view that its filter enforces; null: none. */
+  readonly installed: ViewName | null;
+  /**
+   * Marks are a rising number of the sender. followMark: when it began to follow; a view made before
+   * is not taken. closeMark: when it last stopped owning by itself; a view made before opens nothing.
+   */
+  readonly followMark: number;
+  readonly closeMark: number;
+}
+
+export interface ViewName {
   readonly epoch: number;
   readonly leader: number;
-  /** How often it stopped owning without being told; views made before do not open it again. */
-  readonly closes: number;
+}
+
+/** "I take your views from now on. This is what I own, hold and know." */
+export interface FollowMessage {
+  readonly kind: 'follow';
+  readonly status: StatusMessage;
+  /** Per group, the buckets it may accept new clients for. */
+  readonly owned: readonly Uint8Array[];
+  /** Per group, the buckets in which it has live connections. */
+  readonly sockets: readonly Uint8Array[];
+  /** Newest view it has taken, as the base of the next one. */
+  readonly view: View | null;
 }
 
 export type Message =
   | StatusMessage
-  /** "I take your views from now on. This is what I own, hold and know." */
-  | {
-      readonly kind: 'follow';
-      readonly status: StatusMessage;
-      /** Per group, the buckets it accepts new clients for. */
-      readonly owned: readonly Uint8Array[];
-      /** Per group, the buckets in which it has live connections. */
-      readonly sockets: readonly Uint8Array[];
-      /** Newest view it knows, as the base of the next one. */
-      readonly view: View | null;
-    }
+  | FollowMessage
   | { readonly kind: 'view'; readonly view: View }
-  /** Buckets in which a holder still has connections. */
+  /** Buckets in which a holder still has connections, seen after it had installed this epoch. */
   | { readonly kind: 'sockets'; readonly epoch: number; readonly sockets: readonly Uint8Array[] };
 
 /** What the host keeps across its own death, and gives back at the next start. */
 export interface Snapshot {
   readonly view: View | null;
   readonly epochMax: number;
-  readonly closes: number;
-  /** Per group, buckets that the installed table owns / holds. */
+  readonly mark: number;
+  readonly closeMark: number;
+  /** Per group, buckets that the installed table may own. */
   readonly owned: readonly Uint8Array[];
-  readonly held: readonly Uint8Array[];
   readonly powers: readonly (number | null)[];
   readonly draining: boolean;
 }
@@ -131,9 +148,8 @@ export type FarmEvent =
       readonly nowMs: number;
       readonly ready: boolean;
       readonly adopt: Snapshot | null;
-      /** Highest epoch and close count ever persisted, where `adopt` is null. */
+      /** Highest epoch ever persisted (Snapshot.epochMax), where `adopt` is null; 0: none. */
       readonly epochMax: number;
-      readonly closes: number;
     }
   | { readonly kind: 'stop'; readonly nowMs: number }
   /** native/beat 'peer'. The host feeds the state of all peers after `start`. */
@@ -172,8 +188,17 @@ export type FarmEvent =
     }
   /** Answer to the `install` effect with the same number: the filter enforces it. */
   | { readonly kind: 'installed'; readonly nowMs: number; readonly install: number }
-  /** Per group, the buckets in which this node has TCP sockets (Filter.socketBuckets). */
-  | { readonly kind: 'sockets'; readonly nowMs: number; readonly groups: readonly Uint8Array[] }
+  /**
+   * Per group, the buckets in which this node has TCP sockets (Filter.socketBuckets); beganMs: when
+   * the walk over the sockets began. Wanted about once a second while `holding` of farmStatus > 0,
+   * and once before `start`.
+   */
+  | {
+      readonly kind: 'sockets';
+      readonly nowMs: number;
+      readonly beganMs: number;
+      readonly groups: readonly Uint8Array[];
+    }
   /** native/beat 'lease' with why agent_hung: our lease was withheld, others may have taken over. */
   | { readonly kind: 'lapsed'; readonly nowMs: number }
   | { readonly kind: 'tick'; readonly nowMs: number };

@@ -1,0 +1,262 @@
+/**
+ * The leader's side of the farm: who follows, who may still own which bucket, when a view may be
+ * issued. What the next view contains is made in farm-next.ts.
+ */
+import {
+  type Bitmaps,
+  bitOf,
+  commonMaps,
+  emptyMaps,
+  isEmpty,
+  maskHas,
+  ownedBy,
+  sameMaps,
+  unionMaps,
+} from './bits.ts';
+import { openWitnessed, takeView } from './farm-member.ts';
+import { inputsOf, membersNow, nextView, sameContent } from './farm-next.ts';
+import {
+  type Follower,
+  freshStatus,
+  groupsOf,
+  isAlive,
+  isBetter,
+  isBoth,
+  isMember,
+  type Lead,
+  mayServe,
+  nameOf,
+  nodeKeys,
+  nobody,
+  othersOf,
+  patienceBeats,
+  peerOf,
+  record,
+  retryMs,
+  sameName,
+  setLead,
+  statusExpiryMs,
+  withKey,
+  withoutKey,
+  type Work,
+} from './farm-state.ts';
+import type { View } from './farm-types.ts';
+
+/** Takes in who asked to follow, drops who went away, learns what each has installed. */
+export function refreshFollowers(work: Work): void {
+  if (work.lead === null) return;
+  for (const node of othersOf(work)) {
+    const peer = peerOf(work, node);
+    const status = isAlive(peer, work.nowMs) && !peer.hung ? freshStatus(work, node) : null;
+    const known = work.lead.followers[node];
+    const wants = status !== null && status.running && status.follows === work.config.me;
+    const { follow } = peer;
+    if (
+      wants &&
+      follow !== null &&
+      follow.status.startedMs === status.startedMs &&
+      follow.status.followMark === status.followMark
+    ) {
+      const same = known?.startedMs === status.startedMs && known.followMark === status.followMark;
+      if (!same) admit(work, node);
+      learnInstalled(work, node);
+    } else if (known !== undefined) {
+      setLead(work, { followers: withoutKey(work.lead.followers, node) });
+      work.peers = withKey(work.peers, node, { ...peer, follow: null });
+    }
+  }
+  dropDeadClaims(work);
+}
+
+function admit(work: Work, node: number): void {
+  const { follow } = peerOf(work, node);
+  const { lead } = work;
+  if (follow === null || lead === null) return;
+  const follower: Follower = {
+    startedMs: follow.status.startedMs,
+    followMark: follow.status.followMark,
+    closeMark: follow.status.closeMark,
+  };
+  // What it was offered before and has not refused may still be on its way to it.
+  const before = lead.claims[node];
+  const claims = before === undefined ? follow.owned : unionMaps(follow.owned, before);
+  const base =
+    follow.view !== null && isBetter(follow.view, nameOf(lead.base)) ? follow.view : lead.base;
+  setLead(work, {
+    followers: withKey(lead.followers, node, follower),
+    claims: withKey(lead.claims, node, claims),
+    base,
+  });
+  work.epochMax = Math.max(work.epochMax, follow.status.epochMax, follow.view?.epoch ?? 0);
+  hold(work, node, follow.sockets, follow.owned);
+}
+
+/** A newcomer's connections in buckets that others serve: they are its to finish. */
+function hold(work: Work, node: number, sockets: Bitmaps, owned: Bitmaps): void {
+  const { lead } = work;
+  if (lead === null) return;
+  const foreign = sockets.map((map, g) => map.map((byte, i) => byte & ~(owned[g]?.[i] ?? 0)));
+  const known = lead.holding[node];
+  const maps = known === undefined ? foreign : unionMaps(known.maps, foreign);
+  if (known !== undefined && sameMaps(known.maps, maps)) return;
+  if (known === undefined && isEmpty(maps)) return;
+  const epoch = known?.epoch ?? baseOf(work)?.epoch ?? 0;
+  setLead(work, { holding: withKey(lead.holding, node, { maps, epoch, sinceMs: work.nowMs }) });
+}
+
+function learnInstalled(work: Work, node: number): void {
+  const { lead, view } = work;
+  const status = freshStatus(work, node);
+  const follower = lead?.followers[node];
+  if (lead === null || follower === undefined || status === null) return;
+  const none = emptyMaps(groupsOf(work));
+  if (status.closeMark > follower.closeMark) {
+    // It owns nothing, and no view made before can change that.
+    setLead(work, {
+      followers: withKey(lead.followers, node, { ...follower, closeMark: status.closeMark }),
+      claims: withKey(lead.claims, node, none),
+    });
+  }
+  if (view === null || view.leader !== work.config.me) return;
+  if (!sameName(status.installed, nameOf(view))) return;
+  const opened = (view.marks[node] ?? -1) >= status.closeMark;
+  const exact = opened ? ownedBy(view.owners, node) : none;
+  const { claims } = work.lead ?? lead;
+  const known = claims[node];
+  if (known !== undefined && sameMaps(known, exact)) return;
+  setLead(work, { claims: withKey(claims, node, exact) });
+}
+
+/** A node that does not follow and that nobody hears serving owns nothing, whatever was known. */
+function dropDeadClaims(work: Work): void {
+  const open = openWitnessed(work);
+  for (const node of nodeKeys(work.lead?.claims ?? {})) {
+    if (work.lead === null || work.lead.followers[node] !== undefined) continue;
+    if (maskHas(open, node)) continue;
+    setLead(work, { claims: withoutKey(work.lead.claims, node) });
+  }
+}
+
+/** The view that the next one is made from. */
+export function baseOf(work: Work): View | null {
+  const base = work.lead?.base ?? null;
+  return base !== null && isBetter(base, nameOf(work.view)) ? base : work.view;
+}
+
+/**
+ * Why no view may be issued now; null: it may. Every node within reach that may serve must follow,
+ * or be held by one that does: otherwise it could act on a view of its own in the same moment.
+ */
+function refusalToIssue(work: Work): string | null {
+  for (const node of othersOf(work)) {
+    if (work.lead?.followers[node] !== undefined) continue;
+    const peer = peerOf(work, node);
+    if (isBoth(peer) && mayServe(peer, work.nowMs)) {
+      const follows = freshStatus(work, node)?.follows ?? nobody;
+      if (follows !== nobody && follows !== work.config.me) {
+        return `node ${node} follows node ${follows}`;
+      }
+      if (work.nowMs - peer.reachMs < statusExpiryMs(work.config.timing)) {
+        return `node ${node} has not yet answered`;
+      }
+      continue;
+    }
+    if (peer.hung || !maskHas(openWitnessed(work), node)) continue;
+    const bit = bitOf(node);
+    const heldBy = nodeKeys(work.lead?.followers ?? {}).some(
+      (member) => ((freshStatus(work, member)?.both ?? 0n) & bit) !== 0n,
+    );
+    if (!heldBy) return `node ${node} is heard but does not hear this node`;
+  }
+  return null;
+}
+
+/** Members that are known to enforce an older view than the current one. */
+export function behind(work: Omit<Work, 'effects' | 'rules'>): number[] {
+  const { view, lead } = work;
+  if (view === null || lead === null || view.leader !== work.config.me) return [];
+  return nodeKeys(lead.followers).filter(
+    (node) => isMember(view, node) && !sameName(peerOf(work, node).status?.installed ?? null, view),
+  );
+}
+
+export function patienceMs(work: Omit<Work, 'effects' | 'rules'>): number {
+  return patienceBeats * work.config.timing.heartbeatMs;
+}
+
+/** Issues the next view where one is due and nothing forbids it. */
+export function leadViews(work: Work): void {
+  if (work.lead === null || work.nowMs < work.listenUntilMs) return;
+  const base = baseOf(work);
+  const { members, cutMs } = membersNow(work, base);
+  setLead(work, { cutMs });
+  const current =
+    base !== null && base.leader === work.config.me && base === work.view ? base : null;
+  if (current?.members === members) {
+    const inputs = inputsOf(work, members);
+    if (inputs === work.lead.judged) return;
+    // Moves go on when all have followed the last step, or one is slow about it.
+    const slow = work.nowMs - work.lead.issuedMs >= patienceMs(work);
+    if (!slow && behind(work).length > 0) return;
+    if (sameContent(work, current, nextView(work, base, members).view)) {
+      setLead(work, { judged: inputs });
+      refuse(work, null);
+      return;
+    }
+  }
+  const refusal = refusalToIssue(work);
+  refuse(work, refusal);
+  if (refusal !== null) return;
+  const draft = nextView(work, base, members);
+  issue(work, base, draft.view, draft.holding);
+}
+
+function refuse(work: Work, refusal: string | null): void {
+  if (work.lead === null || work.lead.refusal === (refusal ?? '')) return;
+  setLead(work, { refusal: refusal ?? '' });
+  if (refusal !== null) {
+    record(work, 'refusal', `not issuing a view because ${refusal}`, { epoch: work.epochMax });
+  }
+}
+
+function issue(work: Work, base: View | null, view: View, holding: Lead['holding']): void {
+  if (work.lead === null) return;
+  const claims: Record<number, Bitmaps> = { ...work.lead.claims };
+  for (const node of nodeKeys(work.lead.followers)) {
+    if (!isMember(view, node)) continue;
+    const given = ownedBy(view.owners, node);
+    claims[node] = unionMaps(claims[node] ?? given, given);
+  }
+  const sentMs = Number.NEGATIVE_INFINITY;
+  setLead(work, { claims, holding, base: null, issuedMs: work.nowMs, sentMs });
+  takeView(work, view);
+  for (const node of othersOf(work)) {
+    const gone = !isAlive(peerOf(work, node), work.nowMs);
+    if (gone && isMember(base, node) && !isMember(view, node)) {
+      work.effects.push({ kind: 'gratuitous', dead: node });
+    }
+  }
+}
+
+/** Sends the current view to the members that do not enforce it yet. */
+export function tellView(work: Work): void {
+  const { view, lead } = work;
+  if (view === null || lead === null || view.leader !== work.config.me) return;
+  if (work.nowMs - lead.sentMs < retryMs) return;
+  const late = behind(work);
+  if (late.length === 0) return;
+  setLead(work, { sentMs: work.nowMs });
+  for (const to of late) work.effects.push({ kind: 'send', to, message: { kind: 'view', view } });
+}
+
+/** A holder says in which buckets it still has connections. */
+export function onReport(work: Work, node: number, epoch: number, sockets: Bitmaps): void {
+  const { lead } = work;
+  const holding = lead?.holding[node];
+  if (lead === null || holding === undefined || sockets.length !== groupsOf(work)) return;
+  if (!work.rules.reportCounts(epoch, holding.epoch)) return;
+  const maps = commonMaps(holding.maps, sockets);
+  if (sameMaps(maps, holding.maps)) return;
+  const { [node]: _done, ...others } = lead.holding;
+  setLead(work, { holding: isEmpty(maps) ? others : { ...others, [node]: { ...holding, maps } } });
+}

@@ -1,0 +1,321 @@
+/**
+ * The side of the farm that every node has: whose views it takes, when it must own nothing, what it
+ * tells the others.
+ */
+import { maskHas } from './bits.ts';
+import {
+  announcedName,
+  freshStatus,
+  isAlive,
+  isBetter,
+  isBoth,
+  isMember,
+  isRunning,
+  nameOf,
+  nextMark,
+  nobody,
+  noMaps,
+  othersOf,
+  oneWayBeats,
+  ownHearing,
+  peerOf,
+  record,
+  retryMs,
+  sameName,
+  statusMs,
+  type FarmRole,
+  type Holding,
+  type Lead,
+  type Work,
+} from './farm-state.ts';
+import type { Snapshot, StatusMessage, View, ViewName } from './farm-types.ts';
+
+/** The one place that assigns the role. */
+export function setRole(work: Work, to: FarmRole, why: string): void {
+  const from = work.role;
+  if (from === to) return;
+  work.role = to;
+  record(work, 'transition', `${from}->${to}: ${why}`, {
+    from,
+    to,
+    why,
+    epoch: work.view?.epoch ?? 0,
+    leader: work.follows,
+  });
+}
+
+const noLead: Lead = {
+  followers: {},
+  claims: {},
+  holding: {},
+  cutMs: {},
+  base: null,
+  issuedMs: 0,
+  sentMs: 0,
+  refusal: '',
+  version: 0,
+  judged: '',
+};
+
+/** Follows the lowest node that it reaches both ways and that answers; itself where there is none. */
+export function chooseLeader(work: Work): void {
+  const { me } = work.config;
+  if (!work.electable && work.nowMs >= work.listenUntilMs) work.electable = true;
+  const lower = othersOf(work).find((node) => {
+    if (node > me) return false;
+    const status = isBoth(peerOf(work, node)) ? freshStatus(work, node) : null;
+    return status !== null && status.running && status.electable;
+  });
+  const best = lower ?? (work.electable ? me : nobody);
+  if (best === work.follows) return;
+  work.follows = best;
+  work.followMark = nextMark(work);
+  work.followSentMs = Number.NEGATIVE_INFINITY;
+  if (work.lead !== null) forgetFollows(work);
+  work.lead = best === me ? newLead(work) : null;
+}
+
+/** What followers said they own is out of date once this node has led them and stopped. */
+function forgetFollows(work: Work): void {
+  const peers = { ...work.peers };
+  for (const node of othersOf(work)) {
+    const peer = peers[node];
+    if (peer !== undefined && peer.follow !== null) peers[node] = { ...peer, follow: null };
+  }
+  work.peers = peers;
+}
+
+/** A leader that issued the view in force itself still knows its holders by it. */
+function newLead(work: Work): Lead {
+  const { view } = work;
+  if (view === null || view.leader !== work.config.me) return noLead;
+  const holding: Record<number, Holding> = {};
+  for (const [node, maps] of Object.entries(view.holders)) {
+    holding[Number(node)] = { maps, epoch: view.epoch, sinceMs: work.nowMs };
+  }
+  return { ...noLead, holding };
+}
+
+/** The best view that this node hears of and that leaves it out; null: none. */
+function rivalHeard(work: Work, own: View): ViewName | null {
+  const { me, timing } = work.config;
+  let best: ViewName | null = null;
+  for (const node of othersOf(work)) {
+    const peer = peerOf(work, node);
+    if (!isAlive(peer, work.nowMs) || peer.hung || !isRunning(peer)) continue;
+    if (!maskHas(peer.viewMembers, node) || maskHas(peer.viewMembers, me)) continue;
+    const oneWay =
+      peer.reach === 'heard' && work.nowMs - peer.reachMs >= oneWayBeats * timing.heartbeatMs;
+    const name = announcedName(peer);
+    if (work.rules.excludes(name, own, oneWay) && isBetter(name, best)) best = name;
+  }
+  return best;
+}
+
+/**
+ * What a rival does to one node it does to those who share its view: a leader is excluded with any
+ * of its members, a follower with its leader. The way of the news is a star, so it cannot circle.
+ */
+function rivalToldOf(work: Work, own: View): ViewName | null {
+  const { me } = work.config;
+  if (work.lead === null) {
+    const leader = freshStatus(work, own.leader);
+    const rival = leader?.excludedBy ?? null;
+    return work.follows === own.leader && rival?.leader !== own.leader ? rival : null;
+  }
+  for (const node of Object.keys(work.lead.followers).map(Number)) {
+    const status = freshStatus(work, node);
+    const rival = status?.excludedBy ?? null;
+    if (status === null || rival === null || rival.leader === me) continue;
+    if (!isMember(own, node)) continue;
+    if (sameName(status.installed, nameOf(own)) || isBetter(rival, nameOf(own))) return rival;
+  }
+  return null;
+}
+
+/** Decides whether this node is left out, and whether it has stood long enough to own buckets. */
+export function judgeStanding(work: Work): void {
+  const { view } = work;
+  if (view === null) {
+    work.excludedBy = null;
+    work.standsMs = null;
+    work.settled = false;
+    return;
+  }
+  work.excludedBy = rivalHeard(work, view) ?? rivalToldOf(work, view);
+  if (work.excludedBy !== null) {
+    work.standsMs = null;
+    work.settled = false;
+    return;
+  }
+  if (work.settled) return;
+  // Its claim is announced for as long as another needs to notice, before it answers any client.
+  if ((openWitnessed(work) & ~view.members) !== 0n) {
+    work.standsMs = null;
+    return;
+  }
+  work.standsMs ??= work.nowMs;
+  if (work.nowMs - work.standsMs >= work.config.timing.suspectMs) work.settled = true;
+}
+
+/** Nodes that may serve, as this node or, for a leader, one of its followers hears them. */
+export function openWitnessed(work: Work): bigint {
+  let open = ownHearing(work).open;
+  for (const node of Object.keys(work.lead?.followers ?? {}).map(Number)) {
+    open |= freshStatus(work, node)?.open ?? 0n;
+  }
+  return open;
+}
+
+export function refreshRole(work: Work): void {
+  if (work.role === 'stopped') return;
+  const { view, follows } = work;
+  const rival = work.excludedBy;
+  if (rival !== null) {
+    setRole(work, 'excluded', `view ${rival.epoch} of node ${rival.leader} is without this node`);
+  } else if (follows === work.config.me) {
+    setRole(work, 'leading', 'lowest node in reach');
+  } else if (follows !== nobody) {
+    setRole(work, 'following', `node ${follows} is the lowest in reach`);
+  } else {
+    setRole(work, 'listening', view === null ? 'started' : 'its leader is gone');
+  }
+}
+
+/** A view from the node that this one follows. */
+export function onView(work: Work, from: number, view: View): void {
+  work.epochMax = Math.max(work.epochMax, view.epoch);
+  if (from !== work.follows || view.leader !== from || !isMember(view, work.config.me)) return;
+  if (!work.rules.mayAdopt(work, view)) return;
+  takeView(work, view);
+}
+
+export function takeView(work: Work, view: View): void {
+  work.view = view;
+  work.epochMax = Math.max(work.epochMax, view.epoch);
+  record(work, 'view', `view ${view.epoch} of node ${view.leader}`, {
+    epoch: view.epoch,
+    leader: view.leader,
+    members: view.members,
+  });
+}
+
+/** Ends a closing whose table the filter enforces by now. */
+export function finishClosing(work: Work): void {
+  if (!work.closing || work.installDone !== work.install) return;
+  work.closing = false;
+  work.closeMark = nextMark(work);
+}
+
+export function statusOf(work: Work): StatusMessage {
+  const { me } = work.config;
+  const followers: Record<number, number> = {};
+  for (const [node, follower] of Object.entries(work.lead?.followers ?? {})) {
+    followers[Number(node)] = follower.followMark;
+  }
+  const running = work.role !== 'stopped' || work.installDone !== work.install;
+  return {
+    kind: 'status',
+    startedMs: work.startedMs,
+    seq: work.seq,
+    running,
+    electable: work.electable && work.role !== 'stopped',
+    ready: work.ready && work.settled && work.excludedBy === null,
+    draining: work.draining,
+    powers: work.powers,
+    follows: work.role === 'stopped' ? nobody : work.follows,
+    followers,
+    ...ownHearing(work),
+    // A follower's own hearing only: told by the leader, it would come back to it as news.
+    excludedBy:
+      work.view === null
+        ? null
+        : work.follows === me
+          ? work.excludedBy
+          : rivalHeard(work, work.view),
+    epochMax: work.epochMax,
+    installed: work.installed,
+    followMark: work.followMark,
+    closeMark: work.closeMark,
+  };
+}
+
+function canonical(_key: string, value: unknown): unknown {
+  return typeof value === 'bigint' ? value.toString(16) : value;
+}
+
+/** Sends what changed to whom it concerns, and everything once in a while. */
+export function tellStatus(work: Work): void {
+  const status = statusOf(work);
+  const { installed: _i, seq: _s, epochMax: _e, ...news } = status;
+  const key = JSON.stringify(news, canonical);
+  const all = key !== work.told || work.nowMs - work.toldMs >= statusMs;
+  const mine = `${status.installed?.epoch}.${status.installed?.leader}`;
+  const leaderOnly = !all && mine !== work.toldInstalled && work.follows !== work.config.me;
+  if (!all && !leaderOnly) return;
+  work.seq++;
+  work.told = key;
+  work.toldInstalled = mine;
+  if (all) work.toldMs = work.nowMs;
+  const message = { ...status, seq: work.seq };
+  for (const node of othersOf(work)) {
+    if (!all && node !== work.follows) continue;
+    const peer = peerOf(work, node);
+    if (isBoth(peer) && isRunning(peer)) work.effects.push({ kind: 'send', to: node, message });
+  }
+}
+
+/** Tells the leader that this node takes its views, until the leader says that it knows. */
+export function tellFollow(work: Work): void {
+  const { follows } = work;
+  if (follows === work.config.me || follows === nobody || work.role === 'stopped') return;
+  const known = peerOf(work, follows).status?.followers[work.config.me] === work.followMark;
+  if (known || work.nowMs - work.followSentMs < retryMs) return;
+  work.followSentMs = work.nowMs;
+  work.seq++;
+  work.effects.push({
+    kind: 'send',
+    to: follows,
+    message: {
+      kind: 'follow',
+      status: { ...statusOf(work), seq: work.seq },
+      owned: work.owned,
+      sockets: work.sockets,
+      view: work.view,
+    },
+  });
+}
+
+/** A holder reports, with a walk over its sockets that began well after it gave the buckets up. */
+export function reportable(work: Work, beganMs: number, holdMs: number): boolean {
+  return (
+    work.view !== null &&
+    sameName(work.installed, nameOf(work.view)) &&
+    work.installDone === work.install &&
+    beganMs >= work.installedMs + holdMs &&
+    work.held.some((map) => map.some((byte) => byte !== 0))
+  );
+}
+
+export function snapshotOf(work: Omit<Work, 'effects' | 'rules'>): Snapshot {
+  return {
+    view: work.view,
+    epochMax: work.epochMax,
+    mark: work.mark,
+    closeMark: work.closeMark,
+    owned: work.owned,
+    powers: work.powers,
+    draining: work.draining,
+  };
+}
+
+/** This node as a stopped module leaves it. */
+export function leaveFarm(work: Work): void {
+  work.follows = nobody;
+  work.lead = null;
+  work.electable = false;
+  work.settled = false;
+  work.standsMs = null;
+  work.excludedBy = null;
+  work.sockets = noMaps(work);
+}

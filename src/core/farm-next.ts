@@ -1,0 +1,252 @@
+/** The contents of the next view: members, owners and holders from all that the leader knows. */
+import {
+  addBucket,
+  type Bitmaps,
+  bitOf,
+  emptyMaps,
+  hasBucket,
+  isEmpty,
+  maskHas,
+  nodesOf,
+  sameBytes,
+  sameMaps,
+  unionMaps,
+} from './bits.ts';
+import { openWitnessed } from './farm-member.ts';
+import {
+  freshStatus,
+  groupsOf,
+  type Holding,
+  isMember,
+  nameOf,
+  nodeKeys,
+  nobody,
+  othersOf,
+  peerOf,
+  sameName,
+  type Work,
+} from './farm-state.ts';
+import { bucketCount, type View } from './farm-types.ts';
+import type { Weight } from './table.ts';
+
+/** Claimant of a bucket that more than one other node may own. */
+const several = 254;
+
+/**
+ * The members: lowest id first, every follower that this node and all members so far reach both
+ * ways. One that no longer fits but lives stays for `suspect`: a few lost heartbeats move nothing.
+ */
+export function membersNow(
+  work: Work,
+  base: View | null,
+): { members: bigint; cutMs: Record<number, number> } {
+  const { me } = work.config;
+  let members = bitOf(me);
+  const cutMs: Record<number, number> = {};
+  for (const node of othersOf(work)) {
+    const status = freshStatus(work, node);
+    if (work.lead?.followers[node] === undefined || status === null) continue;
+    const others = members & ~bitOf(me);
+    const hearsAll = (status.both & others) === others;
+    const heardByAll = nodesOf(others).every((other) =>
+      maskHas(freshStatus(work, other)?.both ?? 0n, node),
+    );
+    if (work.rules.mayInclude(peerOf(work, node)) && hearsAll && heardByAll) {
+      members |= bitOf(node);
+      continue;
+    }
+    if (!isMember(base, node)) continue;
+    const since = work.lead.cutMs[node] ?? work.nowMs;
+    cutMs[node] = since;
+    if (work.nowMs - since < work.config.timing.suspectMs) members |= bitOf(node);
+  }
+  return { members, cutMs };
+}
+
+function weightsOf(work: Work, members: bigint, group: number): Weight[] {
+  const { me } = work.config;
+  return nodesOf(members).map((node) => {
+    const status = node === me ? null : freshStatus(work, node);
+    const serves =
+      node === me
+        ? work.ready && work.settled && work.excludedBy === null && !work.draining
+        : status !== null && status.ready && !status.draining;
+    const set = node === me ? work.powers[group] : status?.powers[group];
+    const power = set ?? work.config.groups[group]?.powers[node] ?? 0;
+    return { node, power: serves ? power : 0 };
+  });
+}
+
+/** Buckets that a node may own now, by the leader's knowledge. null: every one of them. */
+function claimsOf(work: Work, node: number, open: bigint): Bitmaps | null {
+  const { lead } = work;
+  if (node === work.config.me) return work.owned;
+  const known = lead?.claims[node];
+  if (lead?.followers[node] !== undefined) return known ?? null;
+  if (!maskHas(open, node)) return emptyMaps(groupsOf(work));
+  return known ?? null;
+}
+
+/** Per bucket of one group: the node that may own it, nobody, or `several`. */
+function claimants(work: Work, group: number, open: bigint): Uint8Array {
+  const found = new Uint8Array(bucketCount).fill(nobody);
+  for (const node of work.config.nodes) {
+    const maps = claimsOf(work, node, open);
+    const map = maps?.[group];
+    for (let b = 0; b < bucketCount; b++) {
+      if (map !== undefined && !hasBucket(map, b)) continue;
+      found[b] = found[b] === nobody ? node : several;
+    }
+  }
+  return found;
+}
+
+/** Everything that nextView is made from, as one string: unchanged means that it would be, too. */
+export function inputsOf(work: Work, members: bigint): string {
+  const parts: unknown[] = [work.view?.epoch, members, openWitnessed(work), work.lead?.version];
+  parts.push(work.install, work.installDone, work.closeMark, work.epochMax);
+  for (let g = 0; g < groupsOf(work); g++) {
+    for (const { power } of weightsOf(work, members, g)) parts.push(power);
+  }
+  for (const node of nodesOf(members)) {
+    const follower = work.lead?.followers[node];
+    const holding = work.lead?.holding[node];
+    parts.push(follower?.followMark, follower?.closeMark, isCurrent(work, node));
+    if (holding === undefined) continue;
+    parts.push(work.nowMs - holding.sinceMs < work.config.timing.drainTimeoutMs);
+  }
+  return parts.join(' ');
+}
+
+function isCurrent(work: Work, node: number): boolean {
+  return sameName(peerOf(work, node).status?.installed ?? null, nameOf(work.view));
+}
+
+interface Draft {
+  readonly view: View;
+  readonly holding: Readonly<Record<number, Holding>>;
+}
+
+/** The view that should be in force now; the leader compares it with the one that is. */
+export function nextView(work: Work, base: View | null, members: bigint): Draft {
+  const { me } = work.config;
+  const groups = groupsOf(work);
+  const open = openWitnessed(work);
+  const epoch = work.epochMax + 1;
+  const powers: Record<number, number>[] = [];
+  const owners: Uint8Array[] = [];
+  for (let g = 0; g < groups; g++) {
+    const weights = weightsOf(work, members, g);
+    powers.push(Object.fromEntries(weights.map(({ node, power }) => [node, power])));
+    const previous = base?.owners[g] ?? new Uint8Array(bucketCount).fill(nobody);
+    const target = work.rules.table(weights, previous);
+    owners.push(allowed(work, previous, target, claimants(work, g, open)));
+  }
+  const holding = holdingNow(work, base, members, owners, epoch);
+  const holders: Record<number, readonly Uint8Array[]> = {};
+  for (const node of nodeKeys(holding)) {
+    const maps = (holding[node]?.maps ?? []).map((map, g) => without(map, owners[g], node));
+    if (!isEmpty(maps)) holders[node] = maps;
+  }
+  const marks: Record<number, number> = {};
+  for (const node of nodesOf(members))
+    marks[node] = node === me ? ownMark(work) : markOf(work, node);
+  return { view: { epoch, leader: me, members, owners, holders, marks, powers }, holding };
+}
+
+function ownMark(work: Work): number {
+  return Math.max(work.followMark, work.closeMark);
+}
+
+function markOf(work: Work, node: number): number {
+  const follower = work.lead?.followers[node];
+  return follower === undefined ? -1 : Math.max(follower.followMark, follower.closeMark);
+}
+
+/** The target, but nobody in each bucket that its new owner must not have yet. */
+function allowed(
+  work: Work,
+  previous: Uint8Array,
+  target: Uint8Array,
+  claimed: Uint8Array,
+): Uint8Array {
+  return target.map((to, b) => {
+    const other = claimed[b] !== nobody && claimed[b] !== to;
+    // Its present owner keeps a bucket that a third one claims, too: that one is giving way.
+    if (to === previous[b] || work.rules.mayTake(other)) return to;
+    return nobody;
+  });
+}
+
+function without(map: Uint8Array, owner: Uint8Array | undefined, node: number): Uint8Array {
+  return map.map((byte, i) => {
+    let kept = byte;
+    for (let b = 0; b < 8 && kept !== 0; b++) {
+      if (owner?.[i * 8 + b] === node) kept &= ~(1 << b);
+    }
+    return kept;
+  });
+}
+
+/** A new leader takes over what the last view of another said of holders. */
+function knownHolding(work: Work, base: View | null, node: number): Holding | null {
+  const known = work.lead?.holding[node] ?? null;
+  const told = base?.holders[node];
+  if (told === undefined || base === null || base.leader === work.config.me) return known;
+  const maps = known === null ? told : unionMaps(known.maps, told);
+  return { maps, epoch: base.epoch, sinceMs: known?.sinceMs ?? work.nowMs };
+}
+
+/** Who may hold connections where, with what this view takes away from its owners. */
+function holdingNow(
+  work: Work,
+  base: View | null,
+  members: bigint,
+  owners: readonly Uint8Array[],
+  epoch: number,
+): Record<number, Holding> {
+  const result: Record<number, Holding> = {};
+  const { timing } = work.config;
+  for (const node of nodesOf(members)) {
+    const known = knownHolding(work, base, node);
+    const live =
+      known !== null && work.nowMs - known.sinceMs < timing.drainTimeoutMs ? known : null;
+    const maps = (live?.maps ?? emptyMaps(groupsOf(work))).map((map) => map.slice());
+    let gained = false;
+    for (const [g, map] of maps.entries()) {
+      const before = base?.owners[g];
+      const after = owners[g];
+      if (before === undefined || after === undefined || !isMember(base, node)) continue;
+      for (let b = 0; b < bucketCount; b++) {
+        if (before[b] !== node || after[b] === node) continue;
+        gained = true;
+        addBucket(map, b);
+      }
+    }
+    if (gained) result[node] = { maps, epoch, sinceMs: work.nowMs };
+    else if (live !== null) result[node] = live;
+  }
+  return result;
+}
+
+/** Would the new view change anything for anyone? */
+export function sameContent(work: Work, current: View, next: View): boolean {
+  if (current.members !== next.members) return false;
+  if (!current.owners.every((owner, g) => sameBytes(owner, next.owners[g]))) return false;
+  const holders = new Set([...nodeKeys(current.holders), ...nodeKeys(next.holders)]);
+  for (const node of holders) {
+    const none = emptyMaps(groupsOf(work));
+    if (!sameMaps(current.holders[node] ?? none, next.holders[node] ?? none)) return false;
+  }
+  return nodesOf(next.members).every((node) => !isVoid(work, current, next, node));
+}
+
+/** Does a member need a view only because the current one opens nothing for it any more? */
+function isVoid(work: Work, current: View, next: View, node: number): boolean {
+  const mark = current.marks[node] ?? -1;
+  const follower = work.lead?.followers[node];
+  const closeMark = node === work.config.me ? work.closeMark : (follower?.closeMark ?? -1);
+  if (closeMark > mark && next.owners.some((owner) => owner.includes(node))) return true;
+  if (follower === undefined || follower.followMark <= mark) return false;
+  return !isCurrent(work, node);
+}

@@ -1,0 +1,52 @@
+/**
+ * The guards of the farm, each a line that keeps two servers from answering one client or a
+ * connection from being reset. The machine takes them as an argument for one reason: the simulator
+ * replaces one at a time by its opposite and must then find the harm (src/sim/mutants.ts).
+ */
+import {
+  type FarmState,
+  isBetter,
+  isBoth,
+  lapseMarginMs,
+  nameOf,
+  type Peer,
+} from './farm-state.ts';
+import type { FarmTiming, View, ViewName } from './farm-types.ts';
+import { buildTable } from './table.ts';
+
+export interface FarmRules {
+  readonly table: typeof buildTable;
+  /** May a bucket get a new owner while another node may own it? */
+  mayTake(claimedByOther: boolean): boolean;
+  /** Does an owner stay silent for flows it does not know? `held`: another may hold them. */
+  isQuiet(held: boolean): boolean;
+  /** How long after a peer said it hangs, or came back with a new boot, its lease may last. */
+  lapseAfterMs(timing: FarmTiming): number;
+  /** Does a member take this view, sent by the node that it follows? */
+  mayAdopt(state: FarmState, view: View): boolean;
+  /** Does a view without this node, announced by a node it hears, make it own nothing? */
+  excludes(rival: ViewName, own: View, oneWay: boolean): boolean;
+  /** Can a peer be a member, as far as this node's own hearing goes? */
+  mayInclude(peer: Peer): boolean;
+  /** Does a holder's report say anything of what it gave up by the view `since`? */
+  reportCounts(reportEpoch: number, since: number): boolean;
+  /** May a node own buckets while its application does not answer? */
+  mayOwnUnready(): boolean;
+}
+
+export const farmRules: FarmRules = {
+  table: buildTable,
+  mayTake: (claimedByOther) => !claimedByOther,
+  isQuiet: (held) => held,
+  // The heartbeat that says so left after the last renewal; 2 % for the rates of the two clocks.
+  lapseAfterMs: (timing) => Math.ceil(timing.leaseMs * 1.04) + lapseMarginMs,
+  // Not older than what it has, and made after it told the leader what it owns.
+  mayAdopt: (state, view) =>
+    isBetter(view, nameOf(state.view)) && (view.marks[state.config.me] ?? -1) >= state.followMark,
+  // One that does not hear us cannot give way: we must. Where both hear, the better view wins.
+  excludes: (rival, own, oneWay) =>
+    (oneWay && rival.leader !== own.leader) || isBetter(rival, nameOf(own)),
+  mayInclude: (peer) => isBoth(peer),
+  reportCounts: (reportEpoch, since) => reportEpoch >= since,
+  mayOwnUnready: () => false,
+};

@@ -1,0 +1,140 @@
+/** From a view to the table that one node's filter enforces, and its announcement. */
+import { addBucket, type Bitmaps, hasBucket } from './bits.ts';
+import { groupsOf, isMember, viewOpens, type Work } from './farm-state.ts';
+import {
+  bitmapBytes,
+  bucketCount,
+  type CompiledTable,
+  type FarmEffect,
+  nobody,
+  summaryFlag,
+  tableFlag,
+  type View,
+} from './farm-types.ts';
+
+/** The tables of a node that owns and holds nothing. */
+export function silentTables(groups: number): CompiledTable[] {
+  return Array.from({ length: groups }, () => ({
+    flags: new Uint8Array(bucketCount),
+    owner: new Uint8Array(bucketCount).fill(nobody),
+    holder: new Uint8Array(bucketCount).fill(nobody),
+  }));
+}
+
+/**
+ * Compiles a view for one node. `opens` false: it owns nothing of what the view gives it, and keeps
+ * its connections there.
+ */
+export function compile(
+  view: View,
+  me: number,
+  opens: boolean,
+  isQuiet: (held: boolean) => boolean,
+): CompiledTable[] {
+  const holders = Object.entries(view.holders).map(([node, maps]) => ({
+    node: Number(node),
+    maps,
+  }));
+  return view.owners.map((owner, g) => {
+    const flags = new Uint8Array(bucketCount);
+    const holder = new Uint8Array(bucketCount).fill(nobody);
+    for (const { node, maps } of holders) {
+      const map = maps[g];
+      if (map === undefined) continue;
+      for (let i = 0; i < bitmapBytes; i++) {
+        if (map[i] === 0) continue;
+        for (let b = i * 8; b < i * 8 + 8; b++) if (hasBucket(map, b)) markHolder(b, node);
+      }
+    }
+    function markHolder(b: number, node: number): void {
+      if (node === me) {
+        flags[b] = (flags[b] ?? 0) | tableFlag.hold;
+        return;
+      }
+      holder[b] = node;
+      if (owner[b] === me && isQuiet(true)) flags[b] = (flags[b] ?? 0) | tableFlag.quiet;
+    }
+    for (let b = 0; b < bucketCount; b++) {
+      if (owner[b] !== me) continue;
+      flags[b] = opens ? (flags[b] ?? 0) | tableFlag.own : tableFlag.hold;
+    }
+    return { flags, owner, holder };
+  });
+}
+
+function bucketsWith(tables: readonly CompiledTable[], flag: number): Uint8Array[] {
+  return tables.map(({ flags }) => {
+    const map = new Uint8Array(bitmapBytes);
+    for (let b = 0; b < bucketCount; b++) if (((flags[b] ?? 0) & flag) !== 0) addBucket(map, b);
+    return map;
+  });
+}
+
+function givesBuckets(view: View | null, me: number): boolean {
+  return view?.owners.some((owner) => owner.includes(me)) === true;
+}
+
+function anySet(maps: Bitmaps): boolean {
+  return maps.some((map) => map.some((byte) => byte !== 0));
+}
+
+/** The install that brings the filter to what the state says; null where it is there already. */
+export function refreshTable(work: Work): FarmEffect | null {
+  const { me } = work.config;
+  const eligible =
+    work.role !== 'stopped' &&
+    (work.ready || work.rules.mayOwnUnready()) &&
+    work.settled &&
+    work.excludedBy === null;
+  if (!eligible && !work.closing && work.view !== null) {
+    // Also a view that was only just taken is void from here on: the leader learns it by the mark.
+    if (anySet(work.owned) || (viewOpens(work) && givesBuckets(work.view, me))) work.closing = true;
+  }
+  const opens = eligible && !work.closing && viewOpens(work);
+  const running = work.role !== 'stopped';
+  const name = running && work.view !== null ? `${work.view.epoch}.${work.view.leader}` : 'none';
+  const key = `${name} ${opens}`;
+  if (key === work.compiled) return null;
+  const tables =
+    running && work.view !== null
+      ? compile(work.view, me, opens, work.rules.isQuiet)
+      : silentTables(groupsOf(work));
+  work.compiled = key;
+  work.install++;
+  work.wanted = bucketsWith(tables, tableFlag.own);
+  work.held = bucketsWith(tables, tableFlag.hold);
+  work.owned = work.owned.map((map, g) => map.map((byte, i) => byte | (work.wanted[g]?.[i] ?? 0)));
+  return { kind: 'install', install: work.install, epoch: work.view?.epoch ?? 0, tables };
+}
+
+/** The filter enforces what was asked last: what it owned before is given up. */
+export function onInstalled(work: Work, install: number): void {
+  if (install !== work.install || work.installDone === install) return;
+  work.installDone = install;
+  work.owned = work.wanted;
+  work.installedMs = work.nowMs;
+  work.installed =
+    work.view === null || work.role === 'stopped'
+      ? null
+      : { epoch: work.view.epoch, leader: work.view.leader };
+}
+
+/** What heartbeats say of this node; out before an install, so that an opening is never unsaid. */
+export function refreshAnnouncement(work: Work): void {
+  const stopping = work.role === 'stopped';
+  const done = work.installDone === work.install && !anySet(work.owned);
+  const running = !(stopping && done);
+  const stands = !stopping && work.excludedBy === null && isMember(work.view, work.config.me);
+  const flags =
+    (running ? summaryFlag.running : 0) |
+    (!stopping && work.ready ? summaryFlag.ready : 0) |
+    (!stopping && work.draining ? summaryFlag.draining : 0) |
+    (anySet(work.owned) ? summaryFlag.open : 0);
+  const viewEpoch = work.view?.epoch ?? 0;
+  const viewMembers = stands && work.view !== null ? work.view.members : 0n;
+  const serving = stands;
+  const key = `${viewEpoch} ${viewMembers} ${flags} ${serving}`;
+  if (key === work.announced) return;
+  work.announced = key;
+  work.effects.push({ kind: 'announce', viewEpoch, viewMembers, flags, serving });
+}

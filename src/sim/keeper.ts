@@ -1,0 +1,290 @@
+/**
+ * Model of native/beat on one node: heartbeats with echo and proof of boot, detection, leases. The
+ * rules are those of native/beat/engine.cc and lease.h, for one module and one network; times are
+ * milliseconds of the node's own clock.
+ */
+import type { FarmTiming, Reach } from '../core/farm.ts';
+
+/** The module part of a heartbeat, and whether its lease is to be renewed. */
+export interface Summary {
+  readonly flags: number;
+  readonly epoch: number;
+  readonly members: bigint;
+  readonly serving: boolean;
+}
+
+export interface Heartbeat {
+  readonly from: number;
+  readonly to: number;
+  readonly boot: number;
+  readonly seq: number;
+  /** On the sender's clock. */
+  readonly sentMs: number;
+  readonly hung: boolean;
+  readonly summary: Summary;
+  /** What the sender heard last of the receiver. */
+  readonly echoBoot: number;
+  readonly echoSeq: number;
+  readonly echoSentMs: number;
+}
+
+export type KeeperEvent =
+  | {
+      readonly kind: 'peer';
+      readonly node: number;
+      readonly reach: Reach;
+      readonly boot: number;
+      readonly hung: boolean;
+    }
+  | { readonly kind: 'summary'; readonly node: number; readonly summary: Summary }
+  | { readonly kind: 'hung' };
+
+interface KeeperPeer {
+  boot: number;
+  candidate: number;
+  candidateSeq: number;
+  candidateSentMs: number;
+  seq: number;
+  sentMs: number;
+  provenSeq: number;
+  heardMs: number;
+  echoedMs: number;
+  known: boolean;
+  up: boolean;
+  reach: Reach;
+  hung: boolean;
+  changed: boolean;
+  summary: Summary;
+}
+
+export interface KeeperOptions {
+  /** The cap of the lease by what members echo; off is a planted bug. */
+  readonly echoCap: boolean;
+}
+
+const never = Number.NEGATIVE_INFINITY;
+export const noSummary: Summary = { flags: 0, epoch: 0, members: 0n, serving: false };
+
+export class Keeper {
+  readonly me: number;
+  readonly nodes: readonly number[];
+  readonly boot: number;
+  readonly timing: FarmTiming;
+  readonly options: KeeperOptions;
+  readonly peers = new Map<number, KeeperPeer>();
+  readonly emit: (event: KeeperEvent) => void;
+  readonly send: (beat: Heartbeat) => void;
+  summary = noSummary;
+  seq = 0;
+  nextSendMs: number;
+  lastSendMs = never;
+  plannedMs = 0;
+  doubtUntilMs = never;
+  hung = false;
+  /** After it was hung, no lease before the agent has announced anew. */
+  hungLatch = false;
+  everHung = false;
+  excludedEpoch = 0;
+  leaseEndMs = 0;
+  listenUntilMs = never;
+
+  constructor(
+    me: number,
+    nodes: readonly number[],
+    boot: number,
+    nowMs: number,
+    timing: FarmTiming,
+    options: KeeperOptions,
+    send: (beat: Heartbeat) => void,
+    emit: (event: KeeperEvent) => void,
+  ) {
+    this.me = me;
+    this.nodes = nodes;
+    this.boot = boot;
+    this.timing = timing;
+    this.options = options;
+    this.send = send;
+    this.emit = emit;
+    this.nextSendMs = nowMs;
+    for (const node of nodes) if (node !== me) this.peers.set(node, newPeer());
+  }
+
+  announce(summary: Summary, nowMs: number): void {
+    this.summary = summary;
+    this.hungLatch = this.hung;
+    if (summary.epoch >= this.excludedEpoch) this.excludedEpoch = 0;
+    for (const peer of this.peers.values()) this.#checkExcluded(peer.summary);
+    this.#sendAll(nowMs);
+    this.#renew(nowMs);
+  }
+
+  /** Time passed: judges, sends when due, renews. Returns when to be called next. */
+  tick(nowMs: number, agentAliveMs: number): number {
+    this.#noteLateness(nowMs);
+    const hung = nowMs - agentAliveMs > this.timing.agentDeadlineMs;
+    if (hung && !this.hung) {
+      this.everHung = true;
+      this.hungLatch = true;
+      this.emit({ kind: 'hung' });
+    }
+    this.hung = hung;
+    this.#judgeAll(nowMs);
+    if (nowMs >= this.nextSendMs) {
+      this.nextSendMs += this.timing.heartbeatMs;
+      if (this.nextSendMs <= nowMs) this.nextSendMs = nowMs + this.timing.heartbeatMs;
+      this.#sendAll(nowMs);
+    }
+    this.#renew(nowMs);
+    return this.#plan();
+  }
+
+  receive(beat: Heartbeat, arrivedMs: number, nowMs: number): boolean {
+    const peer = this.peers.get(beat.from);
+    if (peer === undefined) return false;
+    if (beat.boot !== peer.boot && !this.#prove(peer, beat)) return false;
+    if (beat.seq <= peer.seq) return false;
+    peer.seq = beat.seq;
+    peer.sentMs = beat.sentMs;
+    peer.heardMs = Math.max(peer.heardMs, arrivedMs);
+    peer.up = peer.known = true;
+    if (beat.echoBoot === this.boot) {
+      peer.provenSeq = Math.max(peer.provenSeq, beat.echoSeq);
+      peer.echoedMs = Math.max(peer.echoedMs, beat.echoSentMs);
+    }
+    if (beat.hung !== peer.hung) peer.changed = true;
+    peer.hung = beat.hung;
+    if (beat.summary !== peer.summary) {
+      peer.summary = beat.summary;
+      this.emit({ kind: 'summary', node: beat.from, summary: beat.summary });
+    }
+    this.#checkExcluded(beat.summary);
+    this.#judgeAll(nowMs);
+    this.#renew(nowMs);
+    return true;
+  }
+
+  /** Tells a new agent everything that is known. */
+  resync(): void {
+    for (const [node, peer] of this.peers) {
+      if (peer.summary !== noSummary) this.emit({ kind: 'summary', node, summary: peer.summary });
+      if (peer.known) this.#emitPeer(node, peer);
+    }
+  }
+
+  #prove(peer: KeeperPeer, beat: Heartbeat): boolean {
+    if (beat.echoBoot !== this.boot || beat.echoSeq <= peer.provenSeq) {
+      peer.candidate = beat.boot;
+      peer.candidateSeq = beat.seq;
+      peer.candidateSentMs = beat.sentMs;
+      return false;
+    }
+    peer.boot = beat.boot;
+    peer.candidate = 0;
+    peer.seq = 0;
+    peer.changed = true;
+    return true;
+  }
+
+  #noteLateness(nowMs: number): void {
+    if (this.plannedMs === 0 || nowMs - this.plannedMs <= this.timing.heartbeatMs) return;
+    this.doubtUntilMs = nowMs + this.timing.heartbeatMs;
+    if (this.leaseEndMs > 0 && this.leaseEndMs <= nowMs) {
+      this.listenUntilMs = nowMs + 2 * this.timing.heartbeatMs;
+    }
+  }
+
+  #judgeAll(nowMs: number): void {
+    for (const [node, peer] of this.peers) {
+      if (!peer.known) continue;
+      const silentMs = peer.heardMs + this.timing.suspectMs;
+      if (peer.up && nowMs >= silentMs && nowMs >= this.doubtUntilMs) peer.up = false;
+      const echoed = peer.heardMs < peer.echoedMs + this.timing.suspectMs;
+      const reach = !peer.up ? 'silent' : echoed ? 'both' : 'heard';
+      if (reach === peer.reach && !peer.changed) continue;
+      peer.reach = reach;
+      peer.changed = false;
+      this.#emitPeer(node, peer);
+    }
+  }
+
+  #emitPeer(node: number, peer: KeeperPeer): void {
+    const { reach, boot, hung } = peer;
+    this.emit({ kind: 'peer', node, reach, boot, hung });
+  }
+
+  #sendAll(nowMs: number): void {
+    this.lastSendMs = nowMs;
+    this.seq++;
+    for (const [to, peer] of this.peers) {
+      const candidate = peer.candidate !== 0;
+      this.send({
+        from: this.me,
+        to,
+        boot: this.boot,
+        seq: this.seq,
+        sentMs: nowMs,
+        hung: this.hung,
+        summary: this.summary,
+        echoBoot: candidate ? peer.candidate : peer.boot,
+        echoSeq: candidate ? peer.candidateSeq : peer.seq,
+        echoSentMs: candidate ? peer.candidateSentMs : peer.sentMs,
+      });
+    }
+  }
+
+  #checkExcluded(theirs: Summary): void {
+    if ((this.summary.flags & 1) === 0 || theirs.members === 0n) return;
+    if (((theirs.members >> BigInt(this.me)) & 1n) === 1n) return;
+    if (theirs.epoch > this.summary.epoch) {
+      this.excludedEpoch = Math.max(this.excludedEpoch, theirs.epoch);
+    }
+  }
+
+  #renew(nowMs: number): void {
+    if (!this.summary.serving || this.hung || this.hungLatch) return;
+    if (this.excludedEpoch > this.summary.epoch) {
+      this.leaseEndMs = 0;
+      return;
+    }
+    if (nowMs < this.listenUntilMs) return;
+    const { heartbeatMs, suspectMs, leaseMs } = this.timing;
+    let end = this.lastSendMs + leaseMs;
+    const margin = Math.min(20, suspectMs / 10);
+    for (const [node, peer] of this.peers) {
+      if (((this.summary.members >> BigInt(node)) & 1n) === 0n) continue;
+      const heard = nowMs - peer.heardMs <= 2 * heartbeatMs;
+      if (heard && this.options.echoCap) end = Math.min(end, peer.echoedMs + suspectMs - margin);
+    }
+    this.leaseEndMs = end;
+  }
+
+  #plan(): number {
+    let wake = this.nextSendMs;
+    for (const peer of this.peers.values()) {
+      if (peer.up)
+        wake = Math.min(wake, Math.max(peer.heardMs + this.timing.suspectMs, this.doubtUntilMs));
+    }
+    this.plannedMs = wake;
+    return wake;
+  }
+}
+
+function newPeer(): KeeperPeer {
+  return {
+    boot: 0,
+    candidate: 0,
+    candidateSeq: 0,
+    candidateSentMs: 0,
+    seq: 0,
+    sentMs: 0,
+    provenSeq: 0,
+    heardMs: never,
+    echoedMs: never,
+    known: false,
+    up: false,
+    reach: 'silent',
+    hung: false,
+    changed: false,
+    summary: noSummary,
+  };
+}

@@ -1,0 +1,347 @@
+/** One simulated server: kernel filter and connections, keeper, agent with the real machine. */
+import {
+  farmDeadline,
+  farmInit,
+  farmStep,
+  type CompiledTable,
+  type FarmConfig,
+  type FarmEffect,
+  type FarmEvent,
+  type FarmState,
+  type Snapshot,
+  type View,
+} from '../core/farm.ts';
+import type { FarmRules } from '../core/farm-rules.ts';
+import { bitmapBytes, bucketCount, tableFlag } from '../core/farm-types.ts';
+import { Keeper, type KeeperEvent, type KeeperOptions, noSummary } from './keeper.ts';
+import type { World } from './world.ts';
+
+/** What the kernel enforces; outlives the agent and the keeper, not the server. */
+export interface SimFilter {
+  tables: readonly CompiledTable[];
+  /** Per group, the buckets owned, as 32-bit words. */
+  own: Uint32Array[];
+  leaseEndMs: number;
+}
+
+export interface Flow {
+  readonly group: number;
+  readonly bucket: number;
+  readonly client: number;
+  /** How often its server had been shut out or restarted when it began. */
+  readonly upset: number;
+  readonly endMs: number;
+}
+
+const emptyFilter = (groups: number): SimFilter => ({
+  tables: [],
+  own: Array.from({ length: groups }, () => new Uint32Array(bucketCount / 32)),
+  leaseEndMs: 0,
+});
+
+export class SimNode {
+  readonly id: number;
+  readonly world: World;
+  readonly config: FarmConfig;
+  readonly rules: FarmRules;
+  readonly keeperOptions: KeeperOptions;
+  /** Own clock: base + rate x true time. */
+  readonly rate: number;
+  readonly base: number;
+  up = true;
+  /** The whole server stands still (a paused VM) until then. */
+  frozen = false;
+  keeper: Keeper | null = null;
+  keeperPaused = false;
+  keeperWake = 0;
+  readonly inbox: { readonly arrived: number; readonly beat: import('./keeper.ts').Heartbeat }[] =
+    [];
+  state: FarmState;
+  agentUp = false;
+  agentPaused = false;
+  agentStoppedMs = 0;
+  agentLife = 0;
+  backlog: FarmEvent[] = [];
+  tickAt = Number.POSITIVE_INFINITY;
+  filter: SimFilter;
+  flows: Flow[] = [];
+  /** Survives everything. */
+  disk: Snapshot | null = null;
+  /** The module is started (the operator's wish), its gate, and since when it is shut. */
+  gate = true;
+  gateShutMs = 0;
+  upset = 0;
+  boots = 0;
+  installedView: View | null = null;
+
+  constructor(world: World, id: number, config: FarmConfig, rules: FarmRules, echoCap: boolean) {
+    this.world = world;
+    this.id = id;
+    this.config = config;
+    this.rules = rules;
+    this.keeperOptions = { echoCap };
+    this.rate = 1 + world.chance.between(-0.02, 0.02) * world.options.skew;
+    this.base = world.chance.between(1000, 1e6);
+    this.state = farmInit(config);
+    this.filter = emptyFilter(config.groups.length);
+  }
+
+  get nowMs(): number {
+    return this.base + this.world.nowMs * this.rate;
+  }
+
+  /** True time at which the own clock shows localMs. */
+  trueMs(localMs: number): number {
+    return (localMs - this.base) / this.rate;
+  }
+
+  get leaseLive(): boolean {
+    return this.up && !this.frozen && this.filter.leaseEndMs > this.nowMs;
+  }
+
+  powerOn(): void {
+    this.up = true;
+    this.frozen = false;
+    this.filter = emptyFilter(this.config.groups.length);
+    this.flows = [];
+    this.startKeeper();
+    this.startAgent();
+  }
+
+  powerOff(): void {
+    this.up = false;
+    this.upset++;
+    this.stopKeeper();
+    this.stopAgent();
+    this.flows = [];
+    this.world.filterChanged();
+  }
+
+  startKeeper(): void {
+    this.boots++;
+    this.keeperPaused = false;
+    this.inbox.length = 0;
+    this.keeper = new Keeper(
+      this.id,
+      this.config.nodes,
+      this.id * 1000 + this.boots,
+      this.nowMs,
+      this.config.timing,
+      this.keeperOptions,
+      (beat) => this.world.sendBeat(beat),
+      (event) => this.#fromKeeper(event),
+    );
+    this.wakeKeeper();
+  }
+
+  stopKeeper(): void {
+    this.keeper = null;
+    this.keeperWake++;
+  }
+
+  wakeKeeper(): void {
+    const { keeper } = this;
+    if (keeper === null || this.keeperPaused || this.frozen) return;
+    const alive = this.agentUp && !this.agentPaused ? this.nowMs : this.agentStoppedMs;
+    const next = keeper.tick(this.nowMs, alive);
+    this.#syncLease();
+    const wake = ++this.keeperWake;
+    this.world.at(this.trueMs(next), { kind: 'keeper', node: this.id, wake });
+  }
+
+  resumeKeeper(): void {
+    this.keeperPaused = false;
+    const { keeper } = this;
+    if (keeper === null) return;
+    for (const { arrived, beat } of this.inbox.splice(0)) this.receiveBeat(beat, arrived);
+    this.wakeKeeper();
+  }
+
+  receiveBeat(beat: import('./keeper.ts').Heartbeat, arrivedMs: number): void {
+    const { keeper } = this;
+    if (keeper === null || !this.up) return;
+    if (this.keeperPaused || this.frozen) {
+      if (this.inbox.length < 4096) this.inbox.push({ arrived: arrivedMs, beat });
+      return;
+    }
+    if (keeper.receive(beat, arrivedMs, this.nowMs)) this.world.heard(beat.from, this.id);
+    this.#syncLease();
+  }
+
+  #syncLease(): void {
+    if (this.keeper === null) return;
+    const was = this.leaseLive;
+    this.filter.leaseEndMs = this.keeper.leaseEndMs;
+    if (!was && this.leaseLive) this.world.filterChanged();
+  }
+
+  #fromKeeper(event: KeeperEvent): void {
+    if (!this.agentUp) return;
+    const life = this.agentLife;
+    this.world.at(this.world.nowMs + this.world.chance.between(0.05, 1), {
+      kind: 'toAgent',
+      node: this.id,
+      life,
+      event,
+    });
+  }
+
+  startAgent(): void {
+    const { keeper } = this;
+    if (keeper === null || this.agentUp) return;
+    this.agentUp = true;
+    this.agentPaused = false;
+    this.agentLife++;
+    this.backlog = [];
+    this.state = farmInit(this.config);
+    const adopt = keeper.summary !== noSummary && !keeper.everHung ? this.disk : null;
+    if (adopt === null) this.upset++;
+    keeper.everHung = false;
+    this.step({
+      kind: 'start',
+      nowMs: this.nowMs,
+      ready: this.gate,
+      adopt,
+      epochMax: this.disk?.epochMax ?? 0,
+    });
+    keeper.resync();
+  }
+
+  stopAgent(): void {
+    if (!this.agentUp) return;
+    this.agentUp = false;
+    this.agentLife++;
+    if (!this.agentPaused) this.agentStoppedMs = this.nowMs;
+    this.agentPaused = false;
+    this.backlog = [];
+    this.tickAt = Number.POSITIVE_INFINITY;
+    this.world.breakChannels(this.id);
+  }
+
+  pauseAgent(): void {
+    if (!this.agentUp || this.agentPaused) return;
+    this.agentPaused = true;
+    this.agentStoppedMs = this.nowMs;
+  }
+
+  resumeAgent(): void {
+    if (!this.agentUp || !this.agentPaused) return;
+    this.agentPaused = false;
+    const waiting = this.backlog;
+    this.backlog = [];
+    for (const event of waiting) this.step({ ...event, nowMs: this.nowMs });
+    this.step({ kind: 'tick', nowMs: this.nowMs });
+  }
+
+  /** An event for the machine, now or when the agent runs again. */
+  take(event: FarmEvent): void {
+    if (!this.agentUp) return;
+    if (this.agentPaused || this.frozen) this.backlog.push(event);
+    else this.step(event);
+  }
+
+  fromKeeper(event: KeeperEvent): void {
+    const nowMs = this.nowMs;
+    if (event.kind === 'peer') {
+      this.take({ ...event, boot: BigInt(event.boot), nowMs });
+    } else if (event.kind === 'summary') {
+      const { flags, epoch, members } = event.summary;
+      this.take({
+        kind: 'summary',
+        node: event.node,
+        flags,
+        viewEpoch: epoch,
+        viewMembers: members,
+        nowMs,
+      });
+    } else {
+      this.upset++;
+      if (this.keeper !== null && this.agentUp) this.keeper.everHung = false;
+      this.take({ kind: 'lapsed', nowMs });
+    }
+  }
+
+  step(event: FarmEvent): void {
+    const [next, effects] = farmStep(this.state, event, this.rules);
+    const role = this.state.role;
+    this.state = next;
+    if (role !== 'excluded' && next.role === 'excluded') this.upset++;
+    this.world.note(this.id, event);
+    for (const effect of effects) this.#perform(effect);
+    const deadline = farmDeadline(next);
+    if (deadline === null) return;
+    const at = Math.max(this.trueMs(deadline), this.world.nowMs + 0.01);
+    if (at < this.tickAt - 1e-6 || this.tickAt <= this.world.nowMs) {
+      this.tickAt = at;
+      this.world.at(at, { kind: 'tick', node: this.id, life: this.agentLife, at });
+    }
+  }
+
+  #perform(effect: FarmEffect): void {
+    switch (effect.kind) {
+      case 'install':
+        this.world.at(this.world.nowMs + this.world.chance.between(0, 2), {
+          kind: 'install',
+          node: this.id,
+          life: this.agentLife,
+          effect,
+          view: this.state.role === 'stopped' ? null : this.state.view,
+        });
+        return;
+      case 'announce':
+        this.keeper?.announce(
+          {
+            flags: effect.flags,
+            epoch: effect.viewEpoch,
+            members: effect.viewMembers,
+            serving: effect.serving,
+          },
+          this.nowMs,
+        );
+        this.#syncLease();
+        return;
+      case 'send':
+        this.world.sendMessage(this.id, effect.to, effect.message);
+        return;
+      case 'record':
+        this.world.record(this.id, effect.record, effect.text);
+        return;
+      case 'persist':
+        this.disk = effect.snapshot;
+        return;
+      case 'gratuitous':
+        return;
+    }
+  }
+
+  install(effect: FarmEffect & { readonly kind: 'install' }, view: View | null): void {
+    const own = effect.tables.map((table) => {
+      const words = new Uint32Array(bucketCount / 32);
+      for (let b = 0; b < bucketCount; b++) {
+        if (((table.flags[b] ?? 0) & tableFlag.own) !== 0) {
+          words[b >> 5] = (words[b >> 5] ?? 0) | (1 << (b & 31));
+        }
+      }
+      return words;
+    });
+    this.filter = { tables: effect.tables, own, leaseEndMs: this.filter.leaseEndMs };
+    this.world.viewInstalled(this, view);
+    this.installedView = view;
+    this.world.filterChanged();
+    this.take({ kind: 'installed', nowMs: this.nowMs, install: effect.install });
+  }
+
+  /** The walk over the sockets, as of now. */
+  socketMaps(): Uint8Array[] {
+    const maps = this.config.groups.map(() => new Uint8Array(bitmapBytes));
+    for (const { group, bucket } of this.flows) {
+      const map = maps[group];
+      if (map !== undefined) map[bucket >> 3] = (map[bucket >> 3] ?? 0) | (1 << (bucket & 7));
+    }
+    return maps;
+  }
+
+  flagsOf(group: number, bucket: number): number {
+    return this.filter.tables[group]?.flags[bucket] ?? 0;
+  }
+}
