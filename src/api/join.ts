@@ -79,7 +79,7 @@ export async function clusterInit(options: InitOptions): Promise<InitResult> {
   const tokens = new TokenStore(keyFiles(paths).tokens, node);
   const token = tokens.issue(fingerprint(ca.cert), tokenTtlMs, null);
   makePrivateFolder(paths.etc);
-  writeDurable(paths.clusterXml, clusterXml);
+  writeDurable(paths.clusterXml, clusterXml, 0o644);
   return {
     clusterXml,
     caFingerprint: fingerprint(ca.cert).toString('hex'),
@@ -145,7 +145,7 @@ export async function clusterJoin(options: JoinOptions): Promise<JoinResult> {
   const config = accepted(answer.clusterXml);
   if (!config.nodes.some((at) => at.name === node)) throw bad('cluster.xml lacks this server');
   writeKeys(paths, keys, null);
-  writeDurable(paths.clusterXml, answer.clusterXml);
+  writeDurable(paths.clusterXml, answer.clusterXml, 0o644);
   return { node, nodes: config.nodes.map((at) => at.name), pending: answer.pending };
 }
 
