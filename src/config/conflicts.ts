@@ -1,32 +1,63 @@
-import { type ErrorCode, HoldfastError } from '../errors.ts';
+import { HoldfastError } from '../errors.ts';
 import type { ModuleConfig } from './model.ts';
-
-const code: ErrorCode = 'HF-CONFIG-078';
+import { groupsMax, rulesMax, vipsMax } from './vip.ts';
 
 /**
- * What keeps modules from being active on the same servers, although each alone is right: they share
- * a virtual IP. One error for each pair and address.
+ * What keeps modules from being active on the same servers, although each alone is right: two have
+ * the same virtual IP, or together they are more than the filter of a network device holds. The
+ * later module of the list is the one that is in the way.
  */
 export function conflictsBetween(modules: readonly ModuleConfig[]): HoldfastError[] {
+  return [...sharedAddresses(modules), ...crowdedDevices(modules)];
+}
+
+function sharedAddresses(modules: readonly ModuleConfig[]): HoldfastError[] {
+  const owners = new Map<string, string>();
   const errors: HoldfastError[] = [];
-  for (const [index, module] of modules.entries()) {
-    for (const other of modules.slice(0, index)) {
-      for (const addr of shared(other, module)) {
+  for (const module of modules) {
+    for (const addr of vipsOf(module, null)) {
+      const owner = owners.get(addr);
+      if (owner === undefined) owners.set(addr, module.name);
+      else {
         const reason = `both have the virtual IP ${addr}`;
-        errors.push(new HoldfastError(code, { name: other.name, other: module.name, reason }));
+        errors.push(
+          new HoldfastError('HF-CONFIG-078', { name: owner, other: module.name, reason }),
+        );
       }
     }
   }
   return errors;
 }
 
-function shared(a: ModuleConfig, b: ModuleConfig): string[] {
-  const taken = new Set(vips(a));
-  return vips(b).filter((addr) => taken.has(addr));
+/** Interfaces without a name count as one device: they have the network of a farm's first lan. */
+function crowdedDevices(modules: readonly ModuleConfig[]): HoldfastError[] {
+  const errors: HoldfastError[] = [];
+  const devices = new Set(modules.flatMap((module) => devicesOf(module)));
+  for (const device of devices) {
+    const on = modules.filter((module) => devicesOf(module).includes(device));
+    const groups = on.flatMap((module) => module.vip?.groups ?? []);
+    const counts = [
+      ['virtual IPs', vipsMax, on.flatMap((module) => vipsOf(module, device)).length],
+      ['groups', groupsMax, groups.length],
+      ['rules', rulesMax, groups.flatMap((group) => group.rules).length],
+    ] as const;
+    for (const [what, limit, count] of counts) {
+      if (count <= limit) continue;
+      const names = on.map((module) => module.name).join(', ');
+      const place = device === '' ? 'one device' : device;
+      errors.push(new HoldfastError('HF-CONFIG-104', { names, what, limit, count, place }));
+    }
+  }
+  return errors;
 }
 
-function vips(module: ModuleConfig): string[] {
-  return (module.vip?.interfaces ?? []).flatMap(({ virtualInterface }) =>
-    (virtualInterface?.addrs ?? []).map((vip) => vip.addr),
-  );
+function devicesOf(module: ModuleConfig): string[] {
+  return (module.vip?.interfaces ?? []).map((one) => one.name ?? '');
+}
+
+/** Virtual IPs of a module on one device; on all where `device` is null. */
+function vipsOf(module: ModuleConfig, device: string | null): string[] {
+  return (module.vip?.interfaces ?? [])
+    .filter((one) => device === null || (one.name ?? '') === device)
+    .flatMap((one) => (one.virtualInterface?.addrs ?? []).map((vip) => vip.addr));
 }

@@ -20,7 +20,7 @@ import {
 } from './values.ts';
 import type { Element } from './xml.ts';
 
-/** Bounds of one module; the tables of the filter have room for several such modules. */
+/** What the filter of one network device holds (FARM_VIPS, FARM_TABLES, FARM_RULES of its ABI). */
 export const vipsMax = 32;
 export const groupsMax = 16;
 export const rulesMax = 64;

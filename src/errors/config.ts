@@ -380,4 +380,8 @@ export const configErrors = {
     sentence: 'device "{name}" is described twice, first on line {first}',
     hint: 'Put both virtual interfaces of different type on different devices, or merge them.',
   },
+  'HF-CONFIG-104': {
+    sentence: 'modules {names} have {count} {what} together; the filter of {place} holds {limit}',
+    hint: 'Remove some, or put a module on another device with <interface name="…">.',
+  },
 } as const;

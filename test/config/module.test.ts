@@ -448,4 +448,21 @@ describe('modules of one cluster', () => {
     ]);
     assert.deepEqual(conflictsBetween([named('a', moduleXml)]), []);
   });
+
+  it('fit into the filter of each device together', () => {
+    const farm = (name: string, first: number, count: number) => {
+      const vips = Array.from(
+        { length: count },
+        (_, n) => `<virtual_addr addr="10.1.${first}.${n + 1}"/>`,
+      );
+      const xml = `<safe><service mode="farm"><vip><interface_list><interface name="eth0">
+        <virtual_interface type="vmac_invisible">${vips.join('')}</virtual_interface>
+        </interface></interface_list></vip><user/></service></safe>`;
+      return config(parseModuleConfig(xml, { name, cluster }));
+    };
+    assert.deepEqual(conflictsBetween([farm('a', 1, 16), farm('b', 2, 16)]), []);
+    assert.deepEqual(lines(conflictsBetween([farm('a', 1, 17), farm('b', 2, 16)])), [
+      'error[HF-CONFIG-104] modules a, b have 33 virtual IPs together; the filter of eth0 holds 32',
+    ]);
+  });
 });
