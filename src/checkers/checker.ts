@@ -14,18 +14,22 @@ export interface CheckReport {
   readonly reason: string;
 }
 
-export interface CheckerDeps {
+/** What the ready gate needs of its surroundings. */
+export interface GateDeps {
   readonly paths: Paths;
   readonly module: ScriptModule;
   /** State of the module now, for the environment of check scripts. */
   readonly state: () => ScriptState;
   readonly timers: Timers;
+  /** Called on change only, and never after stop; before the first call the resource is `init`. */
+  report(report: CheckReport): void;
+}
+
+export interface CheckerDeps extends GateDeps {
   readonly links: LinkView;
   readonly pinger: Pick<Pinger, 'ping'>;
   /** The cluster's CA certificates: what the API of a node identifies itself with. */
   readonly clusterCa: string;
-  /** Called on change only, and never after stop; before the first call the resource is `init`. */
-  report(report: CheckReport): void;
 }
 
 export interface Checker {
@@ -87,7 +91,7 @@ export function startChecker(config: CheckConfig, deps: CheckerDeps): Checker {
  * Starts the health gate of a farm. It looks at once, then often until the application is ready, then
  * at the interval; it reports `down` after the configured number of failures in a row.
  */
-export function startReadyGate(config: ReadyConfig, deps: CheckerDeps): Checker {
+export function startReadyGate(config: ReadyConfig, deps: GateDeps): Checker {
   const { kind, addr, port, path } = config;
   const probe: Probe = (signal) => {
     if (kind === 'tcp') return probeTcp(addr, port, signal);

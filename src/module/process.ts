@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -11,7 +11,7 @@ import { errnoOf } from './durable.ts';
  */
 
 /** How often an ending group is looked at; the kernel offers no event for "group is empty". */
-const pollMs = 20;
+const pollMs = 50;
 
 export interface GroupOptions {
   readonly args: readonly string[];
@@ -73,31 +73,50 @@ export function signalGroup(pgid: number, signal: NodeJS.Signals | 0): boolean {
 }
 
 /**
- * Ends a process group: TERM, and KILL for what is left after graceMs. Resolves when the group is
- * empty, or 2 s after KILL when a member sits in an uninterruptible sleep; true when it is empty.
+ * True while a group has a member that is not a zombie. Where process 1 reaps late or never, as in
+ * many containers, the kernel's own answer would stay true for what has long ended.
+ */
+export function groupLives(pgid: number): boolean {
+  if (!signalGroup(pgid, 0)) return false;
+  for (const name of readdirSync('/proc')) {
+    if (!/^\d+$/.test(name)) continue;
+    const stat = statOf(Number(name));
+    if (stat !== null && stat.pgrp === pgid) return true;
+  }
+  return false;
+}
+
+/**
+ * Ends a process group: TERM, and KILL for what is left after graceMs. Resolves when nothing of it
+ * lives, or 2 s after KILL when a member sits in an uninterruptible sleep; true when nothing lives.
  */
 export async function endGroup(pgid: number, graceMs: number): Promise<boolean> {
   for (const [signal, boundMs] of [
     ['SIGTERM', graceMs],
     ['SIGKILL', 2000],
   ] as const) {
-    if (!signalGroup(pgid, signal)) return true;
+    if (!groupLives(pgid) || !signalGroup(pgid, signal)) return true;
     // A stopped process takes TERM only after CONT.
     signalGroup(pgid, 'SIGCONT');
     const until = performance.now() + boundMs;
     while (performance.now() < until) {
       await delay(pollMs);
-      if (!signalGroup(pgid, 0)) return true;
+      if (!groupLives(pgid)) return true;
     }
   }
   return false;
 }
 
 /**
- * When a process started, in clock ticks since boot: with the pid it names a process for all time
- * (field 22 of /proc/PID/stat, proc(5)). Null when it is gone or a zombie.
+ * When a process started, in clock ticks since boot: with the pid it names a process for all time.
+ * Null when it is gone or a zombie.
  */
 export function startTicks(pid: number): string | null {
+  return statOf(pid)?.ticks ?? null;
+}
+
+/** Fields 3, 5 and 22 of /proc/PID/stat (proc(5)); null when it is gone or a zombie. */
+function statOf(pid: number): { readonly pgrp: number; readonly ticks: string } | null {
   let stat: string;
   try {
     stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
@@ -106,7 +125,10 @@ export function startTicks(pid: number): string | null {
   }
   // The command name may hold spaces and parentheses; the last ")" ends it.
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  return fields[0] === 'Z' || fields[0] === 'X' ? null : (fields[19] ?? null);
+  const [state, , pgrp] = fields;
+  const ticks = fields[19];
+  if (state === 'Z' || state === 'X' || ticks === undefined) return null;
+  return { pgrp: Number(pgrp), ticks };
 }
 
 /** A process that must be found again after the agent's own death. */

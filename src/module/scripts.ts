@@ -9,10 +9,10 @@ import { type ModuleDirs, moduleDirs } from './name.ts';
 import {
   endGroup,
   forgetProcess,
+  groupLives,
   notedProcess,
   noteProcess,
   type ProcessNote,
-  signalGroup,
   spawnGroup,
   startTicks,
 } from './process.ts';
@@ -190,7 +190,7 @@ export async function settleScript(
   let ended = false;
   while (startTicks(left.pid) === left.ticks) {
     if (performance.now() >= until) {
-      ended = signalGroup(left.pid, 0);
+      ended = groupLives(left.pid);
       await endGroup(left.pid, defaultGraceMs);
       break;
     }

@@ -5,7 +5,7 @@ import { chmodSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSyn
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { moduleDirs } from '../../src/module/name.ts';
-import { signalGroup, startTicks } from '../../src/module/process.ts';
+import { groupLives, startTicks } from '../../src/module/process.ts';
 import { leftRunning, runScript, settleScript, succeeded } from '../../src/module/scripts.ts';
 import { boundUserlogs, maxUserlogs, readUserlogs } from '../../src/module/userlog.ts';
 import { eventually, handMade, lineOf, scriptRun, temporaryPaths } from './helpers.ts';
@@ -90,7 +90,7 @@ test('a script that overruns is ended with its whole group, TERM ignored or not'
   assert.equal(result.signal, 'SIGKILL');
   const [leader = 0, child = 0] = readFileSync(note, 'utf8').trim().split(' ').map(Number);
   assert.ok(leader > 0 && child > 0);
-  assert.equal(signalGroup(leader, 0), false);
+  assert.equal(groupLives(leader), false);
   assert.equal(startTicks(child), null);
 });
 
