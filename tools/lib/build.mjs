@@ -13,7 +13,7 @@ import {
 import os from 'node:os';
 import { dirname, join, relative } from 'node:path';
 import { needNode, needPackages } from './machine.mjs';
-import { quietly, root } from './step.mjs';
+import { quietly, root, say } from './step.mjs';
 
 /** Every file below `folder` (none where it does not exist), sorted. */
 export function filesBelow(folder) {
@@ -54,6 +54,7 @@ function installModules() {
   const byHand = existsSync(record) && statSync(record).mtimeMs >= statSync(lock).mtimeMs;
   if (otherNode || !byHand) {
     const args = ['ci', '--no-audit', '--no-fund', '--no-progress', '--loglevel=error'];
+    say('npm ci: packages of node_modules');
     quietly('npm ci', 'npm', args);
   }
   writeFileSync(stamp, wanted);
@@ -80,6 +81,7 @@ function buildNative() {
   // Until the build has succeeded nothing may claim that it is up to date.
   rmSync(stamp, { force: true });
   const gyp = join(root, 'node_modules/node-gyp/bin/node-gyp.js');
+  say('native build: the engines, a minute or two the first time');
   const jobs = String(os.availableParallelism());
   quietly('native configure', process.execPath, [gyp, 'configure', ...headerArgs()]);
   quietly('native build', 'make', ['-s', '-C', 'build', 'BUILDTYPE=Release', `-j${jobs}`]);
@@ -134,6 +136,6 @@ export function prepare(groups) {
 /** Everything that `node dist/…` needs. */
 export function build(groups) {
   prepare(groups);
-  buildNative();
   buildTypeScript();
+  buildNative();
 }
