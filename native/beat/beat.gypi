@@ -33,4 +33,28 @@
       'ldflags': ['-static-libstdc++', '-static-libgcc'],
     },
   ],
+  'conditions': [
+    ['native_tests==1', {
+      'targets': [
+        {
+          'target_name': 'beat_test',
+          'type': 'executable',
+          'includes': ['../common.gypi'],
+          'defines': ['DOCTEST_CONFIG_NO_EXCEPTIONS_BUT_WITH_ALL_ASSERTS'],
+          'sources': [
+            '<@(beat_engine_files)',
+            '../test/main.cc',
+            '../test/beat_attack.cc',
+            '../test/beat_detector.cc',
+            '../test/beat_engine.cc',
+            '../test/beat_lease.cc',
+            '../test/beat_lease_world.cc',
+            '../test/beat_sha256.cc',
+            '../test/beat_shared.cc',
+            '../test/beat_wire.cc',
+          ],
+        },
+      ],
+    }],
+  ],
 }

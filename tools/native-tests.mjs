@@ -1,0 +1,131 @@
+/**
+ * `node tools/native-tests.mjs [SUITE …] [--variant plain|asan|tsan]`: the engines' doctest binaries,
+ * plainly, under ASan + UBSan, and under TSan. native/test/suites.json names the sources of each
+ * suite (paths below native/, `*` allowed in file names; `flags` and `libs` for the compiler).
+ * Objects are kept in build/native-tests/ and made anew when a file below native/ that they include
+ * has changed.
+ */
+import { spawn, spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { basename, dirname, join } from 'node:path';
+import { root, runMain, say, StepError } from './lib/step.mjs';
+
+const native = join(root, 'native');
+const warnings = ['-Wall', '-Wextra', '-Wshadow', '-Wconversion', '-Werror'];
+const common = ['-std=c++20', '-fno-exceptions', '-D_GNU_SOURCE', '-g', `-I${native}`, ...warnings];
+// doctest without exceptions: a failed REQUIRE ends the test case's binary.
+const doctest = [
+  '-DDOCTEST_CONFIG_NO_EXCEPTIONS_BUT_WITH_ALL_ASSERTS',
+  '-DDOCTEST_CONFIG_SUPER_FAST_ASSERTS',
+];
+const variants = {
+  plain: ['-O1'],
+  asan: [
+    '-O1',
+    '-fsanitize=address,undefined',
+    '-fno-sanitize-recover=all',
+    '-fno-omit-frame-pointer',
+  ],
+  // GCC says that TSan does not model fences; what they order are atomics here.
+  tsan: ['-O1', '-fsanitize=thread', '-Wno-tsan'],
+};
+
+function expand(pattern) {
+  if (!pattern.includes('*')) return [pattern];
+  const folder = dirname(pattern);
+  const [head, tail] = basename(pattern).split('*');
+  return readdirSync(join(native, folder))
+    .filter((name) => name.startsWith(head) && name.endsWith(tail))
+    .map((name) => join(folder, name))
+    .sort();
+}
+
+/** True when the object is newer than everything that its dependency file names. */
+function fresh(object) {
+  const list = object.replace(/\.o$/, '.d');
+  if (!existsSync(object) || !existsSync(list)) return false;
+  const made = statSync(object).mtimeMs;
+  return readFileSync(list, 'utf8')
+    .replace(/^[^:]*:/, '')
+    .split(/[\s\\]+/)
+    .filter((file) => file !== '')
+    .every((file) => existsSync(file) && statSync(file).mtimeMs <= made);
+}
+
+function compile(source, object, flags) {
+  const args = [...flags, '-MMD', '-c', join(native, source), '-o', object];
+  return new Promise((done, fail) => {
+    const child = spawn('g++', args, { stdio: 'inherit', cwd: root });
+    child.on('error', (error) => fail(new StepError(`g++: ${error.message}`)));
+    child.on('exit', (code) => {
+      if (code === 0) done();
+      else fail(new StepError(`native/${source} does not compile (${basename(dirname(object))})`));
+    });
+  });
+}
+
+async function inParallel(jobs) {
+  const queue = [...jobs];
+  const worker = async () => {
+    for (let job = queue.shift(); job !== undefined; job = queue.shift()) await job();
+  };
+  await Promise.all(Array.from({ length: availableParallelism() }, worker));
+}
+
+async function buildSuite(name, suite, variant) {
+  // Objects are shared by the suites that compile with the same flags.
+  const own = suite.flags === undefined ? '' : `-${name}`;
+  const folder = join(root, 'build/native-tests', `${variant}${own}`);
+  mkdirSync(folder, { recursive: true });
+  const tests = suite.tests.flatMap(expand);
+  const flags = [...common, ...variants[variant], ...(suite.flags ?? [])];
+  const sources = ['test/main.cc', ...tests, ...(suite.sources ?? []).flatMap(expand)];
+  const objects = sources.map((source) => ({
+    source,
+    object: join(folder, `${source.replaceAll('/', '-').replace(/\.cc$/, '')}.o`),
+    // Tests may use what the compiler calls conversions in doctest's macros.
+    flags: source.startsWith('test/') ? [...flags, ...doctest] : flags,
+  }));
+  const stale = objects.filter(({ object }) => !fresh(object));
+  await inParallel(stale.map((o) => () => compile(o.source, o.object, o.flags)));
+  const binary = join(folder, `${name}_test`);
+  const inputs = objects.map(({ object }) => object);
+  if (stale.length > 0 || !existsSync(binary)) {
+    const args = [...variants[variant], ...inputs, '-o', binary, '-pthread', ...(suite.libs ?? [])];
+    const link = spawnSync('g++', args, { stdio: 'inherit' });
+    if (link.status !== 0) throw new StepError(`${name}_test does not link (${variant})`);
+  }
+  return binary;
+}
+
+function runBinary(binary, what) {
+  const started = Date.now();
+  // TSan needs the address space as it expects it; newer kernels randomise more bits.
+  const run = spawnSync('setarch', ['-R', binary, '--no-version'], { encoding: 'utf8' });
+  if (run.status !== 0) {
+    process.stdout.write(run.stdout ?? '');
+    process.stderr.write(run.stderr ?? '');
+    throw new StepError(`${what} failed (${run.signal ?? `exit code ${run.status}`})`);
+  }
+  const cases = /test cases:\s*(\d+)/.exec(run.stdout)?.[1] ?? '?';
+  const seconds = ((Date.now() - started) / 1000).toFixed(1);
+  say(`${what}: ${cases} test cases in ${seconds} s`);
+}
+
+await runMain(async () => {
+  const suites = JSON.parse(readFileSync(join(native, 'test/suites.json'), 'utf8'));
+  const args = process.argv.slice(2);
+  const at = args.indexOf('--variant');
+  const only = at < 0 ? Object.keys(variants) : args.splice(at, 2).slice(1);
+  const names = args.length > 0 ? args : Object.keys(suites);
+  for (const name of names) {
+    if (suites[name] === undefined)
+      throw new StepError(`no suite ${name} in native/test/suites.json`);
+    for (const variant of only) {
+      if (variants[variant] === undefined) throw new StepError(`no variant ${variant}`);
+      const binary = await buildSuite(name, suites[name], variant);
+      runBinary(binary, `native tests of ${name} (${variant})`);
+    }
+  }
+});
