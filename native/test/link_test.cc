@@ -5,17 +5,21 @@
 #include <net/if.h>
 #include <sched.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 
+#include "common/fd.h"
 #include "link/address.h"
 #include "link/engine.h"
 #include "link/frames.h"
 #include "link/monitor.h"
 #include "link/netlink.h"
+#include "link/notify.h"
 
 using namespace holdfast::link;
 
@@ -168,6 +172,28 @@ TEST_CASE("netlink attributes that overrun their message are not read") {
   CHECK(address_from(message.header()).address == address);
   message.header()->nlmsg_len -= 1;
   CHECK(address_from(message.header()).address.family == AF_UNSPEC);
+}
+
+TEST_CASE("the service manager is told, by a path or an abstract name") {
+  unsetenv("NOTIFY_SOCKET");
+  CHECK_FALSE(notify("READY=1"));
+  setenv("NOTIFY_SOCKET", "relative", 1);
+  CHECK_FALSE(notify("READY=1"));
+  const holdfast::Fd manager(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  // An address of the family alone makes the kernel choose an abstract name (unix(7), autobind).
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  socklen_t size = sizeof(sa_family_t);
+  REQUIRE(bind(manager.get(), reinterpret_cast<sockaddr*>(&address), size) == 0);
+  size = sizeof address;
+  REQUIRE(getsockname(manager.get(), reinterpret_cast<sockaddr*>(&address), &size) == 0);
+  const std::string name = "@" + std::string(address.sun_path + 1, size - sizeof(sa_family_t) - 1);
+  setenv("NOTIFY_SOCKET", name.c_str(), 1);
+  CHECK(notify("READY=1"));
+  char text[64] = "";
+  CHECK(recv(manager.get(), text, sizeof text - 1, MSG_DONTWAIT) == 7);
+  CHECK(std::string(text) == "READY=1");
+  unsetenv("NOTIFY_SOCKET");
 }
 
 // One network namespace of its own for the rest; without the right to make one there is nothing

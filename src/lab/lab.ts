@@ -165,6 +165,13 @@ export class Lab {
     throw new HoldfastError('HF-LAB-005', { lab: this.name, kind: 'host', name, names });
   }
 
+  /** Runs a command in the switch's network namespace (its ports: h1l0 is host 1 on network 0); its output. */
+  switchExec(argv: readonly string[]): Promise<string> {
+    const { switchProcess } = this.state;
+    if (switchProcess === null) throw new HoldfastError('HF-LAB-004', { name: this.name });
+    return inNet(argv.join(' '), switchProcess, argv);
+  }
+
   /** A virtual IP that nobody else uses, n from 1 to 250. */
   vip(n = 1, family: Family = 4): string {
     return vipAddress(n, family);
