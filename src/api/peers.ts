@@ -36,6 +36,8 @@ const silenceMs = 3000;
 const pingMs = 1000;
 /** From dialling to the peer's first answer; a LAN takes 5 ms, a server under full load some 100. */
 const attemptMs = 2000;
+/** An attempt of this age is worth a new one when the peer's heartbeats return. */
+const hungMs = 200;
 const handshakeMs = 5000;
 /** Waits before attempts; the last one repeats. Jitter takes off up to a quarter. */
 const backoffMs: readonly number[] = [20, 50, 100, 200, 500, 1000];
@@ -85,6 +87,7 @@ class Link {
   /** Addresses on networks where the peer is not heard now; dialled last. */
   silent: ReadonlySet<string> = new Set();
   retry: NodeJS.Timeout | null = null;
+  /** When the peer last answered on this connection, or when it was dialled. */
   heardMs = 0;
   signature: string | null = null;
 
@@ -168,13 +171,10 @@ export class PeerLinks implements PeerChannel {
       if (next !== undefined && next.name === link.peer.name) {
         const isMoved = next.addrs.join() !== link.peer.addrs.join();
         link.peer = next;
-        if (isMoved) {
-          link.turn = 0;
-          this.#redial(link);
-        }
+        if (isMoved) this.#redial(link);
       } else {
         this.#links.delete(id);
-        this.#drop(link);
+        this.#end(link);
         this.#incoming.get(id)?.destroy();
         this.#incoming.delete(id);
       }
@@ -218,12 +218,16 @@ export class PeerLinks implements PeerChannel {
     return this.#links.get(node)?.signature ?? null;
   }
 
-  /** Dials a peer at once that is waiting for its next attempt: for when its heartbeats return. */
+  /**
+   * For when a peer's heartbeats return: dials it at once where it waits for its turn, where an
+   * attempt hangs, or where the connection is of before the silence. TCP's own repeats may be
+   * seconds apart by then.
+   */
   kick(node: number): void {
     const link = this.#links.get(node);
-    if (link === undefined || link.retry === null) return;
-    link.attempt = 0;
-    this.#dial(link);
+    if (link === undefined) return;
+    const ageMs = performance.now() - link.heardMs;
+    if (link.socket === null || ageMs > (link.open ? 1.5 * pingMs : hungMs)) this.#redial(link);
   }
 
   /**
@@ -236,7 +240,6 @@ export class PeerLinks implements PeerChannel {
     link.silent = new Set(addrs);
     const isBetter = link.peer.addrs.some((addr) => !link.silent.has(addr));
     if (link.addr === null || !link.silent.has(link.addr) || !isBetter) return;
-    link.turn = 0;
     this.#redial(link);
   }
 
@@ -258,7 +261,7 @@ export class PeerLinks implements PeerChannel {
   async close(): Promise<void> {
     this.#closed = true;
     if (this.#timer !== null) clearInterval(this.#timer);
-    for (const link of this.#links.values()) this.#drop(link);
+    for (const link of this.#links.values()) this.#end(link);
     this.#links.clear();
     for (const socket of this.#accepted) socket.destroy();
     const server = this.#server;
@@ -271,12 +274,14 @@ export class PeerLinks implements PeerChannel {
   #dial(link: Link): void {
     if (link.retry !== null) clearTimeout(link.retry);
     link.retry = null;
+    link.socket?.destroy();
     const { peer, silent } = link;
     const addrs = peer.addrs.toSorted((a, b) => Number(silent.has(a)) - Number(silent.has(b)));
     const host = addrs[link.turn % addrs.length];
     link.turn += 1;
     if (host === undefined) return;
     link.addr = host;
+    link.heardMs = performance.now();
     const socket = connect({
       host,
       port: this.#port,
@@ -343,20 +348,27 @@ export class PeerLinks implements PeerChannel {
   }
 
   /** Ends a link for good. */
-  #drop(link: Link): void {
+  #end(link: Link): void {
+    this.#drop(link);
     if (link.retry !== null) clearTimeout(link.retry);
     link.retry = null;
-    const { socket } = link;
-    if (socket === null) return;
-    this.#lost(link);
-    socket.destroy();
   }
 
-  /** Gives up the present connection, if any, and dials again at once. */
+  /** Ends the present connection or attempt now; the next one is set as after any loss. */
+  #drop(link: Link): void {
+    const { socket } = link;
+    if (socket !== null) {
+      this.#lost(link);
+      socket.destroy();
+    }
+  }
+
+  /** Gives up the present connection or attempt, if any, and dials again at once. */
   #redial(link: Link): void {
+    this.#drop(link);
     link.attempt = 0;
-    if (link.socket !== null) link.socket.destroy();
-    else this.#dial(link);
+    link.turn = 0;
+    this.#dial(link);
   }
 
   #write(link: Link, frame: Frame): boolean {

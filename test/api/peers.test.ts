@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { connect as connectTcp, type Socket } from 'node:net';
+import { connect as connectTcp, createServer as createTcpServer, type Socket } from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import { connect, type TLSSocket } from 'node:tls';
 import { type NodeAddress, tlsIdentity } from '../../src/api/dial.ts';
@@ -245,14 +245,29 @@ describe('peers', () => {
     await end(left, right, second);
   });
 
-  test('kick dials at once a peer that waits for its turn', async () => {
+  test('kick dials at once a peer that waits for its turn, or whose attempt hangs', async (t) => {
+    // With timers that never fire only kick can dial again.
+    t.mock.timers.enable({ apis: ['setTimeout'] });
     const left = await node(0, [b]);
-    const right = await node(1, [a]);
+    while (left.stats()['dial_failed'] === 0) await new Promise((go) => setImmediate(go));
+    let taken = 0;
+    const mute = createTcpServer((socket) => {
+      taken += 1;
+      socket.on('error', () => undefined).resume();
+    });
+    mute.listen(port, '127.0.1.2');
+    await once(mute, 'listening');
     left.kick(1);
-    await connection(left, 1, true);
-    left.kick(1);
-    assert.equal(left.connected(1), true);
-    await end(left, right);
+    // The port is open, but nobody speaks TLS there.
+    while (taken < 3) {
+      await new Promise((go) => setImmediate(go));
+      left.kick(1);
+    }
+    assert.equal(left.stats()['connects'], 0);
+    const isClosed = once(mute, 'close');
+    mute.close();
+    await end(left);
+    await isClosed;
   });
 
   test('tell their cluster signature at once and after each change', async () => {
