@@ -15,6 +15,7 @@ import type { ClusterService } from './cluster.ts';
 import { apiPort, certificateNode, tlsIdentity } from './dial.ts';
 import { makePrivateFolder } from './files.ts';
 import { JoinLimit } from './limit.ts';
+import { openApi } from './openapi.ts';
 import type { NodeKeys } from './pki.ts';
 import { forward, localUrl } from './proxy.ts';
 import { maxArchiveBytes, maxJsonBytes, metricsType, type Route, routes } from './routes.ts';
@@ -126,7 +127,12 @@ export function buildApi(options: BuildOptions): FastifyInstance {
     if (!isLocal && !isNode(agent, request.raw.socket)) throw new HoldfastError('HF-API-002');
   };
   const limitJoin = (from: string): void => limit.take(from);
-  for (const route of routes({ agent, cluster, limitJoin })) addRoute(app, route, allow);
+  const table = routes({ agent, cluster, limitJoin });
+  for (const route of table) addRoute(app, route, allow);
+  app.get(`${prefix}/openapi.json`, (request, reply) => {
+    allow(request);
+    return reply.send(openApi(table, agent.status().version));
+  });
   app.get(`${prefix}/events/stream`, (request, reply) => {
     allow(request);
     streams.serve(request, reply);
