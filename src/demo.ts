@@ -62,7 +62,7 @@ async function show(lab: Lab, once: boolean): Promise<boolean> {
     port: 80,
     count: clientCount,
     intervalMs: 500,
-    timeoutMs: 40,
+    timeoutMs: 60,
   });
   const sniffer = await lab.sniff();
   const phases: Phase[] = [];

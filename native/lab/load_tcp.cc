@@ -26,7 +26,7 @@ std::string header(const std::string& head, const char* name) {
   return "";
 }
 
-// Who answered: the header X-Server, or else the first line of the body. False while the response
+// Who answered: the header X-Holdfast-Node, or else the first line of the body. False while the response
 // is not complete.
 bool server_of(const std::string& in, bool ended, std::string& server) {
   size_t head_end = in.find("\r\n\r\n");
@@ -37,7 +37,7 @@ bool server_of(const std::string& in, bool ended, std::string& server) {
   if (length.empty() ? !ended : in.size() - body < std::strtoull(length.c_str(), nullptr, 10)) {
     return false;
   }
-  server = header(head, "x-server");
+  server = header(head, "x-holdfast-node");
   if (server.empty()) server = in.substr(body, std::strcspn(in.c_str() + body, "\r\n"));
   return true;
 }

@@ -18,7 +18,7 @@ import type {
   Snapshot,
 } from '../core/farm-types.ts';
 import { bitmapBytes, bucketCount, nobody, tableFlag } from '../core/farm-types.ts';
-import { initialFarm, nextDeadline, step, type FarmState } from '../core/farm.ts';
+import { farmDeadline, farmInit, farmStep, type FarmState } from '../core/farm.ts';
 import type { DevicePart, FarmDevice, PartRule, PartVip } from './device.ts';
 import type { EventRecord, FarmStatus } from './face.ts';
 
@@ -87,7 +87,7 @@ export class Farm {
       return { device, vips, rules: partRules(config, vips) };
     });
     this.#tables = groupsOf(config).map(emptyTable);
-    this.#state = initialFarm({
+    this.#state = farmInit({
       me: ports.me,
       nodes,
       timing,
@@ -106,7 +106,7 @@ export class Farm {
         if (next.kind === 'start') this.#running = true;
         if (next.kind === 'stop') this.#running = false;
         if (next.kind === 'drain') this.#draining = next.on;
-        const [state, effects] = step(this.#state, next);
+        const [state, effects] = farmStep(this.#state, next);
         this.#state = state;
         for (const effect of effects) this.#perform(effect);
       }
@@ -239,7 +239,7 @@ export class Farm {
   #arm(): void {
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#timer = null;
-    const at = nextDeadline(this.#state);
+    const at = farmDeadline(this.#state);
     if (at === null) return;
     const delayMs = Math.max(0, Math.ceil(at - this.#ports.nowMs()));
     this.#timer = setTimeout(() => this.dispatch({ kind: 'tick' }), delayMs);
