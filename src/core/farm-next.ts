@@ -142,7 +142,7 @@ export function nextView(work: Work, base: View | null, members: bigint): Draft 
     const target = work.rules.table(weights, previous);
     owners.push(allowed(work, previous, target, claimants(work, g, open)));
   }
-  const holding = holdingNow(work, base, members, owners, epoch);
+  const holding = holdingNow(work, base, members, owners, epoch, open);
   const holders: Record<number, readonly Uint8Array[]> = {};
   for (const node of nodeKeys(holding)) {
     const maps = (holding[node]?.maps ?? []).map((map, g) => without(map, owners[g], node));
@@ -204,6 +204,7 @@ function holdingNow(
   members: bigint,
   owners: readonly Uint8Array[],
   epoch: number,
+  open: bigint,
 ): Record<number, Holding> {
   const result: Record<number, Holding> = {};
   const { timing } = work.config;
@@ -212,13 +213,15 @@ function holdingNow(
     const live =
       known !== null && work.nowMs - known.sinceMs < timing.drainTimeoutMs ? known : null;
     const maps = (live?.maps ?? emptyMaps(groupsOf(work))).map((map) => map.slice());
+    const claims = claimsOf(work, node, open);
     let gained = false;
     for (const [g, map] of maps.entries()) {
       const before = base?.owners[g];
       const after = owners[g];
-      if (before === undefined || after === undefined || !isMember(base, node)) continue;
+      const claimed = claims?.[g];
       for (let b = 0; b < bucketCount; b++) {
-        if (before[b] !== node || after[b] === node) continue;
+        if (after?.[b] === node || hasBucket(map, b)) continue;
+        if (before?.[b] !== node && (claimed === undefined || !hasBucket(claimed, b))) continue;
         gained = true;
         addBucket(map, b);
       }

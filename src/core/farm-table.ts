@@ -136,5 +136,10 @@ export function refreshAnnouncement(work: Work): void {
   const key = `${viewEpoch} ${viewMembers} ${flags} ${serving}`;
   if (key === work.announced) return;
   work.announced = key;
+  if (!running) {
+    // First that its filter is shut, then that it ended: the end alone could be that of a crash.
+    const shut = summaryFlag.running;
+    work.effects.push({ kind: 'announce', viewEpoch, viewMembers, flags: shut, serving });
+  }
   work.effects.push({ kind: 'announce', viewEpoch, viewMembers, flags, serving });
 }

@@ -40,6 +40,7 @@ import {
   onReport,
   patienceMs,
   refreshFollowers,
+  settledHearingMs,
   tellView,
 } from './farm-lead.ts';
 import {
@@ -261,9 +262,8 @@ function onPeer(work: Work, event: FarmEvent & { readonly kind: 'peer' }): void 
     hung: event.hung,
     lapseMs: reborn || (event.hung && !old.hung) ? lapse : old.lapseMs,
   };
-  if (reborn) {
-    peer = { ...peer, flags: 0, viewEpoch: 0, viewMembers: 0n, status: null, follow: null };
-  }
+  // Its module summary is of the new boot already: heartbeats bring that event first.
+  if (reborn) peer = { ...peer, status: null, follow: null };
   work.peers = withKey(work.peers, event.node, peer);
   // It may know nothing of this node: tell it afresh.
   if (isBoth(peer) && (!isBoth(old) || reborn)) work.told = '';
@@ -320,7 +320,10 @@ function takeStatus(work: Work, from: number, status: StatusMessage): boolean {
     status.startedMs > last.startedMs ||
     (status.startedMs === last.startedMs && status.seq > last.seq);
   if (!newer || status.powers.length !== groupsOf(work)) return false;
-  work.peers = withKey(work.peers, from, { ...peer, status, statusMs: work.nowMs });
+  const heard: Peer = { ...peer, status, statusMs: work.nowMs };
+  // It stopped, and says so after its filter was shut.
+  const quit: Peer = status.running ? heard : { ...heard, flags: 0, lapseMs: 0 };
+  work.peers = withKey(work.peers, from, quit);
   work.epochMax = Math.max(work.epochMax, status.epochMax);
   const restarted = last !== null && status.startedMs !== last.startedMs;
   if (restarted || last === null) work.told = '';
@@ -376,6 +379,7 @@ export function farmDeadline(state: FarmState): number | null {
   for (const node of othersOf(state)) {
     const peer = peerOf(state, node);
     times.push(peer.lapseMs);
+    if (!isBoth(peer)) times.push(peer.reachMs + settledHearingMs(timing));
     if (peer.reach === 'heard') times.push(peer.reachMs + oneWayBeats * timing.heartbeatMs);
     if (isBoth(peer)) {
       times.push(peer.reachMs + statusExpiryMs(timing), peer.statusMs + statusExpiryMs(timing));

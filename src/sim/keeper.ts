@@ -120,7 +120,7 @@ export class Keeper {
 
   /** Time passed: judges, sends when due, renews. Returns when to be called next. */
   tick(nowMs: number, agentAliveMs: number): number {
-    this.#noteLateness(nowMs);
+    this.noteLateness(nowMs);
     const hung = nowMs - agentAliveMs > this.timing.agentDeadlineMs;
     if (hung && !this.hung) {
       this.everHung = true;
@@ -128,7 +128,7 @@ export class Keeper {
       this.emit({ kind: 'hung' });
     }
     this.hung = hung;
-    this.#judgeAll(nowMs);
+    this.#judgeAll(nowMs, true);
     if (nowMs >= this.nextSendMs) {
       this.nextSendMs += this.timing.heartbeatMs;
       if (this.nextSendMs <= nowMs) this.nextSendMs = nowMs + this.timing.heartbeatMs;
@@ -158,7 +158,7 @@ export class Keeper {
       this.emit({ kind: 'summary', node: beat.from, summary: beat.summary });
     }
     this.#checkExcluded(beat.summary);
-    this.#judgeAll(nowMs);
+    this.#judgeAll(nowMs, false);
     this.#renew(nowMs);
     return true;
   }
@@ -185,7 +185,7 @@ export class Keeper {
     return true;
   }
 
-  #noteLateness(nowMs: number): void {
+  noteLateness(nowMs: number): void {
     if (this.plannedMs === 0 || nowMs - this.plannedMs <= this.timing.heartbeatMs) return;
     this.doubtUntilMs = nowMs + this.timing.heartbeatMs;
     if (this.leaseEndMs > 0 && this.leaseEndMs <= nowMs) {
@@ -193,11 +193,11 @@ export class Keeper {
     }
   }
 
-  #judgeAll(nowMs: number): void {
+  #judgeAll(nowMs: number, maySuspect: boolean): void {
     for (const [node, peer] of this.peers) {
       if (!peer.known) continue;
       const silentMs = peer.heardMs + this.timing.suspectMs;
-      if (peer.up && nowMs >= silentMs && nowMs >= this.doubtUntilMs) peer.up = false;
+      if (maySuspect && nowMs >= silentMs && nowMs >= this.doubtUntilMs) peer.up = false;
       const echoed = peer.heardMs < peer.echoedMs + this.timing.suspectMs;
       const reach = !peer.up ? 'silent' : echoed ? 'both' : 'heard';
       if (reach === peer.reach && !peer.changed) continue;

@@ -73,6 +73,8 @@ export class SimNode {
   upset = 0;
   boots = 0;
   installedView: View | null = null;
+  installAt = 0;
+  toAgentAt = 0;
 
   constructor(world: World, id: number, config: FarmConfig, rules: FarmRules, echoCap: boolean) {
     this.world = world;
@@ -153,6 +155,7 @@ export class SimNode {
     this.keeperPaused = false;
     const { keeper } = this;
     if (keeper === null) return;
+    keeper.noteLateness(this.nowMs);
     for (const { arrived, beat } of this.inbox.splice(0)) this.receiveBeat(beat, arrived);
     this.wakeKeeper();
   }
@@ -178,7 +181,9 @@ export class SimNode {
   #fromKeeper(event: KeeperEvent): void {
     if (!this.agentUp) return;
     const life = this.agentLife;
-    this.world.at(this.world.nowMs + this.world.chance.between(0.05, 1), {
+    // The ring to the agent keeps the order.
+    this.toAgentAt = Math.max(this.toAgentAt, this.world.nowMs + this.world.chance.between(0.05, 1));
+    this.world.at(this.toAgentAt, {
       kind: 'toAgent',
       node: this.id,
       life,
@@ -280,7 +285,8 @@ export class SimNode {
   #perform(effect: FarmEffect): void {
     switch (effect.kind) {
       case 'install':
-        this.world.at(this.world.nowMs + this.world.chance.between(0, 2), {
+        this.installAt = Math.max(this.installAt, this.world.nowMs + this.world.chance.between(0, 2));
+        this.world.at(this.installAt, {
           kind: 'install',
           node: this.id,
           life: this.agentLife,

@@ -107,6 +107,7 @@ function play(world: World, options: SimOptions): void {
   world.at(20, { kind: 'clients' });
   world.at(50, { kind: 'packets' });
   world.at(400, { kind: 'walk' });
+  world.at(5, { kind: 'sample' });
   for (const node of world.nodes) {
     world.do(chance.between(0, 300), `n${node.id} on`, () => node.powerOn());
   }

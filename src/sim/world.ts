@@ -54,6 +54,7 @@ export type Happening =
   | { readonly kind: 'walk' }
   | { readonly kind: 'clients' }
   | { readonly kind: 'packets' }
+  | { readonly kind: 'sample' }
   | { readonly kind: 'recheck' }
   | { readonly kind: 'do'; readonly what: string; readonly act: () => void };
 
@@ -68,9 +69,14 @@ export class Violation extends Error {
   }
 }
 
-/** Two servers may both answer only while, or this long after, no news could pass between them. */
+/**
+ * Two servers may both answer only while no news can pass between them, and for this long after:
+ * after a direct link came (back), or, where only others join them, after one took over.
+ */
 export const newsMs = 300;
-const traceLines = 60;
+/** A link carries news while a heartbeat came over it within two intervals (by the slowest clock). */
+const directMs = 2 * 50 * 0.98;
+const traceLines = 120;
 
 export class World {
   readonly chance: Chance;
@@ -92,6 +98,12 @@ export class World {
   readonly heardAt: number[][];
   /** Last time at which news could pass in neither direction. */
   readonly apartAt: number[][];
+  /** Last time at which neither heard the other directly. */
+  readonly farAt: number[][];
+  /** Since when two nodes could both answer a client; 0: they cannot. */
+  readonly bothSince: number[][];
+  /** Longest time for which two nodes that no direct link joined both answered. */
+  longestBothMs = 0;
   readonly views = new Map<string, View>();
   checkHolders = true;
   #changed = false;
@@ -118,6 +130,8 @@ export class World {
     this.lastDelivery = square(0);
     this.heardAt = square(Number.NEGATIVE_INFINITY);
     this.apartAt = square(0);
+    this.farAt = square(0);
+    this.bothSince = square(0);
     this.side = Array.from({ length: count }, () => 0);
     for (let id = 0; id < count; id++) {
       this.nodes.push(new SimNode(this, id, makeConfig(id), rules, echoCap));
@@ -225,6 +239,10 @@ export class World {
         return this.#newClient();
       case 'packets':
         return this.#sendPackets();
+      case 'sample':
+        this.at(this.nowMs + 10, { kind: 'sample' });
+        this.#noteApart();
+        return;
       case 'recheck':
         this.#changed = true;
         return;
@@ -250,15 +268,16 @@ export class World {
 
   heard(from: number, to: number): void {
     const row = this.heardAt[from];
-    if (row !== undefined) row[to] = this.nowMs;
     this.#noteApart();
+    if (row !== undefined) row[to] = this.nowMs;
   }
 
   /** Can news pass now from one to the other? An edge: a heartbeat in the last two intervals. */
   #reachable(): number[] {
-    const limit = this.nowMs - 2 * 50 * 1.03 - 1;
-    const masks = this.nodes.map((_node, from) => {
+    const limit = this.nowMs - directMs;
+    const masks = this.nodes.map((node, from) => {
       let mask = 1 << from;
+      if (node.state.role === 'stopped') return mask;
       this.nodes.forEach((_other, to) => {
         if ((this.heardAt[from]?.[to] ?? 0) >= limit) mask |= 1 << to;
       });
@@ -278,11 +297,15 @@ export class World {
 
   #noteApart(): void {
     const masks = this.#reachable();
+    const limit = this.nowMs - directMs;
     for (let i = 0; i < masks.length; i++) {
       for (let j = 0; j < masks.length; j++) {
         const linked = ((((masks[i] ?? 0) >> j) | ((masks[j] ?? 0) >> i)) & 1) === 1;
-        const row = this.apartAt[i];
-        if (!linked && row !== undefined) row[j] = this.nowMs;
+        const apart = this.apartAt[i];
+        if (!linked && apart !== undefined) apart[j] = this.nowMs;
+        const near = Math.max(this.heardAt[i]?.[j] ?? 0, this.heardAt[j]?.[i] ?? 0) >= limit;
+        const far = this.farAt[i];
+        if (!near && far !== undefined) far[j] = this.nowMs;
       }
     }
   }
@@ -348,23 +371,30 @@ export class World {
   /** Invariant 1: no bucket with two acceptors that could know of each other. */
   #checkOwners(): void {
     this.#changed = false;
-    const live = this.nodes.filter((node) => node.leaseLive);
-    for (const a of live) {
-      for (const b of live) {
-        if (a.id >= b.id || this.side[a.id] !== this.side[b.id]) continue;
-        const bucket = commonBucket(a, b);
-        if (bucket < 0) continue;
-        this.#noteApart();
-        const since = this.nowMs - (this.apartAt[a.id]?.[b.id] ?? 0);
-        if (since > newsMs) {
-          throw new Violation(
-            'two answers',
-            `bucket ${bucket} at n${a.id} and n${b.id}, in touch for ${since.toFixed(1)} ms`,
-          );
-        }
-        this.at(this.nowMs + newsMs - since + 0.1, { kind: 'recheck' });
-      }
+    for (const a of this.nodes) {
+      for (const b of this.nodes) if (a.id < b.id) this.#checkPair(a, b);
     }
+  }
+
+  #checkPair(a: SimNode, b: SimNode): void {
+    const since = this.bothSince[a.id];
+    if (since === undefined) return;
+    const meet = a.leaseLive && b.leaseLive && this.side[a.id] === this.side[b.id];
+    const bucket = meet ? commonBucket(a, b) : -1;
+    if (bucket < 0) {
+      since[b.id] = 0;
+      return;
+    }
+    this.#noteApart();
+    const began = (since[b.id] ||= this.nowMs);
+    const near = this.nowMs - (this.farAt[a.id]?.[b.id] ?? 0);
+    const linked = this.nowMs - Math.max(began, this.apartAt[a.id]?.[b.id] ?? 0);
+    this.longestBothMs = Math.max(this.longestBothMs, linked);
+    if (near > newsMs || linked > newsMs) {
+      const touch = near > newsMs ? `hear each other for ${near.toFixed(1)}` : `could know for ${linked.toFixed(1)}`;
+      throw new Violation('two answers', `bucket ${bucket} at n${a.id} and n${b.id}, which ${touch} ms`);
+    }
+    this.at(this.nowMs + newsMs - Math.max(near, linked) + 0.1, { kind: 'recheck' });
   }
 
   #checkName(view: View): void {
