@@ -65,10 +65,13 @@ export async function installPackage(
     await syncDirectory(paths.modules);
   } catch (error) {
     await rm(fresh, { recursive: true, force: true }).catch(() => undefined);
-    if (former.exists && !(await exists(dirs.root))) await rename(old, dirs.root);
+    // Where this fails too, recoverModules does it at the next start.
+    if (former.exists && !(await exists(dirs.root))) {
+      await rename(old, dirs.root).catch(() => undefined);
+    }
     throw new HoldfastError('HF-MODULE-020', { name, reason: errnoOf(error) }, null, error);
   }
-  await rm(old, { recursive: true, force: true });
+  await rm(old, { recursive: true, force: true }).catch(() => undefined);
 }
 
 /** Packs an installed module as a .safe archive; the same module makes the same bytes. */
@@ -212,8 +215,8 @@ function checkContent(name: string, entries: readonly ZipEntry[]): void {
  * archives made on Windows carry none. Set-id bits and write for others are never taken.
  */
 async function writeTree(root: string, entries: readonly ZipEntry[]): Promise<void> {
-  await mkdir(root, { mode: 0o755 });
-  const folders = new Set<string>([root]);
+  const folders = new Set<string>();
+  await makeFolders(root, root, folders);
   for (const entry of entries) {
     const path = join(root, entry.name);
     await makeFolders(root, entry.directory ? path : dirname(path), folders);

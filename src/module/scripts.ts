@@ -28,9 +28,7 @@ export type ScriptName =
   | 'start_second'
   | 'stop_second'
   | 'start_sec'
-  | 'stop_sec'
-  | 'transition'
-  | 'update';
+  | 'stop_sec';
 
 export type ScriptAction = 'start' | 'stop' | 'stopstart' | 'stopwait' | 'restart';
 

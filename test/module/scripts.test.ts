@@ -5,7 +5,7 @@ import { chmodSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSyn
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { moduleDirs } from '../../src/module/name.ts';
-import { groupLives, startTicks } from '../../src/module/process.ts';
+import { endGroup, groupLives, signalGroup, startTicks } from '../../src/module/process.ts';
 import { leftRunning, runScript, settleScript, succeeded } from '../../src/module/scripts.ts';
 import { boundUserlogs, maxUserlogs, readUserlogs } from '../../src/module/userlog.ts';
 import { eventually, handMade, lineOf, scriptRun, temporaryPaths } from './helpers.ts';
@@ -180,6 +180,24 @@ test('a script that a former agent began is waited for', async (t) => {
   assert.equal(startTicks(pid), null);
 });
 
+test('a group of nothing but zombies counts as ended', async (t) => {
+  // The child has a group of its own and ends with its input; by then its parent is no shell any more
+  // and never asks for its end.
+  const parent = spawn('sh', ['-c', 'exec 3<&0; setsid cat <&3 & echo $!; exec sleep 1000']);
+  t.after(() => parent.kill('SIGKILL'));
+  const [chunk] = (await once(parent.stdout, 'data')) as [Buffer];
+  const zombie = Number(chunk.toString());
+  await eventually(
+    () => readFileSync(`/proc/${parent.pid}/cmdline`, 'utf8').startsWith('sleep'),
+    'the shell is gone',
+  );
+  parent.stdin.end();
+  await eventually(() => startTicks(zombie) === null, 'child has ended');
+  assert.equal(signalGroup(zombie, 0), true);
+  assert.equal(groupLives(zombie), false);
+  assert.equal(await endGroup(zombie, 60_000), true);
+});
+
 test('a note of a process that is another one now is not believed', (t) => {
   const paths = temporaryPaths(t);
   handMade(paths, 'web', {});
@@ -221,17 +239,18 @@ test('user logs are bounded in number and size', async (t) => {
 
 test('a program that still writes goes on in its cut log', async (t) => {
   const paths = temporaryPaths(t);
-  const stop = join(paths.etc, 'stop');
+  const note = join(paths.etc, 'pid');
   handMade(paths, 'web', {
-    start_both: `while [ ! -e ${stop} ]; do echo 0123456789; sleep 0.01; done &`,
+    start_both: `(while :; do echo 0123456789; sleep 0.01; done) & echo $! >${note}`,
   });
   const result = await runScript(scriptRun(paths));
+  const writer = Number(lineOf(note));
+  t.after(() => process.kill(writer, 'SIGKILL'));
   const log = result.log ?? '';
   await eventually(() => statSync(log).size > 200, 'log grows');
   assert.equal(await boundUserlogs(moduleDirs(paths, 'web').log, 200), 1);
   const cut = statSync(log).size;
   await eventually(() => statSync(log).size > cut, 'log grows again');
-  writeFileSync(stop, '');
   assert.ok(readFileSync(log).indexOf(0) < 0, 'no hole of zero bytes');
 });
 
