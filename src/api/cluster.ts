@@ -9,8 +9,8 @@ import { nodesMax, parseClusterConfig, renderClusterXml } from '../config/cluste
 import type { ClusterConfig, Lan } from '../config/model.ts';
 import { HoldfastError } from '../errors.ts';
 import type { Agent } from '../host/face.ts';
-import { type ClusterStatus, connectAgent, type IssuedToken } from './client.ts';
-import { apiPort, dialNode, hostPort, type NodeAddress, otherNodes } from './dial.ts';
+import type { ClusterStatus, IssuedToken } from './client.ts';
+import { apiPort, connectNode, hostPort, type NodeAddress, otherNodes } from './dial.ts';
 import {
   checkRequest,
   fingerprint,
@@ -185,10 +185,7 @@ export class ClusterService {
   async #sendTo(node: NodeAddress): Promise<boolean> {
     if (this.#sending.has(node.name)) return false;
     this.#sending.add(node.name);
-    const client = connectAgent({
-      dial: () => dialNode(node, this.#port, this.#options.keys),
-      where: node.name,
-    });
+    const client = connectNode(node, this.#options.keys, this.#port);
     try {
       await client.applyClusterXml(this.#options.agent.cluster().xml, 'node');
       return true;

@@ -3,6 +3,7 @@ import { isIPv6 } from 'node:net';
 import { connect, type PeerCertificate, type TLSSocket } from 'node:tls';
 import type { ClusterConfig } from '../config/model.ts';
 import { HoldfastError } from '../errors.ts';
+import { type AgentClient, connectAgent } from './client.ts';
 import type { NodeKeys } from './pki.ts';
 
 export const apiPort = 9453;
@@ -79,6 +80,15 @@ export async function dialNode(
     }
   }
   throw new HoldfastError('HF-PEER-001', { node: node.name, reason, port });
+}
+
+/** A client of another node's API, with full rights; each request tries the node's addresses in turn. */
+export function connectNode(
+  node: NodeAddress,
+  keys: NodeKeys,
+  port: number = apiPort,
+): AgentClient {
+  return connectAgent({ dial: () => dialNode(node, port, keys), where: node.name });
 }
 
 function dialOnce(host: string, port: number, node: string, keys: NodeKeys): Promise<TLSSocket> {

@@ -85,7 +85,7 @@ class Link {
   turn = 0;
   addr: string | null = null;
   /** Addresses on networks where the peer is not heard now; dialled last. */
-  silent: ReadonlySet<string> = new Set();
+  readonly silent = new Set<string>();
   retry: NodeJS.Timeout | null = null;
   /** When the peer last answered on this connection, or when it was dialled. */
   heardMs = 0;
@@ -218,11 +218,6 @@ export class PeerLinks implements PeerChannel {
     return this.#links.get(node)?.signature ?? null;
   }
 
-  /**
-   * For when a peer's heartbeats return: dials it at once where it waits for its turn, where an
-   * attempt hangs, or where the connection is of before the silence. TCP's own repeats may be
-   * seconds apart by then.
-   */
   kick(node: number): void {
     const link = this.#links.get(node);
     if (link === undefined) return;
@@ -230,17 +225,14 @@ export class PeerLinks implements PeerChannel {
     if (link.socket === null || ageMs > (link.open ? 1.5 * pingMs : hungMs)) this.#redial(link);
   }
 
-  /**
-   * Says on which of a peer's addresses heartbeats are silent. A connection over one of them is
-   * given up at once for another network, where TCP itself would notice only after seconds.
-   */
-  setSilent(node: number, addrs: Iterable<string>): void {
+  setPath(node: number, addr: string, up: boolean): void {
     const link = this.#links.get(node);
     if (link === undefined) return;
-    link.silent = new Set(addrs);
-    const isBetter = link.peer.addrs.some((addr) => !link.silent.has(addr));
-    if (link.addr === null || !link.silent.has(link.addr) || !isBetter) return;
-    this.#redial(link);
+    const { silent } = link;
+    if (up) silent.delete(addr);
+    else silent.add(addr);
+    const isBetter = link.peer.addrs.some((other) => !silent.has(other));
+    if (link.addr !== null && silent.has(link.addr) && isBetter) this.#redial(link);
   }
 
   stats(): Readonly<Record<string, number>> {

@@ -57,7 +57,10 @@ const DrainBody = z.strictObject({ node: name, on: z.boolean() });
 const PowerBody = z.strictObject({
   node: name,
   group: name.nullable(),
-  power: z.int().min(0).max(1_000_000),
+  power: z
+    .int()
+    .min(0)
+    .max(2 ** 24),
 });
 const ClusterBody = z.strictObject({ xml, scope: z.enum(['node', 'cluster']).default('cluster') });
 const TokenBody = z.strictObject({

@@ -104,9 +104,21 @@ export class Exchange {
       } else if (event.kind === 'lease') {
         this.#onLease(event);
       } else if (this.#ports.peerTable.onBeat(event)) {
+        this.#steerChannel(event);
         this.#feedFarms(event);
       }
     }
+  }
+
+  /** The heartbeats know of silent networks and of returning peers long before TCP does. */
+  #steerChannel(event: Extract<BeatEvent, { node: number }>): void {
+    const { channel, me } = this.#ports;
+    if (event.kind === 'peer' && event.reach !== 'silent') channel.kick(event.node);
+    if (event.kind !== 'lan') return;
+    // The heartbeats count the networks that this node is on.
+    const lans = this.#ports.cluster().lans.filter((lan) => lan.nodes.some((at) => at.node === me));
+    const addr = lans[event.lan]?.nodes.find((at) => at.node === event.node)?.addr;
+    if (addr !== undefined) channel.setPath(event.node, addr, event.up);
   }
 
   #feedFarms(event: Extract<BeatEvent, { node: number }>): void {

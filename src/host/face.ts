@@ -145,6 +145,17 @@ export interface PeerChannel {
   onMessage(listener: (from: number, message: unknown) => void): void;
   onConnection(listener: (node: number, connected: boolean) => void): void;
   connected(node: number): boolean;
+  /**
+   * For when a peer's heartbeats return: dials it at once where it waits for its turn, where an
+   * attempt hangs, or where the connection is of before the silence. TCP's own repeats may be
+   * seconds apart by then.
+   */
+  kick(node: number): void;
+  /**
+   * Says that heartbeats to one address of a peer fell silent or came back. A connection over a
+   * silent one is given up at once for another network, where TCP would notice after seconds.
+   */
+  setPath(node: number, addr: string, up: boolean): void;
   stats(): Readonly<Record<string, number>>;
   close(): Promise<void>;
 }

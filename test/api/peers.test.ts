@@ -233,15 +233,22 @@ describe('peers', () => {
     await connection(left, 1, true);
     const second = await node(1, nobody, { addr: '127.0.1.12' });
     const lost = connection(left, 1, false);
-    left.setSilent(1, ['127.0.1.2']);
+    left.setPath(1, '127.0.1.2', false);
     await lost;
     const got = nextMessage(second);
     await connection(left, 1, true);
     assert.ok(left.send(1, 'other way'));
     assert.deepEqual(await got, [0, 'other way']);
     // With both silent there is nothing better: the connection stays.
-    left.setSilent(1, ['127.0.1.2', '127.0.1.12']);
+    left.setPath(1, '127.0.1.12', false);
     assert.equal(left.connected(1), true);
+    // One is heard again: it is the better one now.
+    const back = nextMessage(right);
+    left.setPath(1, '127.0.1.2', true);
+    assert.equal(left.connected(1), false);
+    await connection(left, 1, true);
+    assert.ok(left.send(1, 'back'));
+    assert.deepEqual(await back, [0, 'back']);
     await end(left, right, second);
   });
 
