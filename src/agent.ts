@@ -5,8 +5,9 @@
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { connectAgent } from './api/client.ts';
 import { ClusterService } from './api/cluster.ts';
-import { otherNodes } from './api/dial.ts';
+import { apiPort, dialNode, otherNodes } from './api/dial.ts';
 import { openPeers } from './api/peers.ts';
 import { clusterKeys, keyFiles, loadCa, loadKeys } from './api/pki.ts';
 import { startApi } from './api/server.ts';
@@ -107,6 +108,11 @@ async function main(): Promise<void> {
     logger,
     onCluster: (config) => channel.setPeers(otherNodes(config, name)),
     onShutdown: () => void end('shutdown'),
+    remote: (other) => {
+      const found = otherNodes(node.cluster().config, name).find((entry) => entry.name === other);
+      if (found === undefined) throw new HoldfastError('HF-AGENT-009', { node: other });
+      return connectAgent({ dial: () => dialNode(found, apiPort, keys), where: other });
+    },
   });
   await node.load();
   const service = new ClusterService({
@@ -115,6 +121,7 @@ async function main(): Promise<void> {
     ca: loadCa(paths),
     tokens: new TokenStore(keyFiles(paths).tokens, name),
   });
+  channel.onSignature((peer, signature) => void service.onSignature(peer, signature));
   const api = await startApi(node, { keys, cluster: service, socketPath: paths.agentSocket });
   logger.info('agent started', { node: name, id: me, pid: process.pid });
   beat.ready();

@@ -60,20 +60,6 @@ export const agentErrors = {
     hint: 'The certificate in pki/ names this node; cluster.xml must list it on at least one lan.',
     exit: 64,
   },
-  'HF-AGENT-013': {
-    sentence: 'module {module} has other work in progress ({what})',
-    hint: 'Wait for it, or use `holdfast forcestop -m {module}`.',
-    http: 409,
-  },
-  'HF-AGENT-014': {
-    sentence: 'the address {addr} cannot be opened: {reason}',
-    hint: 'Check that no other program uses the port and that the address is on this server.',
-  },
-  'HF-AGENT-015': {
-    sentence: '{me} cannot give this order for {node}',
-    hint: 'Send it to that node: `holdfast -H {node} …`.',
-    http: 409,
-  },
   'HF-AGENT-100': {
     sentence: '{file} could not be written: {reason}',
     hint: 'The node goes on with what it knows. See that the disk has room and the folder can be written.',

@@ -87,6 +87,8 @@ export interface NodeParts {
   /** The cluster's configuration has changed: channel and API follow. */
   readonly onCluster: (cluster: ClusterConfig) => void;
   readonly onShutdown: () => void;
+  /** Another node's agent, for orders that are its own to carry out. HF-AGENT-009. */
+  readonly remote: (node: string) => Pick<Agent, 'drain' | 'power'>;
 }
 
 export class HostNode implements Agent {
@@ -201,7 +203,7 @@ export class HostNode implements Agent {
   async applyConfig(name: string, xml: string | null): Promise<ModuleStatus> {
     const entry = this.#entry(name);
     const text = xml ?? (await readUserconfig(this.#parts.paths, name));
-    const { config, errors } = this.#parse(name, text);
+    const { config, errors, warnings } = this.#parse(name, text);
     const first = errors[0];
     if (config === null || first !== undefined) {
       const refusal = first ?? new HoldfastError('HF-AGENT-004', { module: name });
@@ -214,13 +216,15 @@ export class HostNode implements Agent {
     else entry.hosted.setConfig(config);
     if (xml !== null) await writeUserconfig(this.#parts.paths, name, xml);
     await this.#keep(name, entry, { ...entry.record, xml: text });
+    for (const warning of warnings) this.#record(name, 'config', warning.line('warning'), {});
     this.#record(name, 'config', 'configuration applied', { signature: config.signature });
     return this.#moduleStatus(name);
   }
 
   /** Resolves when this node has given its buckets up, and its connections have ended or their time is over. */
   async drain(module: string, node: string, on: boolean): Promise<ModuleStatus> {
-    const farm = this.#ownFarm(module, node);
+    if (node !== this.node) return this.#parts.remote(node).drain(module, node, on);
+    const farm = this.#runningFarm(module);
     const hosted = this.#hosted(module);
     farm.dispatch({ kind: 'drain', on });
     this.#record(module, 'command', on ? 'drain' : 'end of drain', { on });
@@ -234,7 +238,8 @@ export class HostNode implements Agent {
     group: string | null,
     power: number,
   ): Promise<ModuleStatus> {
-    const farm = this.#ownFarm(module, node);
+    if (node !== this.node) return this.#parts.remote(node).power(module, node, group, power);
+    const farm = this.#runningFarm(module);
     const hosted = this.#hosted(module);
     const groups = hosted.config.vip?.groups ?? [];
     const index = group === null ? null : groups.findIndex((entry) => entry.name === group);
@@ -373,8 +378,9 @@ export class HostNode implements Agent {
     const others = [...this.#modules].flatMap(([other, entry]) =>
       other === name || entry.hosted === null ? [] : [entry.hosted.config],
     );
-    const conflicts = conflictsBetween([...others, parsed.config]).filter((error) =>
-      error.message.includes(name),
+    const known = new Set(conflictsBetween(others).map((error) => error.message));
+    const conflicts = conflictsBetween([...others, parsed.config]).filter(
+      (error) => !known.has(error.message),
     );
     return conflicts.length === 0
       ? parsed
@@ -465,11 +471,9 @@ export class HostNode implements Agent {
     return hosted;
   }
 
-  /** The running farm of this node; orders for another node go to that node's agent. */
-  #ownFarm(module: string, node: string): Farm {
+  #runningFarm(module: string): Farm {
     const hosted = this.#hosted(module);
     if (hosted.config.service.mode !== 'farm') throw new HoldfastError('HF-AGENT-007', { module });
-    if (node !== this.node) throw new HoldfastError('HF-AGENT-015', { node, me: this.node });
     if (hosted.farm === null) {
       throw new HoldfastError('HF-AGENT-005', { module, state: 'STOP', verb: 'drain or power' });
     }
