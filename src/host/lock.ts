@@ -16,7 +16,8 @@ interface FsExt {
 export function takeLock(stateFolder: string): () => void {
   // fs-ext is CommonJS and must stay on the main thread: it keeps per-process statics.
   const fsExt = createRequire(import.meta.url)('fs-ext') as FsExt;
-  mkdirSync(stateFolder, { recursive: true, mode: 0o700 });
+  // Applications of modules run as other users and keep their files below it.
+  mkdirSync(stateFolder, { recursive: true, mode: 0o711 });
   const file = join(stateFolder, 'lock');
   const fd = openSync(file, 'a', 0o600);
   try {

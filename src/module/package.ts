@@ -178,7 +178,7 @@ export async function configHistory(paths: Paths, name: string): Promise<readonl
 }
 
 async function remember(dirs: ModuleDirs, xml: string): Promise<void> {
-  await mkdir(dirs.history, { recursive: true, mode: 0o700 });
+  await mkdir(dirs.history, { recursive: true, mode: 0o711 });
   const numbers = await historyNumbers(dirs);
   await replaceFile(historyFile(dirs, (numbers.at(-1) ?? 0) + 1), xml, 0o600);
   for (const number of numbers.slice(0, Math.max(0, numbers.length + 1 - keptConfigurations))) {
