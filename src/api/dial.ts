@@ -1,4 +1,4 @@
-/** TLS between nodes: both sides show a certificate of the cluster CA, and the name in it counts. */
+/** TLS between nodes: both show a certificate of the cluster CA, and the name in it counts. */
 import { isIPv6 } from 'node:net';
 import { connect, type PeerCertificate, type TLSSocket } from 'node:tls';
 import type { ClusterConfig } from '../config/model.ts';
@@ -28,7 +28,7 @@ export function otherNodes(config: ClusterConfig, me: string): NodeAddress[] {
     }));
 }
 
-/** TLS options of a node, both as a server and as a client. The CA goes along for joining servers. */
+/** TLS options of a node, as server and as client. The CA goes along for joining servers. */
 export function tlsIdentity(keys: NodeKeys) {
   return {
     ca: keys.caCert,
@@ -60,7 +60,7 @@ export function hostPort(addr: string, port: number): string {
   return isIPv6(addr) ? `[${addr}]:${port}` : `${addr}:${port}`;
 }
 
-/** Connection attempts to one address; a LAN answers in under 1 ms, a busy server in some 100 ms. */
+/** Time for one address; a LAN answers in under 1 ms, a busy server in some 100 ms. */
 const attemptMs = 1500;
 
 /**
@@ -82,7 +82,7 @@ export async function dialNode(
   throw new HoldfastError('HF-PEER-001', { node: node.name, reason, port });
 }
 
-/** A client of another node's API, with full rights; each request tries the node's addresses in turn. */
+/** A client of another node's API, with full rights; tries the node's addresses in turn. */
 export function connectNode(
   node: NodeAddress,
   keys: NodeKeys,

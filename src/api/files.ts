@@ -4,7 +4,7 @@ import { randomBytes } from 'node:crypto';
 import { dirname } from 'node:path';
 import { HoldfastError } from '../errors.ts';
 
-/** Makes a folder (and those above it) that only root may enter; sets the mode of a new one only. */
+/** Makes a folder (and those above it) that only root may enter; one that exists stays as it is. */
 export function makePrivateFolder(folder: string): void {
   mkdirSync(folder, { recursive: true, mode: 0o700 });
 }

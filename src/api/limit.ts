@@ -1,6 +1,6 @@
 import { HoldfastError } from '../errors.ts';
 
-/** Attempts in a burst, and ms until one more is allowed. A person types; nobody guesses 256 bits. */
+/** Attempts in a burst, and ms until one more is allowed: as fast as a person types. */
 const burst = 5;
 const refillMs = 2000;
 /** Addresses remembered; beyond it the one that asked longest ago is forgotten. */

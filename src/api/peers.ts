@@ -29,12 +29,12 @@ import {
 } from './frames.ts';
 import type { NodeKeys } from './pki.ts';
 
-/** Bytes waiting in one connection before messages are refused: a minute of views at any rate seen. */
+/** Bytes waiting in one connection before messages are refused; a view has some 10 KiB. */
 const maxQueueBytes = 4 * 1024 * 1024;
 /** A dead path shows after this silence; heartbeats notice a dead peer long before. */
 const silenceMs = 3000;
 const pingMs = 1000;
-/** From dialling to the peer's first answer; a LAN takes 5 ms, a server under full load some 100. */
+/** From dialling to the peer's first answer; a LAN takes 5 ms, a server under load some 100. */
 const attemptMs = 2000;
 /** An attempt of this age is worth a new one when the peer's heartbeats return. */
 const hungMs = 200;

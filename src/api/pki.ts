@@ -39,7 +39,7 @@ export interface NodeKeys extends KeyPair {
   readonly secret: Uint8Array;
 }
 
-/** What is derived from the cluster secret; equal on all nodes, and for the cluster's whole life. */
+/** What is derived from the cluster secret; equal on all nodes for the cluster's whole life. */
 export interface ClusterKeys {
   /** HMAC-SHA256 key of the heartbeats, 32 bytes. */
   readonly beatKey: Uint8Array;

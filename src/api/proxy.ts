@@ -1,6 +1,6 @@
 /**
- * `/api/v1/nodes/NODE/…`: the same request, carried out by another node. It goes over mutual TLS to
- * that node's API port with the prefix taken off. A forwarded request is never forwarded again.
+ * `/api/v1/nodes/NODE/…`: the same request, carried out by another node. It goes over mutual TLS
+ * to that node's API port, the prefix taken off. A forwarded request is never forwarded again.
  */
 import { type IncomingMessage, request as httpRequest } from 'node:http';
 import type { Readable } from 'node:stream';

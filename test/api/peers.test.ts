@@ -207,7 +207,7 @@ describe('peers', () => {
     await end(left, right);
   });
 
-  test('dial again after the other side was away, and fall back to its second address', async () => {
+  test('dial again after the other side was away, and fall back to a second address', async () => {
     const left = await node(0, [address(1, 'b', '127.0.1.2', '127.0.1.12')]);
     let right = await node(1, [a]);
     await connection(left, 1, true);
