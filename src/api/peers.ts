@@ -412,6 +412,8 @@ export class PeerLinks implements PeerChannel {
       former.destroy();
     }
     this.#incoming.set(peer.id, socket);
+    // It dialled, so it is there: an agent that was started again must not wait for our next attempt.
+    this.kick(peer.id);
     // The other side pings each second; without that the connection is dead.
     socket.setTimeout(2 * silenceMs, () => socket.destroy());
     const reader = new FrameReader();

@@ -44,6 +44,8 @@ export interface Api {
 
 /** Time for a whole request to arrive. Answers may take as long as the modules' scripts. */
 const requestTimeoutMs = 30_000;
+/** Idle connections give their place up soon: strangers can open some, too. */
+const keepAliveMs = 5000;
 const maxConnections = 256;
 const prefix = '/api/v1';
 
@@ -96,6 +98,7 @@ export function buildApi(options: BuildOptions): FastifyInstance {
   const app = Fastify({
     bodyLimit: maxJsonBytes,
     requestTimeout: requestTimeoutMs,
+    keepAliveTimeout: keepAliveMs,
     forceCloseConnections: true,
     routerOptions: { maxParamLength: 100 },
     rewriteUrl: (request) => localUrl(request.url ?? '/', agent.node),

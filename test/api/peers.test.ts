@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { connect as connectTcp, createServer as createTcpServer, type Socket } from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import { connect, type TLSSocket } from 'node:tls';
+import fc from 'fast-check';
 import { type NodeAddress, tlsIdentity } from '../../src/api/dial.ts';
 import {
   decodeFrame,
@@ -84,6 +85,41 @@ describe('frames', () => {
       assert.deepEqual(seen, messages);
       assert.equal(reader.partial, false);
     }
+  });
+
+  test('are the only thing that any bytes can become, and never more than was sent', () => {
+    const byte = fc.integer({ min: 0, max: 255 });
+    // A small length in front makes whole frames likely; the text is JSON-like or anything.
+    const piece = fc.oneof(
+      fc.uint8Array({ maxLength: 40 }),
+      fc.json({ maxDepth: 2 }).map((text) => {
+        const bytes = Buffer.alloc(4 + Buffer.byteLength(text));
+        bytes.writeUInt32BE(bytes.length - 4);
+        bytes.write(text, 4);
+        return new Uint8Array(bytes);
+      }),
+      byte.map((n) => new Uint8Array([0, 0, 0, n])),
+    );
+    fc.assert(
+      fc.property(fc.array(piece, { maxLength: 8 }), (pieces) => {
+        const reader = new FrameReader();
+        let given = 0;
+        let taken = 0;
+        try {
+          for (const bytes of pieces) {
+            given += bytes.length;
+            for (const text of reader.push(Buffer.from(bytes))) {
+              taken += 4 + Buffer.byteLength(text);
+              assert.ok(['m', 'p', 'q'].includes(decodeFrame(text, hostCodec).kind));
+            }
+          }
+        } catch (error) {
+          assert.ok(!(error instanceof assert.AssertionError), String(error));
+        }
+        assert.ok(taken <= given);
+      }),
+      { numRuns: 2000 },
+    );
   });
 
   test('of more than 1 MiB are not made', () => {
