@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <cstdio>
 #include <memory>
 
 #include "commands.hpp"
@@ -69,10 +70,10 @@ uint32_t Load::index_of(const Client& client) const {
   return static_cast<uint32_t>(&client - clients_.data());
 }
 
-bool Load::open_socket(Client& client, int type, uint64_t now) {
+bool Load::open_socket(Client& client, int type, uint64_t now, int protocol) {
   close_socket(client);
   int family = setup_.server.family();
-  client.fd = Fd(socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  client.fd = Fd(socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol));
   int on = 1;
   // Lets the kernel choose the port at connect(), by the whole four-tuple.
   setsockopt(client.fd.get(), SOL_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
@@ -290,7 +291,15 @@ std::string Load::client_list() const {
   return out + "]";
 }
 
-// lab_tool load kind=tcp|keep|udp server=ADDR port=N first=ADDR count=N …
+// Lets this group use ICMP echo sockets in this network namespace.
+static void allow_echo() {
+  FILE* file = std::fopen("/proc/sys/net/ipv4/ping_group_range", "w");
+  require(file != nullptr, "ping_group_range");
+  std::fprintf(file, "%u %u\n", getegid(), getegid());
+  require(std::fclose(file) == 0, "ping_group_range");
+}
+
+// lab_tool load kind=tcp|keep|udp|icmp server=ADDR port=N first=ADDR count=N …
 // One JSON object per line on stdout: the figures every stats_us, and answers to commands.
 int run_load(const Args& args) {
   Options options = parse_options(args, {{"kind", "tcp"},
@@ -313,12 +322,14 @@ int run_load(const Args& args) {
   setup.keep = options["kind"] == "keep";
   if (setup.count == 0 || setup.count > 65536) die("count must be 1 to 65536");
   std::unique_ptr<Load> load;
-  if (options["kind"] == "udp") {
+  setup.icmp = options["kind"] == "icmp";
+  if (setup.icmp) allow_echo();
+  if (setup.icmp || options["kind"] == "udp") {
     load = std::make_unique<UdpLoad>(setup);
   } else if (setup.keep || options["kind"] == "tcp") {
     load = std::make_unique<TcpLoad>(setup);
   } else {
-    die("kind must be tcp, keep or udp");
+    die("kind must be tcp, keep, udp or icmp");
   }
   load->run();
   return 0;

@@ -25,6 +25,7 @@ struct Setup {
   uint64_t backoff_us = 0;
   uint64_t stats_us = 0;
   bool keep = false;
+  bool icmp = false;
 };
 
 struct Client {
@@ -99,7 +100,7 @@ class Load {
   virtual void give_up(Client& client) = 0;
 
   // Opens a socket bound to the client's own address and connects it; false on a local error.
-  bool open_socket(Client& client, int type, uint64_t now);
+  bool open_socket(Client& client, int type, uint64_t now, int protocol = 0);
   void close_socket(Client& client);
   void want(Client& client, uint32_t events);
   void answered(Client& client, const std::string& server, uint64_t now);
@@ -142,7 +143,8 @@ class TcpLoad : public Load {
   void receive(Client& client, uint64_t now);
 };
 
-// One datagram "hf CLIENT SEQUENCE\n", answered by "hf CLIENT SEQUENCE SERVER\n".
+// One datagram "hf CLIENT SEQUENCE\n", answered by "hf CLIENT SEQUENCE SERVER\n"; or an ICMP echo
+// request, which the kernel of some server sends back as it is.
 class UdpLoad : public Load {
  public:
   using Load::Load;
@@ -153,6 +155,9 @@ class UdpLoad : public Load {
   void give_up(Client& client) override;
 
  private:
+  bool open_echo(Client& client, uint64_t now);
+  // Bytes before the text: those of the ICMP header (RFC 792, RFC 4443).
+  size_t head_size() const { return setup_.icmp ? 8 : 0; }
   void take(Client& client, const char* text, uint64_t now);
 };
 

@@ -26,8 +26,8 @@ std::string header(const std::string& head, const char* name) {
   return "";
 }
 
-// Who answered: the header X-Holdfast-Node, or else the first line of the body. False while the response
-// is not complete.
+// Who answered: the header X-Holdfast-Node, or else the first line of the body. False while the
+// response is not complete.
 bool server_of(const std::string& in, bool ended, std::string& server) {
   size_t head_end = in.find("\r\n\r\n");
   if (head_end == std::string::npos) return false;

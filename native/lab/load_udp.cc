@@ -1,3 +1,5 @@
+#include <netinet/icmp6.h>
+#include <netinet/ip_icmp.h>
 #include <sys/epoll.h>
 
 #include <cerrno>
@@ -9,14 +11,29 @@
 namespace lab {
 
 void UdpLoad::begin(Client& client, uint64_t now) {
-  if (!client.fd.open() && !open_socket(client, SOCK_DGRAM, now)) return;
+  if (!client.fd.open() &&
+      !(setup_.icmp ? open_echo(client, now) : open_socket(client, SOCK_DGRAM, now))) {
+    return;
+  }
   client.sequence++;
   client.answered_bits &= ~(uint64_t{1} << (client.sequence % 64));
-  char text[64];
-  int length = std::snprintf(text, sizeof text, "hf %u %u\n", index_of(client), client.sequence);
-  if (send(client.fd.get(), text, static_cast<size_t>(length), MSG_NOSIGNAL) < 0) {
+  char text[64] = "";
+  size_t head = head_size();
+  // The kernel fills in the identifier and the checksum (an "unprivileged ping socket").
+  if (setup_.icmp) {
+    bool v4 = setup_.server.family() == AF_INET;
+    text[0] = static_cast<char>(v4 ? ICMP_ECHO : ICMP6_ECHO_REQUEST);
+  }
+  int length = std::snprintf(text + head, sizeof text - head, "hf %u %u%s\n", index_of(client),
+                             client.sequence, setup_.icmp ? " echo" : "");
+  if (send(client.fd.get(), text, head + static_cast<size_t>(length), MSG_NOSIGNAL) < 0) {
     failed(client, errno == ECONNREFUSED ? Failure::refused : Failure::unreachable, now);
   }
+}
+
+bool UdpLoad::open_echo(Client& client, uint64_t now) {
+  bool v4 = setup_.server.family() == AF_INET;
+  return open_socket(client, SOCK_DGRAM, now, v4 ? int{IPPROTO_ICMP} : int{IPPROTO_ICMPV6});
 }
 
 // The socket stays: a second answer to the datagram that was given up must still be seen.
@@ -33,7 +50,7 @@ void UdpLoad::ready(Client& client, uint32_t, uint64_t now) {
       return failed(client, errno == ECONNREFUSED ? Failure::refused : Failure::unreachable, now);
     }
     text[got] = 0;
-    take(client, text, now);
+    if (static_cast<size_t>(got) > head_size()) take(client, text + head_size(), now);
   }
 }
 

@@ -3,8 +3,11 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
+#include <sys/signalfd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <cstring>
 #include <unordered_map>
 
@@ -16,30 +19,37 @@ namespace {
 
 constexpr size_t connections_max = 8192;
 constexpr size_t request_max = 16384;
+// After SIGTERM: how long no connection must have been open before the end. A handshake that is
+// under way has none yet.
+constexpr uint64_t quiet_us = 100'000;
 
 class Server {
  public:
-  Server(std::string name, uint16_t tcp, uint16_t udp)
+  Server(std::string name, const std::vector<uint16_t>& tcp, const std::vector<uint16_t>& udp)
       : name_(std::move(name)), epoll_(epoll_create1(EPOLL_CLOEXEC)) {
-    // IPv6 sockets that take IPv4 as well: one of each kind is enough.
-    if (tcp != 0) listen_tcp(tcp);
-    if (udp != 0) listen_udp(udp);
+    // IPv6 sockets that take IPv4 as well: one of each kind and port is enough.
+    for (uint16_t port : tcp) listen_tcp(port);
+    for (uint16_t port : udp) listen_udp(port);
+    listen_term();
   }
-  [[noreturn]] void run();
+  // Until SIGTERM, and then until the last connection has ended.
+  void run();
 
  private:
+  void listen_term();
   void listen_tcp(uint16_t port);
   void listen_udp(uint16_t port);
   void bind_any(int fd, uint16_t port);
   void add(int fd);
-  void accept_all();
+  void accept_all(int listener);
   void answer_http(int fd);
-  void answer_udp();
+  void answer_udp(int fd);
 
   std::string name_;
   Fd epoll_;
-  Fd tcp_;
-  Fd udp_;
+  Fd term_;
+  std::unordered_map<int, Fd> listeners_;
+  std::unordered_map<int, Fd> datagrams_;
   std::unordered_map<int, std::pair<Fd, std::string>> connections_;
 };
 
@@ -59,24 +69,35 @@ void Server::add(int fd) {
   require(epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) == 0, "epoll_ctl");
 }
 
+void Server::listen_term() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  sigprocmask(SIG_BLOCK, &set, nullptr);
+  term_ = Fd(signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC));
+  add(term_.get());
+}
+
 void Server::listen_tcp(uint16_t port) {
-  tcp_ = Fd(socket(AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  bind_any(tcp_.get(), port);
-  require(listen(tcp_.get(), 4096) == 0, "listen");
-  add(tcp_.get());
+  Fd fd(socket(AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  bind_any(fd.get(), port);
+  require(listen(fd.get(), 4096) == 0, "listen");
+  add(fd.get());
+  listeners_[fd.get()] = std::move(fd);
 }
 
 void Server::listen_udp(uint16_t port) {
-  udp_ = Fd(socket(AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  Fd fd(socket(AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   int on = 1;
-  setsockopt(udp_.get(), IPPROTO_IPV6, IPV6_RECVPKTINFO, &on, sizeof on);
-  bind_any(udp_.get(), port);
-  add(udp_.get());
+  setsockopt(fd.get(), IPPROTO_IPV6, IPV6_RECVPKTINFO, &on, sizeof on);
+  bind_any(fd.get(), port);
+  add(fd.get());
+  datagrams_[fd.get()] = std::move(fd);
 }
 
-void Server::accept_all() {
+void Server::accept_all(int listener) {
   while (true) {
-    int fd = accept4(tcp_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    int fd = accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0) return;
     if (connections_.size() >= connections_max) {
       close(fd);
@@ -117,7 +138,7 @@ void Server::answer_http(int fd) {
 }
 
 // The answer leaves with the source address that the question was sent to: the virtual one.
-void Server::answer_udp() {
+void Server::answer_udp(int fd) {
   char bytes[2048];
   while (true) {
     sockaddr_storage from{};
@@ -130,7 +151,7 @@ void Server::answer_udp() {
     message.msg_iovlen = 1;
     message.msg_control = control;
     message.msg_controllen = sizeof control;
-    ssize_t got = recvmsg(udp_.get(), &message, 0);
+    ssize_t got = recvmsg(fd, &message, 0);
     if (got < 0) return;
     auto length = static_cast<size_t>(got);
     while (length > 0 && bytes[length - 1] == '\n') length--;
@@ -140,37 +161,57 @@ void Server::answer_udp() {
       reinterpret_cast<in6_pktinfo*>(CMSG_DATA(info))->ipi6_ifindex = 0;
     }
     part = {out.data(), out.size()};
-    sendmsg(udp_.get(), &message, MSG_NOSIGNAL);
+    sendmsg(fd, &message, MSG_NOSIGNAL);
   }
 }
 
 void Server::run() {
-  while (true) {
+  uint64_t busy_us = 0;
+  bool ending = false;
+  while (!ending || now_us() - busy_us < quiet_us) {
     epoll_event events[256];
-    int got = epoll_wait(epoll_.get(), events, 256, -1);
+    int got = epoll_wait(epoll_.get(), events, 256, ending ? 20 : -1);
     for (int i = 0; i < got; i++) {
       int fd = events[i].data.fd;
-      if (fd == tcp_.get()) {
-        accept_all();
-      } else if (fd == udp_.get()) {
-        answer_udp();
+      if (fd == term_.get()) {
+        signalfd_siginfo info;
+        ending = read(fd, &info, sizeof info) > 0 || ending;
+        busy_us = now_us();
+      } else if (listeners_.count(fd) != 0) {
+        accept_all(fd);
+      } else if (datagrams_.count(fd) != 0) {
+        answer_udp(fd);
       } else {
         answer_http(fd);
       }
     }
+    if (!connections_.empty()) busy_us = now_us();
   }
+}
+
+// Port numbers with commas between them; "0": none.
+std::vector<uint16_t> ports_of(const Options& options, const std::string& key) {
+  std::vector<uint16_t> ports;
+  const std::string& text = options.at(key);
+  for (size_t at = 0; at < text.size(); at = std::min(text.find(',', at), text.size() - 1) + 1) {
+    Options one = {{key, text.substr(at, text.find(',', at) - at)}};
+    uint64_t port = number(one, key);
+    if (port > 65535) die("no port: " + one[key]);
+    if (port != 0) ports.push_back(static_cast<uint16_t>(port));
+  }
+  return ports;
 }
 
 }  // namespace
 
-// lab_tool serve name=N tcp=PORT udp=PORT   (0: not)
-// Prints "ready" once it listens.
+// lab_tool serve name=N tcp=PORT,… udp=PORT,…   (0: none)
+// Prints "ready" once it listens. SIGTERM: ends when its last connection has ended.
 int run_serve(const Args& args) {
   Options options = parse_options(args, {{"name", "server"}, {"tcp", "80"}, {"udp", "0"}});
-  Server server(options["name"], static_cast<uint16_t>(number(options, "tcp")),
-                static_cast<uint16_t>(number(options, "udp")));
+  Server server(options["name"], ports_of(options, "tcp"), ports_of(options, "udp"));
   write_line("ready");
   server.run();
+  return 0;
 }
 
 }  // namespace lab

@@ -9,8 +9,9 @@ import { textOf, toolPath } from './tool.ts';
  * tcp: one connection per request (connect, GET, read the server's name, close).
  * keep: one connection per client, kept open; a request on it every interval.
  * udp: one datagram per request, answered by one.
+ * icmp: one echo request per request; who answers is not said ("echo").
  */
-export type LoadKind = 'tcp' | 'keep' | 'udp';
+export type LoadKind = 'tcp' | 'keep' | 'udp' | 'icmp';
 
 export interface LoadOptions {
   readonly kind: LoadKind;

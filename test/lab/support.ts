@@ -1,0 +1,172 @@
+/** A farm in a lab, as the traffic and fault tests use it. */
+import assert from 'node:assert/strict';
+import type { ModuleStatus } from '../../src/host/face.ts';
+import type { LoadGenerator, LoadOptions, LoadStats, SniffStats } from '../../src/lab/clients.ts';
+import { type ClusterTiming, LabCluster } from '../../src/lab/cluster.ts';
+import type { Host } from '../../src/lab/host.ts';
+import { Lab, type LabOptions } from '../../src/lab/lab.ts';
+import type { Family } from '../../src/lab/plan.ts';
+import { toolPath } from '../../src/lab/tool.ts';
+
+export const skip = process.getuid?.() === 0 ? false : 'needs root: it builds network namespaces';
+
+/** Each is a module of its own with its own virtual IPs; both run on the same servers. */
+export const modes = ['invisible', 'directed'] as const;
+export type Mode = (typeof modes)[number];
+
+/** The groups of test/fixtures/modules/lab_farm, with the last two digits of their ports. */
+const services = {
+  /** Power 1 each, by client and port. */
+  spread: { tcp: 80, udp: 53 },
+  /** Power 1 each, by client. */
+  sticky: { tcp: 81, udp: 54 },
+  /** Powers 3, 2, 1; udp of IPv4 by packet identification. */
+  shares: { tcp: 82, udp: 55 },
+  /** Powers 4096, 64, 1. */
+  cascade: { tcp: 83, udp: 56 },
+} as const;
+export type Service = keyof typeof services;
+
+const folder = 'test/fixtures/modules/lab_farm';
+const place = { invisible: 1, directed: 2 } as const;
+
+export interface FarmOptions {
+  readonly lab?: LabOptions;
+  readonly timing?: ClusterTiming;
+  readonly modes?: readonly Mode[];
+  /** Names of the servers on which the modules are started at once; all where absent. */
+  readonly on?: readonly string[];
+}
+
+/** One way to ask a farm: which of the modules, over which protocol and family, which group. */
+export interface Way {
+  readonly mode: Mode;
+  readonly family: Family;
+  readonly service?: Service;
+}
+
+export class Farm {
+  readonly lab: Lab;
+  readonly cluster: LabCluster;
+  readonly modes: readonly Mode[];
+
+  private constructor(lab: Lab, cluster: LabCluster, used: readonly Mode[]) {
+    this.lab = lab;
+    this.cluster = cluster;
+    this.modes = used;
+  }
+
+  /** Builds the lab and the cluster, installs the modules, starts them; resolves when all serve. */
+  static async up(options: FarmOptions = {}): Promise<Farm> {
+    const lab = await Lab.up({ hosts: 3, ...options.lab });
+    try {
+      const cluster = await LabCluster.start(lab, options.timing);
+      const farm = new Farm(lab, cluster, options.modes ?? modes);
+      for (const mode of farm.modes) {
+        await cluster.install(mode, folder, {
+          VIP4: farm.vip(mode, 4),
+          VIP6: farm.vip(mode, 6),
+          TYPE: `vmac_${mode}`,
+          PORTS: String(place[mode]),
+          TOOL: toolPath(),
+        });
+      }
+      await farm.members(options.on ?? cluster.hosts.map(({ name }) => name));
+      return farm;
+    } catch (error) {
+      await lab.down();
+      throw error;
+    }
+  }
+
+  async down(): Promise<void> {
+    await this.lab.down();
+  }
+
+  host(name: string): Host {
+    return this.lab.host(name);
+  }
+
+  vip(mode: Mode, family: Family): string {
+    return this.lab.vip(place[mode], family);
+  }
+
+  port(mode: Mode, service: Service, proto: 'tcp' | 'udp'): number {
+    return Number(`${place[mode]}${services[service][proto]}`);
+  }
+
+  /** Starts the modules where they must run, stops them elsewhere; resolves when the farm is so. */
+  async members(names: readonly string[]): Promise<void> {
+    await Promise.all(
+      this.cluster.hosts
+        .filter((host) => host.isOn)
+        .map(async (host) => {
+          const verb = names.includes(host.name) ? 'start' : 'stop';
+          for (const mode of this.modes) await this.cluster.client(host).command(mode, verb);
+        }),
+    );
+    await this.settled(names);
+  }
+
+  /** Resolves when these are the members and every bucket is owned. */
+  async settled(names: readonly string[]): Promise<void> {
+    const hosts = names.map((name) => this.host(name));
+    for (const mode of this.modes) await this.cluster.settled(mode, hosts);
+  }
+
+  async status(mode: Mode, name: string): Promise<ModuleStatus> {
+    return this.cluster.client(this.host(name)).module(mode);
+  }
+
+  /** Starts clients; 100 of them ask every 500 ms and give a try up after 2 s where not said. */
+  load(
+    kind: LoadOptions['kind'],
+    way: Way,
+    options: Partial<LoadOptions> = {},
+  ): Promise<LoadGenerator> {
+    const proto = kind === 'udp' ? 'udp' : 'tcp';
+    return this.lab.load({
+      kind,
+      server: this.vip(way.mode, way.family),
+      port: this.port(way.mode, way.service ?? 'spread', proto),
+      count: 100,
+      intervalMs: 500,
+      ...(kind === 'keep' ? {} : { timeoutMs: 2000 }),
+      ...options,
+    });
+  }
+}
+
+/** Each mode with each family. */
+export function waysOf(used: readonly Mode[] = modes): readonly Way[] {
+  return used.flatMap((mode) => ([4, 6] as const).map((family) => ({ mode, family })));
+}
+
+/** Runs something on all, at the same time, and gives back all results. */
+export function onAll<T, R>(items: readonly T[], work: (item: T) => Promise<R>): Promise<R[]> {
+  return Promise.all(items.map(work));
+}
+
+/** Ends loads; their last figures. */
+export function stopAll(loads: readonly LoadGenerator[]): Promise<LoadStats[]> {
+  return onAll(loads, (load) => load.stop());
+}
+
+/** What no client may see while servers are in order: ends of connections, double answers. */
+export function assertUnharmed(stats: LoadStats, where = ''): void {
+  const { resets, refused, closed, unreachable, doubles, localErrors } = stats;
+  assert.deepEqual(
+    { resets, refused, closed, unreachable, doubles, localErrors },
+    { resets: 0, refused: 0, closed: 0, unreachable: 0, doubles: 0, localErrors: 0 },
+    `${where} ${JSON.stringify(stats)}`,
+  );
+}
+
+/** The wire itself: no SYN answered by two servers, and nothing that was not seen. */
+export function assertSingle(seen: SniffStats): void {
+  assert.deepEqual(
+    { doubles: seen.doubles, forgotten: seen.forgotten, lost: seen.lost },
+    { doubles: 0, forgotten: 0, lost: 0 },
+    JSON.stringify(seen),
+  );
+}
