@@ -225,6 +225,12 @@ Napi::Value sandbox_js(const Napi::CallbackInfo& call) {
   return enter_sandbox(&why) ? call.Env().Undefined() : fail(call.Env(), why);
 }
 
+Napi::Value set_gro_js(const Napi::CallbackInfo& call) {
+  std::string why;
+  bool done = set_gro(call[0].As<Napi::String>().Utf8Value(), call[1].As<Napi::Boolean>(), &why);
+  return done ? call.Env().Undefined() : fail(call.Env(), why);
+}
+
 /* (objectPath, name) => handle of a program. */
 Napi::Value load_program_js(const Napi::CallbackInfo& call) {
   std::string why;
@@ -248,7 +254,7 @@ Napi::Value attach_program_js(const Napi::CallbackInfo& call) {
   return wrap(call.Env(), std::move(link));
 }
 
-/* (program handle, device, frame, count) => ns it took. */
+/* (program handle, device, frame, count) => ns per frame. */
 Napi::Value send_live_js(const Napi::CallbackInfo& call) {
   std::string why;
   Device device;
@@ -308,6 +314,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("layout", Napi::Function::New(env, layout));
   exports.Set("attachPass", Napi::Function::New(env, attach_pass_js));
   exports.Set("sandbox", Napi::Function::New(env, sandbox_js));
+  exports.Set("setGro", Napi::Function::New(env, set_gro_js));
   exports.Set("loadProgram", Napi::Function::New(env, load_program_js));
   exports.Set("attachProgram", Napi::Function::New(env, attach_program_js));
   exports.Set("sendLive", Napi::Function::New(env, send_live_js));

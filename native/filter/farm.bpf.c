@@ -211,30 +211,35 @@ static __always_inline int farm_carry_out(void* ctx, const bool tc, void* data, 
  */
 static __always_inline int farm_ingress(void* ctx, const bool tc, void* data, void* end) {
   struct farm_verdict v = {.action = FARM_PASS, .reason = FARM_REASON_COUNT, .rule = FARM_NONE};
-  struct farm_flow f = {};
+  __u32 side = *(volatile __u32*)&farm.side & 1;
   __u32 l3 = 0;
-  f.meta.side = *(volatile __u32*)&farm.side & 1;
   bool decide = false;
-  switch (farm_ether(data, end, &l3)) {
-    case ETH_P_IP:
-      decide = farm_read4(data, end, l3, &f, &v);
-      break;
-    case ETH_P_IPV6:
-      decide = farm_read6(data, end, l3, &f, &v);
-      break;
-    case ETH_P_ARP:
-      farm_decide_arp(f.meta.side, data, end, l3, &v);
-      break;
-    default:
-      break;
-  }
-  if (decide) farm_decide(ctx, data, end, l3, &f, &v);
-  if (v.action == FARM_PASS) return FARM_PASS;
-  if (v.action == FARM_DROP) {
+  bool decided = farm_shortcut(data, end, side, &v);
+  if (decided && v.action == FARM_DROP) {
     farm_count(&v);
     return FARM_DROP;
   }
-  return farm_carry_out(ctx, tc, data, end, l3, &f, &v);
+  struct farm_flow f = {.meta.side = (__u8)side};
+  if (!decided) {
+    switch (farm_ether(data, end, &l3)) {
+      case ETH_P_IP:
+        decide = farm_read4(data, end, l3, &f, &v);
+        break;
+      case ETH_P_IPV6:
+        decide = farm_read6(data, end, l3, &f, &v);
+        break;
+      case ETH_P_ARP:
+        farm_decide_arp(side, data, end, l3, &v);
+        break;
+      default:
+        break;
+    }
+  }
+  if (decide) farm_decide(ctx, data, end, l3, &f, &v);
+  if (v.action == FARM_PASS) return FARM_PASS;
+  if (v.action != FARM_DROP) return farm_carry_out(ctx, tc, data, end, l3, &f, &v);
+  farm_count(&v);
+  return FARM_DROP;
 }
 
 SEC("xdp")

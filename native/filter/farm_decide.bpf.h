@@ -18,12 +18,35 @@ struct farm_verdict {
   __u8 unused[2];
 };
 
-/* The place of a flow, packed: bucket | table << 12 | flags << 16 | rule << 24. */
+/* The place of a flow, packed: bucket | table << 12 | flags << 16 | rule << 24 | vip << 32 |
+ * directed mode << 40. */
 #define FARM_PLACE_BUCKET(p) ((p) & (FARM_BUCKETS - 1))
 #define FARM_PLACE_TABLE(p) (((p) >> 12) & (FARM_TABLES - 1))
 #define FARM_PLACE_FLAGS(p) (((p) >> 16) & 0xff)
 #define FARM_PLACE_RULE(p) (((p) >> 24) & 0xff)
-#define FARM_NOWHERE (~0ull)
+#define FARM_PLACE_VIP(p) (((p) >> 32) & (FARM_VIPS - 1))
+#define FARM_PLACE_DIRECTED (1ull << 40)
+#define FARM_NOWHERE (~0ull)   /* a VIP, but no rule names it */
+#define FARM_ELSEWHERE (~1ull) /* no VIP */
+
+/* The first rule for this VIP, protocol and port (any port when portless), or FARM_RULES. */
+static __always_inline __u32 farm_rule_of(const struct farm_config* c, __u32 vip, __u8 proto,
+                                          __u16 port, bool portless) {
+  __u32 count = c->rule_count;
+  for (__u32 i = 0; i < FARM_RULES && i < count; i++) {
+    const struct farm_rule* r = &c->rules[i];
+    if (r->proto != proto || !(r->vip_mask & (1u << vip))) continue;
+    if (portless || (port >= r->port_low && port <= r->port_high)) return i;
+  }
+  return FARM_RULES;
+}
+
+static __always_inline __u64 farm_pack_place(const struct farm_config* c, __u32 vip, __u32 rule,
+                                             __u32 table, __u32 bucket) {
+  table &= FARM_TABLES - 1;
+  return bucket | (table << 12) | ((__u32)c->flags[table][bucket] << 16) | ((__u64)rule << 24) |
+         ((__u64)vip << 32) | ((__u64)c->vips[vip].mode << 40);
+}
 
 static __always_inline __u32 farm_bucket_of(const struct farm_config* c, const struct farm_flow* f,
                                             __u16 extra) {
@@ -32,8 +55,8 @@ static __always_inline __u32 farm_bucket_of(const struct farm_config* c, const s
 }
 
 /*
- * Rule, table, bucket and flags of a flow; FARM_NOWHERE when no rule names it. A function of its
- * own for the verifier (checked once, not once per path that leads here).
+ * The place of a flow; FARM_NOWHERE when no rule names it. A function of its own for the verifier
+ * (checked once, not once per path that leads here).
  *
  * Fragments of UDP and ICMP: all of them, the first included, take the first rule of their protocol
  * whatever its ports and are hashed by address only, so that every server agrees on each of them
@@ -44,28 +67,39 @@ __attribute__((noinline)) __u64 farm_place(const struct farm_flow* f) {
   const struct farm_config* c = &farm.config[f->meta.side & 1];
   __u32 vip = f->meta.vip & (FARM_VIPS - 1);
   __u8 proto = f->meta.proto;
-  __u16 port = bpf_ntohs(f->dport);
   bool portless = proto == IPPROTO_ICMP ||
                   (proto == IPPROTO_UDP && f->meta.fragment != FARM_WHOLE) ||
                   f->meta.fragment == FARM_LATER;
-  __u32 count = c->rule_count;
-  __u32 rule = FARM_NONE;
-  __u32 table = c->vips[vip].echo_table;
+  __u32 rule = farm_rule_of(c, vip, proto, bpf_ntohs(f->dport), portless);
   __u16 extra = 0;
-  for (__u32 i = 0; i < FARM_RULES && i < count; i++) {
-    const struct farm_rule* r = &c->rules[i];
-    if (r->proto != proto || !(r->vip_mask & (1u << vip))) continue;
-    if (!portless && (port < r->port_low || port > r->port_high)) continue;
-    rule = i;
-    table = r->table;
-    if (r->hash == FARM_ON_PORT && !portless) extra = f->sport;
-    if (r->hash == FARM_ON_IPID) extra = f->ipid;
-    break;
+  if (rule >= FARM_RULES) {
+    __u32 table = c->vips[vip].echo_table;
+    if (proto != IPPROTO_ICMP || table == FARM_NONE) return FARM_NOWHERE;
+    return farm_pack_place(c, vip, FARM_NONE, table, farm_bucket_of(c, f, 0));
   }
-  if (rule == FARM_NONE && (proto != IPPROTO_ICMP || table == FARM_NONE)) return FARM_NOWHERE;
-  table &= FARM_TABLES - 1;
-  __u32 bucket = farm_bucket_of(c, f, extra);
-  return bucket | (table << 12) | ((__u32)c->flags[table][bucket] << 16) | ((__u64)rule << 24);
+  const struct farm_rule* r = &c->rules[rule];
+  if (r->hash == FARM_ON_PORT && !portless) extra = f->sport;
+  if (r->hash == FARM_ON_IPID) extra = f->ipid;
+  return farm_pack_place(c, vip, rule, r->table, farm_bucket_of(c, f, extra));
+}
+
+/* The same for whole TCP and UDP packets of IPv4, VIP look-up included, all in registers.
+ * ports: as in the packet; proto_ipid: protocol | identification << 16. */
+__attribute__((noinline)) __u64 farm_place4(__u32 side, __u32 from, __u32 to, __u32 ports,
+                                            __u32 proto_ipid) {
+  /* A branch that is always predicted, where a multiplication would hold up all that follows. */
+  const struct farm_config* c = side & 1 ? &farm.config[1] : &farm.config[0];
+  FARM_IN_REGISTER(c); /* or every field gets its own branch */
+  __u32 vip = c->vip4[0] == to && to != 0 ? 1 : farm_vip_of4(side, to);
+  if (!vip) return FARM_ELSEWHERE;
+  vip = (vip - 1) & (FARM_VIPS - 1);
+  __u32 rule = farm_rule_of(c, vip, (__u8)proto_ipid, bpf_ntohs((__u16)(ports >> 16)), false);
+  if (rule >= FARM_RULES) return FARM_NOWHERE;
+  const struct farm_rule* r = &c->rules[rule];
+  __u16 extra = 0;
+  if (r->hash == FARM_ON_PORT) extra = (__u16)ports;
+  if (r->hash == FARM_ON_IPID) extra = (__u16)(proto_ipid >> 16);
+  return farm_pack_place(c, vip, rule, r->table, farm_bucket4(c->hash_key, from, extra));
 }
 
 /* Node id of a MAC among the other servers, or FARM_NONE. */
@@ -191,6 +225,33 @@ static __always_inline void farm_forward(const struct farm_config* c, void* data
   v->reason = second ? FARM_REASON_forwarded_holder : FARM_REASON_forwarded_owner;
   v->node = to;
   v->second = second;
+}
+
+/*
+ * The steady state in a short way: whole IPv4 packets without options or VLAN tag, TCP or UDP, to a
+ * VIP in invisible mode, decided by the bucket alone. False: take the long way, which decides the
+ * same on these packets.
+ */
+static __always_inline bool farm_shortcut(void* data, void* end, __u32 side,
+                                          struct farm_verdict* v) {
+  struct ethhdr* eth = data;
+  struct iphdr* ip = (void*)(eth + 1);
+  struct tcphdr* l4 = (void*)(ip + 1);
+  if ((void*)(l4 + 1) > end) return false;
+  if (*(__u16*)(data + 12) != bpf_htons(ETH_P_IP) || *(__u8*)ip != 0x45) return false;
+  __u32 proto = ip->protocol;
+  bool tcp = proto == IPPROTO_TCP;
+  if ((ip->frag_off & bpf_htons(0x3fff)) || !(tcp || proto == IPPROTO_UDP)) return false;
+  __u64 place = farm_place4(side, ip->saddr, ip->daddr, *(__u32*)l4, proto | (__u32)ip->id << 16);
+  if (place == FARM_ELSEWHERE) return true;      /* PASS */
+  if (place & FARM_PLACE_DIRECTED) return false; /* also FARM_NOWHERE */
+  __u32 flags = FARM_PLACE_FLAGS(place);
+  if (tcp && (l4->doff < 5 || flags & (FARM_HOLD | FARM_QUIET))) return false;
+  v->vip = FARM_PLACE_VIP(place);
+  v->rule = FARM_PLACE_RULE(place);
+  v->action = flags & FARM_OWN ? FARM_ACCEPT : FARM_DROP;
+  v->reason = flags & FARM_OWN ? FARM_REASON_accepted_own : FARM_REASON_dropped_foreign;
+  return true;
 }
 
 /* An IP packet to a VIP. */

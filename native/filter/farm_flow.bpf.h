@@ -50,7 +50,8 @@ struct farm_ports {
   __u16 dest;
 };
 
-/* 0: not a VIP, else index + 1. One linear pass: cheaper than a hash map up to 32 addresses. */
+/* 0: not a VIP, else index + 1. One linear pass: cheaper than a hash map up to 32 addresses. A
+ * global function: the verifier checks the loop once, and takes any result. */
 __attribute__((noinline)) __u32 farm_vip_of4(__u32 side, __u32 addr) {
   const struct farm_config* c = &farm.config[side & 1];
   __u32 count = c->vip_count;

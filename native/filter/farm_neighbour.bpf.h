@@ -181,9 +181,11 @@ static __always_inline int farm_answer_nd(void* ctx, const bool tc, void* data, 
   if (sum < 0) return -1;
   a.nd.check = farm_fold((__u32)sum);
   __u32 want = l3 + sizeof(a);
+  __u64 have = (__u64)end - (__u64)data;
+  FARM_IN_REGISTER(have); /* pointers are subtracted in 64 bits or not at all */
   if (tc) {
     if (bpf_skb_change_tail(ctx, want, 0)) return -1;
-  } else if (bpf_xdp_adjust_tail(ctx, (int)(data + want - end))) {
+  } else if (bpf_xdp_adjust_tail(ctx, (int)want - (int)have)) {
     return -1;
   }
   if (farm_put(ctx, tc, l3, &a, sizeof(a))) return -1;

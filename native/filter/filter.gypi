@@ -2,7 +2,7 @@
   'variables': {
     # Shared by both BPF objects; the multiarch folder holds asm/types.h.
     'bpf_clang%': 'clang',
-    'bpf_cflags': ['-O2', '-g', '-Wall', '-Wextra', '-Wno-unused-parameter', '-Werror', '-target', 'bpf'],
+    'bpf_cflags': ['-O2', '-g', '-Wall', '-Wextra', '-Wno-unused-parameter', '-Werror', '-target', 'bpf', '-mcpu=v3'],
   },
   'targets': [
     {

@@ -26,10 +26,14 @@ bool enter_sandbox(std::string* why);
 /**
  * Sends `count` frames out of the device `ifindex` by an XDP program that ends in XDP_TX
  * (BPF_F_TEST_XDP_LIVE_FRAMES: real frames, no socket buffers). On veth this call also runs the
- * receiving side. Returns the time it took in ns, or -1.
+ * receiving side. Returns the ns per frame by the kernel's own clock, which leaves its preparations
+ * out (they end with an RCU grace period, 20 ms), or -1.
  */
 int64_t send_live(int program, int ifindex, std::span<const uint8_t> frame, uint32_t count,
                   std::string* why);
+
+/** Sets generic receive offload; with it veth receives live frames without an XDP program too. */
+bool set_gro(const std::string& device, bool on, std::string* why);
 
 /** One XDP program by name out of an object file without maps that need pins. */
 Fd load_program(const std::string& path, const std::string& name, std::string* why);

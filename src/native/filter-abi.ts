@@ -92,7 +92,8 @@ export function addressBytes(addr: string): Uint8Array {
     part === '' ? [] : part.split(':').map((word) => Number.parseInt(word, 16));
   const left = words(head);
   const right = tail === undefined ? [] : words(tail);
-  const all = [...left, ...new Array<number>(8 - left.length - right.length).fill(0), ...right];
+  const zeros = Array.from({ length: 8 - left.length - right.length }, () => 0);
+  const all = [...left, ...zeros, ...right];
   return Uint8Array.from(all.flatMap((word) => [word >> 8, word & 255]));
 }
 

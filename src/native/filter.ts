@@ -151,9 +151,11 @@ export interface FilterAddon {
   attachPass(device: string): NativeFd;
   /** Moves this thread, and the processes it starts, into namespaces of their own. */
   sandbox(): void;
+  /** Generic receive offload of a device on or off. */
+  setGro(device: string, on: boolean): void;
   loadProgram(objectPath: string, name: string): NativeFd;
   attachProgram(program: NativeFd, device: string, native: boolean): NativeFd;
-  /** Sends frames by a program that ends in XDP_TX; returns ns. */
+  /** Sends frames by a program that ends in XDP_TX; returns ns per frame. */
   sendLive(program: NativeFd, device: string, frame: Uint8Array, count: number): number;
 }
 
