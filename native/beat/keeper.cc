@@ -231,7 +231,8 @@ void Keeper::agent_ended(int status) {
   if (stopping_ || refused) {
     done_ = true;
     exit_code_ = refused ? exit_refused : std::max(code, 0);
-    if (signal != 0) exit_code_ = exit_failed;
+    // An agent that had no time to handle SIGTERM yet ended as it was told to.
+    if (signal != 0 && signal != SIGTERM) exit_code_ = exit_failed;
     return;
   }
   restarts_++;

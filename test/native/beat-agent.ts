@@ -29,6 +29,11 @@ const configOf = (config: AgentConfig): BeatConfig => ({
   key: Buffer.from(config.key, 'hex'),
 });
 
+process.on('SIGTERM', () => {
+  say({ kind: 'stopping' });
+  process.exit(0);
+});
+say({ kind: 'started', pid: process.pid });
 const beat = openBeat();
 beat.onLost(() => process.exit(70));
 beat.onEvents((events) => {
@@ -36,10 +41,6 @@ beat.onEvents((events) => {
 });
 beat.configure(configOf(JSON.parse(process.env['BEAT_CONFIG'] ?? '') as AgentConfig));
 setInterval(() => beat.confirm(), 50);
-process.on('SIGTERM', () => {
-  say({ kind: 'stopping' });
-  process.exit(0);
-});
 createInterface({ input: process.stdin }).on('line', (line) => {
   const command = JSON.parse(line) as AgentCommand;
   switch (command.op) {
@@ -62,4 +63,3 @@ createInterface({ input: process.stdin }).on('line', (line) => {
       process.exit(command.code);
   }
 });
-say({ kind: 'started', pid: process.pid });
