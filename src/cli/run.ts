@@ -36,9 +36,12 @@ export function withNodes(command: Command): Command {
 }
 
 /** Adds the argument and the option that name a module, beside `--json` and `-H`. */
-export function withModule(command: Command): Command {
+export function withModule(
+  command: Command,
+  text = 'the module; may be left out where the node has only one',
+): Command {
   return withNodes(command)
-    .argument('[module]', 'the module; may be left out where the node has only one')
+    .argument('[module]', text)
     .option('-m, --module <module>', 'the same as the argument');
 }
 

@@ -161,7 +161,8 @@ describe('status', () => {
     const node = new FakeNode('n1');
     const hookReasons = ['xdp native: the driver has none'];
     node.modulesHere = [moduleStatus({ farm: farmStatus({ draining: true, hookReasons }) })];
-    const { out } = await cli(node, ['status', '-m', 'web']);
+    const { out } = await cli(node, ['status', 'web']);
+    assert.equal((await cli(node, ['status', '-m', 'web'])).out, out);
     for (const line of [
       /^web {2}farm\n {5}UP \(Ready\)$/m,
       /^ {2}serving {8}draining$/m,
@@ -279,7 +280,7 @@ describe('log, events, why, timing', () => {
   test('log prints lines of the module, or of the agent', async () => {
     const node = new FakeNode('n1');
     node.logLines = ['one', 'two'];
-    assert.equal((await cli(node, ['log', '-m', 'web', '-n', '1'])).out, 'two\n');
+    assert.equal((await cli(node, ['log', 'web', '-n', '1'])).out, 'two\n');
     assert.equal((await cli(node, ['log'])).out, 'one\ntwo\n');
     assert.deepEqual(asked(node, 'log'), [
       ['log', 'web', 1],
@@ -315,7 +316,7 @@ describe('log, events, why, timing', () => {
   test('events prints the newest, of one module', async () => {
     const node = new FakeNode('n1');
     node.journal = [eventRecord(1, 'first'), eventRecord(2, 'node', null), eventRecord(3, 'third')];
-    const { out } = await cli(node, ['events', '-m', 'web', '-n', '5']);
+    const { out } = await cli(node, ['events', 'web', '-n', '5']);
     assert.match(out, /^2026-03-0\d [\d:.]+ {2}n1\/web {2}view {2}first\n.*third\n$/);
     assert.match((await cli(node, ['events', '-n', '2'])).out, / {2}n1 {2}view {2}node\n/);
   });

@@ -71,17 +71,17 @@ function lines(texts: readonly string[]): string {
 }
 
 function logCommand(program: Command, run: Run): void {
-  const command = withNodes(
+  const command = withModule(
     program
       .command('log')
       .description("print what a module's scripts wrote; without a module, the log of the agent"),
+    'the module',
   )
-    .option('-m, --module <module>', 'the module')
     .option('-n, --lines <count>', 'so many of the last lines', '100')
     .option('-f, --follow', 'go on printing new lines until Ctrl-C');
-  act(run, command, async (options: LinesOptions) => {
+  act(run, command, async (options: LinesOptions, argument) => {
     const count = wholeNumber('log', options.lines, 1, maxLines);
-    const module = options.module ?? null;
+    const module = options.module ?? argument ?? null;
     if (options.follow === true) await followLog(run, options, module, count);
     else await onNodes(run, options, (client) => client.log(module, count), lines);
   });
@@ -117,17 +117,17 @@ function eventLine(event: EventRecord): string {
 }
 
 function eventsCommand(program: Command, run: Run): void {
-  const command = withNodes(
+  const command = withModule(
     program
       .command('events')
       .description('print the journal: transitions, refusals, alerts, commands'),
+    'only those of this module',
   )
-    .option('-m, --module <module>', 'only those of this module')
     .option('-n, --lines <count>', 'so many of the newest', '50')
     .option('-f, --follow', 'go on printing new ones until Ctrl-C');
-  act(run, command, async (options: LinesOptions) => {
+  act(run, command, async (options: LinesOptions, argument) => {
     const limit = wholeNumber('events', options.lines, 1, maxEvents);
-    const module = options.module ?? null;
+    const module = options.module ?? argument ?? null;
     const read = (client: AgentClient) => client.events({ limit, module });
     if (options.follow !== true) {
       await onNodes(run, options, read, (events) => events.map(eventLine).join(''));

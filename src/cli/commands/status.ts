@@ -10,7 +10,7 @@ import {
   oneAgent,
   onNodes,
   type Run,
-  withNodes,
+  withModule,
 } from '../run.ts';
 import { moduleText, nodeText } from '../status-text.ts';
 import { watch } from '../watch.ts';
@@ -22,16 +22,18 @@ interface StatusOptions extends CommonOptions {
 
 /** Adds `status`. */
 export function statusCommand(program: Command, run: Run): void {
-  const command = withNodes(
+  const command = withModule(
     program.command('status').description('show the node, its modules, its peers and alerts'),
+    'one module, in detail',
   )
-    .option('-m, --module <module>', 'one module, in detail')
     .option('-w, --watch', 'show it again whenever something happens, until Ctrl-C')
     .option('-q, --quiet', 'print nothing; the exit code is the state of the module');
   act(
     run,
     command,
-    async (options: StatusOptions) => {
+    async (given: StatusOptions, argument) => {
+      const module = given.module ?? argument;
+      const options = module === undefined ? given : { ...given, module };
       if (options.quiet === true) await quietStatus(run, options);
       else if (options.watch === true) await watchStatus(run, options);
       else await showStatus(run, options);
