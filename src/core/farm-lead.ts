@@ -13,7 +13,7 @@ import {
   sameMaps,
   unionMaps,
 } from './bits.ts';
-import { openWitnessed, takeView } from './farm-member.ts';
+import { openWitnessed, settleMs, takeView } from './farm-member.ts';
 import { inputsOf, membersNow, nextView, sameContent } from './farm-next.ts';
 import {
   type Follower,
@@ -40,7 +40,7 @@ import {
   withoutKey,
   type Work,
 } from './farm-state.ts';
-import type { FarmTiming, View } from './farm-types.ts';
+import type { View } from './farm-types.ts';
 
 /** Takes in who asked to follow, drops who went away, learns what each has installed. */
 export function refreshFollowers(work: Work): void {
@@ -143,11 +143,6 @@ export function baseOf(work: Work): View | null {
   return base !== null && isBetter(base, nameOf(work.view)) ? base : work.view;
 }
 
-/** Until then a follower may not yet have noticed that a node no longer hears it, too. */
-export function settledHearingMs(timing: FarmTiming): number {
-  return timing.suspectMs + patienceBeats * timing.heartbeatMs;
-}
-
 /**
  * Why no view may be issued now; null: it may. Every node within reach that may serve must follow,
  * or be held by one that does: otherwise it could act on a view of its own in the same moment.
@@ -167,7 +162,8 @@ function refusalToIssue(work: Work): string | null {
       continue;
     }
     if (peer.hung || !maskHas(openWitnessed(work), node)) continue;
-    if (work.nowMs - peer.reachMs < settledHearingMs(work.config.timing)) {
+    // A follower may not have noticed yet that it is not heard any more, either.
+    if (work.nowMs - peer.reachMs < settleMs(work.config.timing)) {
       return `node ${node} was lost from sight only just now`;
     }
     const bit = bitOf(node);

@@ -11,6 +11,7 @@ import {
   isBoth,
   isMember,
   isRunning,
+  mayServe,
   nameOf,
   nextMark,
   nobody,
@@ -18,6 +19,7 @@ import {
   othersOf,
   oneWayBeats,
   ownHearing,
+  patienceBeats,
   peerOf,
   record,
   retryMs,
@@ -28,7 +30,7 @@ import {
   type Lead,
   type Work,
 } from './farm-state.ts';
-import type { Snapshot, StatusMessage, View, ViewName } from './farm-types.ts';
+import type { FarmTiming, Snapshot, StatusMessage, View, ViewName } from './farm-types.ts';
 
 /** The one place that assigns the role. */
 export function setRole(work: Work, to: FarmRole, why: string): void {
@@ -43,6 +45,9 @@ export function setRole(work: Work, to: FarmRole, why: string): void {
     leader: work.follows,
   });
 }
+
+/** Time in which agents that can reach each other are connected, on a machine under full load. */
+const channelMs = 2000;
 
 const noLead: Lead = {
   followers: {},
@@ -60,7 +65,10 @@ const noLead: Lead = {
 /** Follows the lowest node that it reaches both ways and that answers; itself where there is none. */
 export function chooseLeader(work: Work): void {
   const { me } = work.config;
-  if (!work.electable && work.nowMs >= work.listenUntilMs) work.electable = true;
+  if (!work.electable && work.nowMs >= work.listenUntilMs) {
+    if (awaitsLower(work)) work.listenUntilMs = work.nowMs + work.config.timing.heartbeatMs;
+    else work.electable = true;
+  }
   const lower = othersOf(work).find((node) => {
     if (node > me) return false;
     const status = isBoth(peerOf(work, node)) ? freshStatus(work, node) : null;
@@ -73,6 +81,18 @@ export function chooseLeader(work: Work): void {
   work.followSentMs = Number.NEGATIVE_INFINITY;
   if (work.lead !== null) forgetFollows(work);
   work.lead = best === me ? newLead(work) : null;
+}
+
+/**
+ * A lower node runs the module by its heartbeats, and its status is still on the way: agents connect
+ * in some 100 ms, and a node that led in the meantime would only be left out by the lower one's view.
+ */
+function awaitsLower(work: Work): boolean {
+  if (work.nowMs - work.startedMs >= channelMs) return false;
+  return othersOf(work).some((node) => {
+    const peer = peerOf(work, node);
+    return node < work.config.me && isBoth(peer) && isRunning(peer) && peer.status === null;
+  });
 }
 
 /** What followers said they own is out of date once this node has led them and stopped. */
@@ -96,17 +116,25 @@ function newLead(work: Work): Lead {
   return { ...noLead, holding };
 }
 
-/** The best view that this node hears of and that leaves it out; null: none. */
+/**
+ * The best view that this node hears of and that shuts it out; null: none. A view without this node
+ * does; so does a better one that includes it, when its own view is without the open node that
+ * announces it: this node went its own way and is called back.
+ */
 function rivalHeard(work: Work, own: View): ViewName | null {
   const { me, timing } = work.config;
   let best: ViewName | null = null;
   for (const node of othersOf(work)) {
     const peer = peerOf(work, node);
     if (!isAlive(peer, work.nowMs) || peer.hung || !isRunning(peer)) continue;
-    if (!maskHas(peer.viewMembers, node) || maskHas(peer.viewMembers, me)) continue;
-    const oneWay =
-      peer.reach === 'heard' && work.nowMs - peer.reachMs >= oneWayBeats * timing.heartbeatMs;
+    if (!maskHas(peer.viewMembers, node)) continue;
     const name = announcedName(peer);
+    const without = !maskHas(peer.viewMembers, me);
+    const left = !isMember(own, node) && mayServe(peer, work.nowMs);
+    if (!without && !(left && isBetter(name, nameOf(own)))) continue;
+    // A member that no longer hears us: our lease has lapsed by now. A stranger may be about to.
+    const since = isMember(own, node) ? 0 : oneWayBeats * timing.heartbeatMs;
+    const oneWay = peer.reach === 'heard' && work.nowMs - peer.reachMs >= since;
     if (work.rules.excludes(name, own, oneWay) && isBetter(name, best)) best = name;
   }
   return best;
@@ -150,12 +178,20 @@ export function judgeStanding(work: Work): void {
   }
   if (work.settled) return;
   // Its claim is announced for as long as another needs to notice, before it answers any client.
-  if ((openWitnessed(work) & ~view.members) !== 0n) {
+  if (work.stands === null || (openWitnessed(work) & ~view.members) !== 0n) {
     work.standsMs = null;
     return;
   }
   work.standsMs ??= work.nowMs;
-  if (work.nowMs - work.standsMs >= work.config.timing.suspectMs) work.settled = true;
+  if (work.nowMs - work.standsMs >= settleMs(work.config.timing)) work.settled = true;
+}
+
+/**
+ * For so long a claim is announced before it is used: time for a node that hears it, but is not
+ * heard, to find that out and to give way.
+ */
+export function settleMs(timing: FarmTiming): number {
+  return timing.suspectMs + patienceBeats * timing.heartbeatMs;
 }
 
 /** Nodes that may serve, as this node or, for a leader, one of its followers hears them. */

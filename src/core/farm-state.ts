@@ -100,6 +100,11 @@ export interface FarmState {
   /** When the last install was answered. */
   readonly installedMs: number;
   readonly installed: ViewName | null;
+  /**
+   * The view that heartbeats name: the one that the filter enforces. An older table under a newer
+   * name would have its lease renewed although others have taken its buckets.
+   */
+  readonly stands: { readonly epoch: number; readonly members: bigint } | null;
   /** Buckets that the filter may own: by the last table answered for and those under way. */
   readonly owned: Bitmaps;
   /** Buckets that the newest table owns / holds. */

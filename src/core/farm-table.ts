@@ -1,6 +1,6 @@
 /** From a view to the table that one node's filter enforces, and its announcement. */
 import { addBucket, type Bitmaps, hasBucket } from './bits.ts';
-import { groupsOf, isMember, viewOpens, type Work } from './farm-state.ts';
+import { groupsOf, viewOpens, type Work } from './farm-state.ts';
 import {
   bitmapBytes,
   bucketCount,
@@ -117,6 +117,11 @@ export function onInstalled(work: Work, install: number): void {
     work.view === null || work.role === 'stopped'
       ? null
       : { epoch: work.view.epoch, leader: work.view.leader };
+  work.stands = work.installed === null || work.view === null ? null : standFor(work.view);
+}
+
+export function standFor(view: View): { epoch: number; members: bigint } {
+  return { epoch: view.epoch, members: view.members };
 }
 
 /** What heartbeats say of this node; out before an install, so that an opening is never unsaid. */
@@ -124,15 +129,15 @@ export function refreshAnnouncement(work: Work): void {
   const stopping = work.role === 'stopped';
   const done = work.installDone === work.install && !anySet(work.owned);
   const running = !(stopping && done);
-  const stands = !stopping && work.excludedBy === null && isMember(work.view, work.config.me);
+  const { stands } = work;
+  const serving = !stopping && work.excludedBy === null && stands !== null;
   const flags =
     (running ? summaryFlag.running : 0) |
     (!stopping && work.ready ? summaryFlag.ready : 0) |
     (!stopping && work.draining ? summaryFlag.draining : 0) |
     (anySet(work.owned) ? summaryFlag.open : 0);
-  const viewEpoch = work.view?.epoch ?? 0;
-  const viewMembers = stands && work.view !== null ? work.view.members : 0n;
-  const serving = stands;
+  const viewEpoch = stands?.epoch ?? 0;
+  const viewMembers = serving ? (stands?.members ?? 0n) : 0n;
   const key = `${viewEpoch} ${viewMembers} ${flags} ${serving}`;
   if (key === work.announced) return;
   work.announced = key;

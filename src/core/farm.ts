@@ -40,7 +40,6 @@ import {
   onReport,
   patienceMs,
   refreshFollowers,
-  settledHearingMs,
   tellView,
 } from './farm-lead.ts';
 import {
@@ -52,6 +51,7 @@ import {
   refreshRole,
   reportable,
   setRole,
+  settleMs,
   snapshotOf,
   tellFollow,
   tellStatus,
@@ -77,7 +77,7 @@ import {
   withKey,
   type Work,
 } from './farm-state.ts';
-import { onInstalled, refreshAnnouncement, refreshTable } from './farm-table.ts';
+import { onInstalled, refreshAnnouncement, refreshTable, standFor } from './farm-table.ts';
 import {
   bitmapBytes,
   type FarmConfig,
@@ -122,6 +122,7 @@ export function farmInit(config: FarmConfig): FarmState {
     installDone: 0,
     installedMs: 0,
     installed: null,
+    stands: null,
     owned: none,
     wanted: none,
     held: none,
@@ -228,10 +229,12 @@ function onStart(work: Work, event: FarmEvent & { readonly kind: 'start' }): voi
   work.told = '';
   work.view = null;
   work.installed = null;
+  work.stands = null;
   work.closing = false;
   if (adopt !== null && adopt.view !== null && adopt.owned.length === groupsOf(work)) {
     // The table in the kernel goes on serving; it is only installed again, the same.
     work.view = adopt.view;
+    work.stands = standFor(adopt.view);
     work.closeMark = adopt.closeMark;
     work.owned = adopt.owned;
     work.settled = true;
@@ -265,6 +268,8 @@ function onPeer(work: Work, event: FarmEvent & { readonly kind: 'peer' }): void 
   // Its module summary is of the new boot already: heartbeats bring that event first.
   if (reborn) peer = { ...peer, status: null, follow: null };
   work.peers = withKey(work.peers, event.node, peer);
+  // Perhaps this node is deaf: whoever hears its claim needs time to see that it is not heard.
+  if (isRunning(peer) && isBoth(old) && !isBoth(peer)) work.standsMs = null;
   // It may know nothing of this node: tell it afresh.
   if (isBoth(peer) && (!isBoth(old) || reborn)) work.told = '';
 }
@@ -372,14 +377,14 @@ export function farmDeadline(state: FarmState): number | null {
   if (state.role === 'stopped') return null;
   const { timing } = state.config;
   const times: number[] = [state.toldMs + statusMs, state.listenUntilMs];
-  if (state.standsMs !== null && !state.settled) times.push(state.standsMs + timing.suspectMs);
+  if (state.standsMs !== null && !state.settled) times.push(state.standsMs + settleMs(timing));
   if (state.follows !== state.config.me && state.follows !== nobody) {
     times.push(state.followSentMs + retryMs);
   }
   for (const node of othersOf(state)) {
     const peer = peerOf(state, node);
     times.push(peer.lapseMs);
-    if (!isBoth(peer)) times.push(peer.reachMs + settledHearingMs(timing));
+    if (!isBoth(peer)) times.push(peer.reachMs + settleMs(timing));
     if (peer.reach === 'heard') times.push(peer.reachMs + oneWayBeats * timing.heartbeatMs);
     if (isBoth(peer)) {
       times.push(peer.reachMs + statusExpiryMs(timing), peer.statusMs + statusExpiryMs(timing));

@@ -86,7 +86,7 @@ export function planFault(world: World, kind: FaultKind, fromMs: number, untilMs
         node.upset++;
       });
       world.do(fromMs + chance.between(1, 400), `keeper n${id} starts`, () => {
-        if (!node.up || node.keeper !== null) return;
+        if (!node.up || node.frozen || node.keeper !== null) return;
         node.startKeeper();
         node.startAgent();
       });
@@ -101,7 +101,7 @@ export function planFault(world: World, kind: FaultKind, fromMs: number, untilMs
     case 'agentKill':
       world.do(fromMs, `agentKill n${id}`, () => node.stopAgent());
       world.do(fromMs + chance.between(20, 600), `agent n${id} starts`, () => {
-        if (node.up) node.startAgent();
+        if (node.up && !node.frozen) node.startAgent();
       });
       return;
     case 'agentPause':
@@ -163,6 +163,8 @@ function freeze(world: World, id: number, on: boolean): void {
   if (agentFirst) node.resumeAgent();
   node.resumeKeeper();
   if (!agentFirst) node.resumeAgent();
+  if (node.keeper === null) node.startKeeper();
+  node.startAgent();
   world.filterChanged();
 }
 

@@ -182,7 +182,10 @@ export class SimNode {
     if (!this.agentUp) return;
     const life = this.agentLife;
     // The ring to the agent keeps the order.
-    this.toAgentAt = Math.max(this.toAgentAt, this.world.nowMs + this.world.chance.between(0.05, 1));
+    this.toAgentAt = Math.max(
+      this.toAgentAt,
+      this.world.nowMs + this.world.chance.between(0.05, 1),
+    );
     this.world.at(this.toAgentAt, {
       kind: 'toAgent',
       node: this.id,
@@ -285,7 +288,10 @@ export class SimNode {
   #perform(effect: FarmEffect): void {
     switch (effect.kind) {
       case 'install':
-        this.installAt = Math.max(this.installAt, this.world.nowMs + this.world.chance.between(0, 2));
+        this.installAt = Math.max(
+          this.installAt,
+          this.world.nowMs + this.world.chance.between(0, 2),
+        );
         this.world.at(this.installAt, {
           kind: 'install',
           node: this.id,

@@ -220,8 +220,7 @@ export class World {
       case 'install': {
         const node = this.node(item.node);
         if (!node.agentUp || node.agentLife !== item.life) return;
-        if (node.agentPaused || node.frozen) this.at(this.nowMs + 5, item);
-        else node.install(item.effect, item.view);
+        node.install(item.effect, item.view);
         return;
       }
       case 'message':
@@ -391,8 +390,14 @@ export class World {
     const linked = this.nowMs - Math.max(began, this.apartAt[a.id]?.[b.id] ?? 0);
     this.longestBothMs = Math.max(this.longestBothMs, linked);
     if (near > newsMs || linked > newsMs) {
-      const touch = near > newsMs ? `hear each other for ${near.toFixed(1)}` : `could know for ${linked.toFixed(1)}`;
-      throw new Violation('two answers', `bucket ${bucket} at n${a.id} and n${b.id}, which ${touch} ms`);
+      const touch =
+        near > newsMs
+          ? `hear each other for ${near.toFixed(1)}`
+          : `could know for ${linked.toFixed(1)}`;
+      throw new Violation(
+        'two answers',
+        `bucket ${bucket} at n${a.id} and n${b.id}, which ${touch} ms`,
+      );
     }
     this.at(this.nowMs + newsMs - Math.max(near, linked) + 0.1, { kind: 'recheck' });
   }
