@@ -152,11 +152,14 @@ function refusalToIssue(work: Work): string | null {
     if (work.lead?.followers[node] !== undefined) continue;
     const peer = peerOf(work, node);
     if (isBoth(peer) && mayServe(peer, work.nowMs)) {
-      const follows = freshStatus(work, node)?.follows ?? nobody;
+      const status = freshStatus(work, node);
+      const follows = status?.follows ?? nobody;
       if (follows !== nobody && follows !== work.config.me) {
         return `node ${node} follows node ${follows}`;
       }
-      if (work.nowMs - peer.reachMs < statusExpiryMs(work.config.timing)) {
+      // One that speaks with us will choose soon: its agent was started again and still listens.
+      const speaks = status !== null;
+      if (speaks || work.nowMs - peer.reachMs < statusExpiryMs(work.config.timing)) {
         return `node ${node} has not yet answered`;
       }
       continue;

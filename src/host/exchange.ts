@@ -12,7 +12,7 @@ import { type Fabric, moduleKey } from './fabric.ts';
 import { Farm } from './farm.ts';
 import type { Logger } from './logger.ts';
 import type { FarmHooks } from './module.ts';
-import { helloSchema, type PeerTable } from './peers.ts';
+import { helloSchema, lansOf, type PeerTable } from './peers.ts';
 import { suspectMs } from './timing.ts';
 
 export interface ExchangePorts {
@@ -38,6 +38,7 @@ export interface ExchangePorts {
 
 export class Exchange {
   readonly #ports: ExchangePorts;
+  #onPeerNews: () => void = () => {};
 
   constructor(ports: ExchangePorts) {
     this.#ports = ports;
@@ -96,6 +97,26 @@ export class Exchange {
     }
   }
 
+  /**
+   * Resolves when the heartbeats have spoken of every peer, or could have. A module that is taken
+   * over before would tell the others that it reaches nobody, and be left out of their view.
+   */
+  async whenPeersKnown(): Promise<void> {
+    const cluster = this.#ports.cluster();
+    const untilMs = this.#ports.beat.nowMs() + suspectMs(cluster) + 2 * cluster.heartbeatMs;
+    while (!this.#ports.peerTable.complete) {
+      const leftMs = untilMs - this.#ports.beat.nowMs();
+      if (leftMs <= 0) return;
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, leftMs);
+        this.#onPeerNews = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+      });
+    }
+  }
+
   /** Takes heartbeat events in, in order. */
   onBeat(events: readonly BeatEvent[]): void {
     for (const event of events) {
@@ -108,6 +129,7 @@ export class Exchange {
         this.#feedFarms(event);
       }
     }
+    this.#onPeerNews();
   }
 
   /** The heartbeats know of silent networks and of returning peers long before TCP does. */
@@ -115,8 +137,7 @@ export class Exchange {
     const { channel, me } = this.#ports;
     if (event.kind === 'peer' && event.reach !== 'silent') channel.kick(event.node);
     if (event.kind !== 'lan') return;
-    // The heartbeats count the networks that this node is on.
-    const lans = this.#ports.cluster().lans.filter((lan) => lan.nodes.some((at) => at.node === me));
+    const lans = lansOf(this.#ports.cluster(), me);
     const addr = lans[event.lan]?.nodes.find((at) => at.node === event.node)?.addr;
     if (addr !== undefined) channel.setPath(event.node, addr, event.up);
   }

@@ -11,6 +11,9 @@ export interface NodeMetrics {
   readonly devices: readonly FarmDevice[];
 }
 
+/** What of the channel's figures goes down again. */
+const channelGauges = new Set(['connected', 'incoming', 'queued_bytes']);
+
 /** The scrape page of one node. Names: holdfast_<part>_<what>_<unit>. */
 export function writeNodeMetrics(node: NodeMetrics): string {
   const page = new MetricsPage();
@@ -18,6 +21,10 @@ export function writeNodeMetrics(node: NodeMetrics): string {
   for (const module of node.status.modules) writeModule(page, module);
   writeBeat(page, node);
   for (const [name, value] of Object.entries(node.channel)) {
+    if (channelGauges.has(name)) {
+      page.gauge(`holdfast_peer_channel_${name}`, 'Peer channel, now.', value);
+      continue;
+    }
     page.counter('holdfast_peer_channel_total', 'Peer channel, by what happened.', value, {
       what: name,
     });

@@ -117,7 +117,9 @@ export class HostNode implements Agent {
 
   /** Reads the modules, takes over what a former agent left running, starts what is to run. */
   async load(): Promise<void> {
-    const { paths } = this.#parts;
+    const { paths, beat } = this.#parts;
+    beat.onEvents((events) => this.#exchange.onBeat(events));
+    await this.#exchange.whenPeersKnown();
     for (const done of await recoverModules(paths)) this.#record(null, 'config', done, {});
     const starts: string[] = [];
     for (const name of await listModules(paths)) {
@@ -128,7 +130,6 @@ export class HostNode implements Agent {
       else if (startsAtBoot(entry)) starts.push(name);
     }
     this.#parts.fabric.release();
-    this.#parts.beat.onEvents((events) => this.#exchange.onBeat(events));
     for (const name of starts) {
       const delayMs = this.#modules.get(name)?.hosted?.config.service.bootDelayMs ?? 0;
       setTimeout(() => void this.#startAtBoot(name), delayMs);

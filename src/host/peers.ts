@@ -32,6 +32,8 @@ export interface PeerModule {
 }
 
 interface Peer {
+  /** Heartbeats have said something of it, if only that it is silent. */
+  known: boolean;
   reach: Reach;
   boot: bigint;
   hung: boolean;
@@ -39,6 +41,11 @@ interface Peer {
   hello: Hello | null;
   readonly lansDown: Set<number>;
   readonly modules: Map<number, PeerModule>;
+}
+
+/** The networks that a node is on, in the order in which its heartbeats count them. */
+export function lansOf(cluster: ClusterConfig, node: number): ClusterConfig['lans'] {
+  return cluster.lans.filter((lan) => lan.nodes.some((at) => at.node === node));
 }
 
 export class PeerTable {
@@ -74,6 +81,7 @@ export class PeerTable {
     if (peer === undefined) return false;
     switch (event.kind) {
       case 'peer':
+        peer.known = true;
         peer.reach = event.reach;
         peer.boot = event.boot;
         peer.hung = event.hung;
@@ -115,6 +123,11 @@ export class PeerTable {
     this.#checkHello(node);
   }
 
+  /** True once the heartbeats have spoken of every peer. */
+  get complete(): boolean {
+    return [...this.#peers.values()].every((peer) => peer.known);
+  }
+
   /** Every peer with its state, for a module that starts. */
   *entries(): IterableIterator<readonly [number, Readonly<Omit<Peer, 'lansDown'>>]> {
     yield* this.#peers;
@@ -133,9 +146,8 @@ export class PeerTable {
   status(stats: BeatStats | null): readonly PeerStatus[] {
     return this.#cluster.nodes.map((node): PeerStatus => {
       const peer = this.#peers.get(node.id);
-      const lans = this.#cluster.lans.filter((lan) =>
-        lan.nodes.some((entry) => entry.node === node.id),
-      );
+      const own = lansOf(this.#cluster, this.#me);
+      const lans = lansOf(this.#cluster, node.id);
       return {
         node: node.name,
         id: node.id,
@@ -143,7 +155,7 @@ export class PeerTable {
         connected: peer?.connected ?? true,
         sameConfig: peer === undefined ? true : this.#sameConfig(peer),
         lans: lans.map((lan) => {
-          const index = this.#cluster.lans.indexOf(lan);
+          const index = own.indexOf(lan);
           const seen = stats?.peers.find((entry) => entry.node === node.id && entry.lan === index);
           return {
             name: lan.name,
@@ -168,7 +180,7 @@ export class PeerTable {
 
   /** A peer that is gone altogether is a matter of the modules' views, not of one network. */
   #checkLans(node: number, peer: Peer): void {
-    for (const [index, lan] of this.#cluster.lans.entries()) {
+    for (const [index, lan] of lansOf(this.#cluster, this.#me).entries()) {
       this.#alerts.set(
         `lan.${lan.name}.${node}`,
         peer.lansDown.has(index) && peer.reach !== 'silent',
@@ -208,6 +220,7 @@ export class PeerTable {
 
 function newPeer(): Peer {
   return {
+    known: false,
     reach: 'silent',
     boot: 0n,
     hung: false,
