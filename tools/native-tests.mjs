@@ -1,7 +1,8 @@
 /**
  * `node tools/native-tests.mjs [SUITE …] [--variant plain|asan|tsan]`: the engines' doctest binaries,
  * plainly, under ASan + UBSan, and under TSan. native/test/suites.json names the sources of each
- * suite (paths below native/, `*` allowed in file names; `flags` and `libs` for the compiler).
+ * suite (paths below native/, `*` allowed in file names; `flags` and `libs` for the compiler;
+ * `threaded`: the test cases, as doctest's filter, that TSan is for; all where absent).
  * Objects are kept in build/native-tests/ and made anew when a file below native/ that they include
  * has changed.
  */
@@ -99,10 +100,11 @@ async function buildSuite(name, suite, variant) {
   return binary;
 }
 
-function runBinary(binary, what) {
+function runBinary(binary, what, filter) {
   const started = Date.now();
   // TSan needs the address space as it expects it; newer kernels randomise more bits.
-  const run = spawnSync('setarch', ['-R', binary, '--no-version'], { encoding: 'utf8' });
+  const args = ['-R', binary, '--no-version', ...filter];
+  const run = spawnSync('setarch', args, { encoding: 'utf8' });
   if (run.status !== 0) {
     process.stdout.write(run.stdout ?? '');
     process.stderr.write(run.stderr ?? '');
@@ -125,7 +127,9 @@ await runMain(async () => {
     for (const variant of only) {
       if (variants[variant] === undefined) throw new StepError(`no variant ${variant}`);
       const binary = await buildSuite(name, suites[name], variant);
-      runBinary(binary, `native tests of ${name} (${variant})`);
+      const threaded = variant === 'tsan' ? suites[name].threaded : undefined;
+      const filter = threaded === undefined ? [] : [`--test-case=${threaded}`];
+      runBinary(binary, `native tests of ${name} (${variant})`, filter);
     }
   }
 });
