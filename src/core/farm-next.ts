@@ -44,23 +44,32 @@ export function membersNow(
   let members = bitOf(me);
   const cutMs: Record<number, number> = {};
   for (const node of othersOf(work)) {
-    const status = freshStatus(work, node);
-    if (work.lead?.followers[node] === undefined || status === null) continue;
-    const others = members & ~bitOf(me);
-    const hearsAll = (status.both & others) === others;
-    const heardByAll = nodesOf(others).every((other) =>
-      maskHas(freshStatus(work, other)?.both ?? 0n, node),
-    );
-    if (work.rules.mayInclude(peerOf(work, node)) && hearsAll && heardByAll) {
+    if (reachedByAll(work, node, members & ~bitOf(me))) {
       members |= bitOf(node);
       continue;
     }
-    if (!isMember(base, node)) continue;
-    const since = work.lead.cutMs[node] ?? work.nowMs;
+    if (!isMember(base, node) || !mayCome(work, node)) continue;
+    const since = work.lead?.cutMs[node] ?? work.nowMs;
     cutMs[node] = since;
     if (work.nowMs - since < work.config.timing.suspectMs) members |= bitOf(node);
   }
   return { members, cutMs };
+}
+
+function reachedByAll(work: Work, node: number, others: bigint): boolean {
+  const status = freshStatus(work, node);
+  if (work.lead?.followers[node] === undefined || status === null) return false;
+  if (!work.rules.mayInclude(peerOf(work, node))) return false;
+  if ((status.both & others) !== others) return false;
+  return nodesOf(others).every((other) => maskHas(freshStatus(work, other)?.both ?? 0n, node));
+}
+
+/** A member out of reach of some, or whose agent has just restarted, that has not gone elsewhere. */
+function mayCome(work: Work, node: number): boolean {
+  const peer = peerOf(work, node);
+  const status = freshStatus(work, node);
+  if (status === null || !status.running || peer.hung || work.nowMs < peer.lapseMs) return false;
+  return status.follows === work.config.me || status.follows === nobody;
 }
 
 function weightsOf(work: Work, members: bigint, group: number): Weight[] {

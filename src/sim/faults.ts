@@ -207,6 +207,7 @@ function planWish(world: World, kind: FaultKind, id: number, fromMs: number, end
       });
       world.do(Math.max(endMs, fromMs + 50), `start n${id}`, () => {
         if (!node.agentUp) return;
+        node.flows = [];
         node.take({
           kind: 'start',
           nowMs: node.nowMs,
