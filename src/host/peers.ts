@@ -40,8 +40,13 @@ interface Peer {
   connected: boolean;
   hello: Hello | null;
   readonly lansDown: Set<number>;
+  /** Runs while the peer is heard and does not hear us. */
+  oneWay: NodeJS.Timeout | null;
   readonly modules: Map<number, PeerModule>;
 }
+
+/** How long one direction may be missing before it is an alert. */
+const oneWayMs = 1000;
 
 /** The networks that a node is on, in the order in which its heartbeats count them. */
 export function lansOf(cluster: ClusterConfig, node: number): ClusterConfig['lans'] {
@@ -129,7 +134,7 @@ export class PeerTable {
   }
 
   /** Every peer with its state, for a module that starts. */
-  *entries(): IterableIterator<readonly [number, Readonly<Omit<Peer, 'lansDown'>>]> {
+  *entries(): IterableIterator<readonly [number, Readonly<Omit<Peer, 'lansDown' | 'oneWay'>>]> {
     yield* this.#peers;
   }
 
@@ -169,21 +174,28 @@ export class PeerTable {
 
   #checkReach(node: number, peer: Peer): void {
     const name = this.#name(node);
-    this.#alerts.set(
-      `peer.${node}.oneway`,
-      peer.reach === 'heard',
-      'critical',
-      `${name} is heard but does not hear this node: one direction of the network fails`,
-    );
+    if (peer.oneWay !== null) clearTimeout(peer.oneWay);
+    peer.oneWay = null;
+    const id = `peer.${node}.oneway`;
+    if (peer.reach === 'heard') {
+      const text = `${name} is heard but does not hear this node: one direction of the network fails`;
+      // Whoever starts is heard a moment before it hears; only what lasts is worth a word.
+      peer.oneWay = setTimeout(() => this.#alerts.raise(id, 'critical', text), oneWayMs);
+      peer.oneWay.unref();
+    } else this.#alerts.clear(id);
     this.#checkLans(node, peer);
   }
 
   /** A peer that is gone altogether is a matter of the modules' views, not of one network. */
   #checkLans(node: number, peer: Peer): void {
+    const shared = lansOf(this.#cluster, this.#me).filter((lan) =>
+      lan.nodes.some((at) => at.node === node),
+    );
+    const isPartly = peer.reach !== 'silent' && peer.lansDown.size < shared.length;
     for (const [index, lan] of lansOf(this.#cluster, this.#me).entries()) {
       this.#alerts.set(
         `lan.${lan.name}.${node}`,
-        peer.lansDown.has(index) && peer.reach !== 'silent',
+        peer.lansDown.has(index) && isPartly,
         'warning',
         `network ${lan.name} to ${this.#name(node)} is down; another network still carries heartbeats`,
       );
@@ -227,6 +239,7 @@ function newPeer(): Peer {
     connected: false,
     hello: null,
     lansDown: new Set(),
+    oneWay: null,
     modules: new Map(),
   };
 }
