@@ -70,9 +70,9 @@ export async function buildSwitch(state: LabState, holder: ProcessId): Promise<v
   await inNet('switch', holder, ['ip', '-batch', '-'], lines.join('\n'));
 }
 
-function sysctls(values: Readonly<Record<string, number>>): string {
+function sysctls(values: Readonly<Record<string, number | string>>): string {
   return Object.entries(values)
-    .map(([name, value]) => `echo ${value} > /proc/sys/net/${name}`)
+    .map(([name, value]) => `echo '${value}' > /proc/sys/net/${name}`)
     .join('; ');
 }
 
@@ -83,6 +83,7 @@ function sysctls(values: Readonly<Record<string, number>>): string {
 export async function plug(state: LabState, ends: readonly EndState[]): Promise<void> {
   const switchHolder = state.switchProcess;
   if (switchHolder === null) throw new HoldfastError('HF-LAB-004', { name: state.name });
+  await Promise.all(ends.map(setSysctls));
   await makeCables(state, ends, switchHolder);
   await Promise.all(ends.map((end) => configureEnd(state, end)));
   const ports = ends.flatMap((end) => lansOf(end, state.lans).map((lan) => portName(end, lan)));
@@ -123,8 +124,8 @@ export function holderOf(end: EndState): ProcessId {
   return end.process;
 }
 
-async function configureEnd(state: LabState, end: EndState): Promise<void> {
-  const holder = holderOf(end);
+/** Before the devices come: they take their IPv6 settings over when they appear. */
+async function setSysctls(end: EndState): Promise<void> {
   const settings = {
     // A server must not use a virtual IP as the sender of its own ARP requests.
     'ipv4/conf/all/arp_announce': 2,
@@ -134,9 +135,13 @@ async function configureEnd(state: LabState, end: EndState): Promise<void> {
     'ipv6/conf/default/accept_ra': 0,
     'ipv6/conf/default/router_solicitations': 0,
     // Client namespaces use most of their ports: let connections in TIME_WAIT not use them up.
-    'ipv4/ip_local_port_range': '"1024 65535"',
-  } as unknown as Record<string, number>;
-  await inNet('sysctl', holder, ['sh', '-c', sysctls(settings)]);
+    'ipv4/ip_local_port_range': '1024 65535',
+  };
+  await inNet('sysctl', holderOf(end), ['sh', '-c', sysctls(settings)]);
+}
+
+async function configureEnd(state: LabState, end: EndState): Promise<void> {
+  const holder = holderOf(end);
   const lines = end.kind === 'clients' ? clientLines(state, end) : [];
   for (const lan of lansOf(end, state.lans)) {
     const device = deviceName(lan);

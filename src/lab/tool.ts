@@ -40,6 +40,9 @@ export interface Output {
 /** Output kept of one command, per stream; the rest is cut. */
 const outputMax = 16 * 1024 * 1024;
 
+/** Time to read what a command wrote, once it has ended. */
+const drainMs = 250;
+
 /** Collects a child's output until it ends; kills it after timeoutMs (its code is then 137). */
 export function collect(
   child: ChildProcess,
@@ -63,10 +66,14 @@ export function collect(
       clearTimeout(timer);
       reject(error);
     });
-    child.once('close', (code) => {
+    const end = (code: number | null) => {
       clearTimeout(timer);
       resolve({ code: code ?? 137, stdout, stderr });
-    });
+    };
+    child.once('close', end);
+    // A process that the command left behind may hold its output open for ever; what the command
+    // itself wrote is in the pipe when it exits.
+    child.once('exit', (code) => setTimeout(() => end(code), drainMs).unref());
   });
 }
 
