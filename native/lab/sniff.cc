@@ -13,6 +13,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <ctime>
 #include <unordered_map>
 
 #include "commands.hpp"
@@ -60,6 +61,9 @@ class Sniffer {
 
  private:
   void take(const uint8_t* frame, size_t length);
+  void note_answer(Mac from) {
+    if (to_us_) last_us_by_mac_[from] = at_us_;
+  }
   void take_tcp(Mac from, const uint8_t* addresses, size_t size, const uint8_t* tcp);
   void note_arp(Mac from, const uint8_t* arp);
   std::string stats();
@@ -71,6 +75,12 @@ class Sniffer {
   std::unordered_map<Mac, uint64_t> syn_acks_by_mac_;
   std::unordered_map<Mac, uint64_t> udp_by_mac_;
   std::unordered_map<Mac, uint64_t> arp_by_mac_;
+  // When the newest SYN-ACK or datagram for this end came from that server.
+  std::unordered_map<Mac, uint64_t> last_us_by_mac_;
+  // Of the frame at hand: its arrival by the kernel's clock, and whether its destination is this
+  // end.
+  uint64_t at_us_ = 0;
+  bool to_us_ = false;
   std::vector<std::string> examples_;
   uint64_t syn_acks_ = 0;
   uint64_t repeated_ = 0;
@@ -86,6 +96,7 @@ void Sniffer::clear() {
   syn_acks_by_mac_.clear();
   udp_by_mac_.clear();
   arp_by_mac_.clear();
+  last_us_by_mac_.clear();
   examples_.clear();
   syn_acks_ = repeated_ = doubles_ = resets_ = udp_ = forgotten_ = lost_ = 0;
 }
@@ -96,6 +107,7 @@ void Sniffer::take_tcp(Mac from, const uint8_t* addresses, size_t size, const ui
   if ((flags & (TH_SYN | TH_ACK | TH_RST)) != (TH_SYN | TH_ACK)) return;
   syn_acks_++;
   syn_acks_by_mac_[from]++;
+  note_answer(from);
   uint32_t ack = 0;
   std::memcpy(&ack, tcp + 8, sizeof ack);
   if (flows_.size() >= flows_max) {
@@ -148,14 +160,46 @@ void Sniffer::take(const uint8_t* frame, size_t length) {
   } else if (proto == IPPROTO_UDP) {
     udp_++;
     udp_by_mac_[from]++;
+    note_answer(from);
   }
+}
+
+uint64_t micros(const timespec& time) {
+  return static_cast<uint64_t>(time.tv_sec) * 1000000 + static_cast<uint64_t>(time.tv_nsec) / 1000;
+}
+
+// Arrival of a frame, CLOCK_BOOTTIME: the kernel stamps frames by its wall clock.
+uint64_t arrival_us(msghdr& message) {
+  uint64_t now = now_us();
+  for (cmsghdr* part = CMSG_FIRSTHDR(&message); part != nullptr;
+       part = CMSG_NXTHDR(&message, part)) {
+    if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_TIMESTAMPNS) continue;
+    timespec stamp{};
+    timespec wall{};
+    std::memcpy(&stamp, CMSG_DATA(part), sizeof stamp);
+    clock_gettime(CLOCK_REALTIME, &wall);
+    return micros(wall) > micros(stamp) ? now - (micros(wall) - micros(stamp)) : now;
+  }
+  return now;
 }
 
 void Sniffer::take_batch() {
   uint8_t frame[256];
+  alignas(cmsghdr) char control[128];
   for (int i = 0; i < 512; i++) {
-    ssize_t got = recv(fd_.get(), frame, sizeof frame, 0);
+    sockaddr_ll from{};
+    iovec data{frame, sizeof frame};
+    msghdr message{};
+    message.msg_name = &from;
+    message.msg_namelen = sizeof from;
+    message.msg_iov = &data;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    ssize_t got = recvmsg(fd_.get(), &message, 0);
     if (got <= 0) return;
+    at_us_ = arrival_us(message);
+    to_us_ = from.sll_pkttype == PACKET_HOST;
     take(frame, static_cast<size_t>(got));
   }
 }
@@ -180,7 +224,9 @@ std::string Sniffer::stats() {
   for (const std::string& example : examples_) {
     examples += (examples.empty() ? "" : ",") + quote(example);
   }
-  return "\"syn_acks\":" + std::to_string(syn_acks_) +
+  return "\"at_us\":" + std::to_string(now_us()) +
+         ",\"last_us_by_mac\":" + counts(last_us_by_mac_) +
+         ",\"syn_acks\":" + std::to_string(syn_acks_) +
          ",\"repeated\":" + std::to_string(repeated_) + ",\"doubles\":" + std::to_string(doubles_) +
          ",\"resets\":" + std::to_string(resets_) + ",\"udp\":" + std::to_string(udp_) +
          ",\"forgotten\":" + std::to_string(forgotten_) + ",\"lost\":" + std::to_string(lost_) +
@@ -232,6 +278,7 @@ Fd open_capture(const std::string& device) {
   int bytes = 32 << 20;
   attach_filter(fd.get());
   setsockopt(fd.get(), SOL_PACKET, PACKET_IGNORE_OUTGOING, &on, sizeof on);
+  setsockopt(fd.get(), SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on);
   setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof bytes);
   sockaddr_ll address{};
   address.sll_family = AF_PACKET;

@@ -86,6 +86,10 @@ export interface ClientRecord {
 
 /** What the clients' side of the cable saw since the last mark. */
 export interface SniffStats {
+  /** When these figures were taken; microseconds, CLOCK_BOOTTIME. */
+  readonly atUs: number;
+  /** When the newest SYN-ACK or datagram for the clients came from that server. */
+  readonly lastUsByMac: Readonly<Record<string, number>>;
   readonly synAcks: number;
   /** SYN-ACKs sent again by the same server. */
   readonly repeated: number;
