@@ -101,8 +101,6 @@ export interface Filter {
    * Walks sock_diag off the JavaScript thread.
    */
   socketBuckets(config: FilterConfig): Promise<readonly Uint8Array[]>;
-  /** Time the last commit took to copy and flip, ns. */
-  lastCommitNs(): number;
   /** Detaches and unpins; the VIPs must be gone before. Closing the process without this leaves the filter in place. */
   detach(): void;
 }
@@ -120,6 +118,7 @@ export interface OpenFilterOptions {
 /** What native/filter/addon.cc exports as NativeFilter. */
 export interface NativeFilter {
   info(): FilterInfo;
+  /** Returns the ns it took to copy and flip. */
   commit(config: Uint8Array): number;
   counters(): Float64Array;
   sockets(config: Uint8Array): Promise<Uint8Array[]>;
@@ -176,7 +175,6 @@ class FilterImpl implements Filter {
   readonly #native: NativeFilter;
   readonly #device: string;
   #rules = 0;
-  #lastCommitNs = 0;
 
   constructor(native: NativeFilter, device: string) {
     this.#native = native;
@@ -190,7 +188,7 @@ class FilterImpl implements Filter {
   commit(config: FilterConfig): void {
     const packed = packConfig(config);
     try {
-      this.#lastCommitNs = this.#native.commit(packed);
+      this.#native.commit(packed);
     } catch (error) {
       const values = { device: this.#device, reason: because(error) };
       throw new HoldfastError('HF-NATIVE-012', values, null, error);
@@ -217,10 +215,6 @@ class FilterImpl implements Filter {
     } catch (error) {
       throw new HoldfastError('HF-NATIVE-013', { reason: because(error) }, null, error);
     }
-  }
-
-  lastCommitNs(): number {
-    return this.#lastCommitNs;
   }
 
   detach(): void {
