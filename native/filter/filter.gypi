@@ -36,17 +36,4 @@
       'libraries': ['-lbpf'],
     },
   ],
-  'conditions': [
-    ['native_tests==1', {
-      'targets': [
-        {
-          'target_name': 'filter_tests',
-          'type': 'executable',
-          'includes': ['../common.gypi'],
-          'sources': ['../test/filter_test.cc', 'pins.cc', 'sockets.cc'],
-          'libraries': ['-lbpf'],
-        },
-      ],
-    }],
-  ],
 }

@@ -1,5 +1,4 @@
 /** Fixtures: ARP and neighbour discovery about VIPs, and what the egress guard lets out. */
-import { macBytes } from '../../src/native/filter-abi.ts';
 import { accepted } from './filter-fixtures-ip.ts';
 import {
   type Arp,

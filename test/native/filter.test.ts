@@ -46,7 +46,7 @@ function run(filter: NativeFilter, fixture: Fixture, program: 'xdp' | 'tc' | 'eg
   const { verdict, reason, rule, out } = fixture.expect;
   assert.equal(result.verdict, verdicts[program][verdict], `verdict of ${program}`);
   const way = verdict === 'pass' ? 'accepted' : 'dropped';
-  const expected = [...(reason === null ? [] : [reason as string])];
+  const expected: string[] = reason === null ? [] : [reason];
   if (rule !== undefined) expected.push(`rule ${rule} ${way}`);
   assert.deepEqual(counted, expected, `counters of ${program}`);
   if (verdict !== 'drop') {
