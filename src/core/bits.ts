@@ -1,8 +1,10 @@
 /** Sets of nodes (bigint, bit n = node n) and sets of buckets (Uint8Array of bitmapBytes). */
 import { bitmapBytes, bucketCount, nobody, nodeCountMax } from './farm-types.ts';
 
+const bits = Array.from({ length: 64 }, (_unused, node) => 1n << BigInt(node));
+
 export function bitOf(node: number): bigint {
-  return 1n << BigInt(node);
+  return bits[node] ?? 0n;
 }
 
 export function maskHas(mask: bigint, node: number): boolean {
@@ -73,11 +75,25 @@ export function countBuckets(map: Uint8Array): number {
 }
 
 export function unionMaps(a: Bitmaps, b: Bitmaps): Uint8Array[] {
-  return a.map((map, g) => map.map((byte, i) => byte | (b[g]?.[i] ?? 0)));
+  return combine(a, b, (x, y) => x | y);
 }
 
 export function commonMaps(a: Bitmaps, b: Bitmaps): Uint8Array[] {
-  return a.map((map, g) => map.map((byte, i) => byte & (b[g]?.[i] ?? 0)));
+  return combine(a, b, (x, y) => x & y);
+}
+
+/** The buckets of a that are not in b. */
+export function exceptMaps(a: Bitmaps, b: Bitmaps): Uint8Array[] {
+  return combine(a, b, (x, y) => x & ~y);
+}
+
+function combine(a: Bitmaps, b: Bitmaps, op: (x: number, y: number) => number): Uint8Array[] {
+  return a.map((map, g) => {
+    const other = b[g];
+    const result = new Uint8Array(map.length);
+    for (let i = 0; i < map.length; i++) result[i] = op(map[i] ?? 0, other?.[i] ?? 0);
+    return result;
+  });
 }
 
 export function sameMaps(a: Bitmaps, b: Bitmaps): boolean {
@@ -92,9 +108,28 @@ export function sameBytes(a: Uint8Array, b: Uint8Array | undefined): boolean {
 
 /** Per group, the buckets that the owner arrays give to a node. */
 export function ownedBy(owners: readonly Uint8Array[], node: number): Uint8Array[] {
-  return owners.map((owner) => {
-    const map = new Uint8Array(bitmapBytes);
-    for (let b = 0; b < bucketCount; b++) if (owner[b] === node) addBucket(map, b);
-    return map;
-  });
+  return ownerMaps(owners).get(node) ?? emptyMaps(owners.length);
+}
+
+/** The same for all nodes that own anything, in one pass. */
+export function ownerMaps(owners: readonly Uint8Array[]): Map<number, Uint8Array[]> {
+  const all = new Map<number, Uint8Array[]>();
+  for (const [g, owner] of owners.entries()) {
+    let last = -1;
+    let map: Uint8Array | undefined;
+    for (let b = 0; b < bucketCount; b++) {
+      const node = owner[b] ?? nobody;
+      if (node === nobody) continue;
+      // Neighbours mostly have the same owner: the lookup is rare.
+      if (node !== last || map === undefined) {
+        last = node;
+        let maps = all.get(node);
+        if (maps === undefined) all.set(node, (maps = emptyMaps(owners.length)));
+        map = maps[g];
+        if (map === undefined) continue;
+      }
+      addBucket(map, b);
+    }
+  }
+  return all;
 }

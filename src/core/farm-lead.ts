@@ -7,6 +7,7 @@ import {
   bitOf,
   commonMaps,
   emptyMaps,
+  exceptMaps,
   isEmpty,
   maskHas,
   ownedBy,
@@ -16,6 +17,7 @@ import {
 import { openWitnessed, settleMs, takeView } from './farm-member.ts';
 import { inputsOf, membersNow, nextView, sameContent } from './farm-next.ts';
 import {
+  type FarmState,
   type Follower,
   freshStatus,
   groupsOf,
@@ -28,7 +30,6 @@ import {
   nameOf,
   nodeKeys,
   nobody,
-  othersOf,
   patienceBeats,
   peerOf,
   record,
@@ -45,7 +46,7 @@ import type { View } from './farm-types.ts';
 /** Takes in who asked to follow, drops who went away, learns what each has installed. */
 export function refreshFollowers(work: Work): void {
   if (work.lead === null) return;
-  for (const node of othersOf(work)) {
+  for (const node of work.others) {
     const peer = peerOf(work, node);
     const status = isAlive(peer, work.nowMs) && !peer.hung ? freshStatus(work, node) : null;
     const known = work.lead.followers[node];
@@ -73,6 +74,7 @@ function admit(work: Work, node: number): void {
   const { lead } = work;
   if (follow === null || lead === null) return;
   const follower: Follower = {
+    learned: '',
     startedMs: follow.status.startedMs,
     followMark: follow.status.followMark,
     closeMark: follow.status.closeMark,
@@ -95,7 +97,7 @@ function admit(work: Work, node: number): void {
 function hold(work: Work, node: number, sockets: Bitmaps, owned: Bitmaps): void {
   const { lead } = work;
   if (lead === null) return;
-  const foreign = sockets.map((map, g) => map.map((byte, i) => byte & ~(owned[g]?.[i] ?? 0)));
+  const foreign = exceptMaps(sockets, owned);
   const known = lead.holding[node];
   const maps = known === undefined ? foreign : unionMaps(known.maps, foreign);
   if (known !== undefined && sameMaps(known.maps, maps)) return;
@@ -109,14 +111,14 @@ function learnInstalled(work: Work, node: number): void {
   const status = freshStatus(work, node);
   const follower = lead?.followers[node];
   if (lead === null || follower === undefined || status === null) return;
+  const { installed, closeMark } = status;
+  const learned = `${view?.epoch} ${installed?.epoch} ${installed?.leader} ${closeMark}`;
+  if (learned === follower.learned) return;
   const none = emptyMaps(groupsOf(work));
-  if (status.closeMark > follower.closeMark) {
-    // It owns nothing, and no view made before can change that.
-    setLead(work, {
-      followers: withKey(lead.followers, node, { ...follower, closeMark: status.closeMark }),
-      claims: withKey(lead.claims, node, none),
-    });
-  }
+  const followers = withKey(lead.followers, node, { ...follower, learned, closeMark });
+  // A higher closeMark: it owns nothing, and no view made before can change that.
+  const closed = closeMark > follower.closeMark;
+  setLead(work, closed ? { followers, claims: withKey(lead.claims, node, none) } : { followers });
   if (view === null || view.leader !== work.config.me) return;
   if (!sameName(status.installed, nameOf(view))) return;
   const opened = (view.marks[node] ?? -1) >= status.closeMark;
@@ -148,7 +150,7 @@ export function baseOf(work: Work): View | null {
  * or be held by one that does: otherwise it could act on a view of its own in the same moment.
  */
 function refusalToIssue(work: Work): string | null {
-  for (const node of othersOf(work)) {
+  for (const node of work.others) {
     if (work.lead?.followers[node] !== undefined) continue;
     const peer = peerOf(work, node);
     if (isBoth(peer) && mayServe(peer, work.nowMs)) {
@@ -179,7 +181,7 @@ function refusalToIssue(work: Work): string | null {
 }
 
 /** Members that are known to enforce an older view than the current one. */
-export function behind(work: Omit<Work, 'effects' | 'rules'>): number[] {
+export function behind(work: FarmState): number[] {
   const { view, lead } = work;
   if (view === null || lead === null || view.leader !== work.config.me) return [];
   return nodeKeys(lead.followers).filter(
@@ -187,7 +189,7 @@ export function behind(work: Omit<Work, 'effects' | 'rules'>): number[] {
   );
 }
 
-export function patienceMs(work: Omit<Work, 'effects' | 'rules'>): number {
+export function patienceMs(work: FarmState): number {
   return patienceBeats * work.config.timing.heartbeatMs;
 }
 
@@ -205,17 +207,24 @@ export function leadViews(work: Work): void {
     // Moves go on when all have followed the last step, or one is slow about it.
     const slow = work.nowMs - work.lead.issuedMs >= patienceMs(work);
     if (!slow && behind(work).length > 0) return;
-    if (sameContent(work, current, nextView(work, base, members).view)) {
+    const draft = nextView(work, base, members);
+    if (sameContent(work, current, draft.view)) {
       setLead(work, { judged: inputs });
       refuse(work, null);
-      return;
+    } else if (allowedToIssue(work)) {
+      issue(work, base, draft.view, draft.holding);
     }
+    return;
   }
-  const refusal = refusalToIssue(work);
-  refuse(work, refusal);
-  if (refusal !== null) return;
+  if (!allowedToIssue(work)) return;
   const draft = nextView(work, base, members);
   issue(work, base, draft.view, draft.holding);
+}
+
+function allowedToIssue(work: Work): boolean {
+  const refusal = refusalToIssue(work);
+  refuse(work, refusal);
+  return refusal === null;
 }
 
 function refuse(work: Work, refusal: string | null): void {
@@ -237,10 +246,10 @@ function issue(work: Work, base: View | null, view: View, holding: Lead['holding
   const sentMs = Number.NEGATIVE_INFINITY;
   setLead(work, { claims, holding, base: null, issuedMs: work.nowMs, sentMs });
   takeView(work, view);
-  for (const node of othersOf(work)) {
+  for (const node of work.others) {
     const gone = !isAlive(peerOf(work, node), work.nowMs);
     if (gone && isMember(base, node) && !isMember(view, node)) {
-      work.effects.push({ kind: 'gratuitous', dead: node });
+      work.out.effects.push({ kind: 'gratuitous', dead: node });
     }
   }
 }
@@ -253,7 +262,8 @@ export function tellView(work: Work): void {
   const late = behind(work);
   if (late.length === 0) return;
   setLead(work, { sentMs: work.nowMs });
-  for (const to of late) work.effects.push({ kind: 'send', to, message: { kind: 'view', view } });
+  for (const to of late)
+    work.out.effects.push({ kind: 'send', to, message: { kind: 'view', view } });
 }
 
 /** A holder says in which buckets it still has connections. */
@@ -261,7 +271,7 @@ export function onReport(work: Work, node: number, epoch: number, sockets: Bitma
   const { lead } = work;
   const holding = lead?.holding[node];
   if (lead === null || holding === undefined || sockets.length !== groupsOf(work)) return;
-  if (!work.rules.reportCounts(epoch, holding.epoch)) return;
+  if (!work.out.rules.reportCounts(epoch, holding.epoch)) return;
   const maps = commonMaps(holding.maps, sockets);
   if (sameMaps(maps, holding.maps)) return;
   const { [node]: _done, ...others } = lead.holding;

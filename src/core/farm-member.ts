@@ -16,7 +16,6 @@ import {
   nextMark,
   nobody,
   noMaps,
-  othersOf,
   oneWayBeats,
   ownHearing,
   patienceBeats,
@@ -26,6 +25,7 @@ import {
   sameName,
   statusMs,
   type FarmRole,
+  type FarmState,
   type Holding,
   type Lead,
   type Work,
@@ -69,7 +69,7 @@ export function chooseLeader(work: Work): void {
     if (awaitsLower(work)) work.listenUntilMs = work.nowMs + work.config.timing.heartbeatMs;
     else work.electable = true;
   }
-  const lower = othersOf(work).find((node) => {
+  const lower = work.others.find((node) => {
     if (node > me) return false;
     const status = isBoth(peerOf(work, node)) ? freshStatus(work, node) : null;
     return status !== null && status.running && status.electable;
@@ -89,7 +89,7 @@ export function chooseLeader(work: Work): void {
  */
 function awaitsLower(work: Work): boolean {
   if (work.nowMs - work.startedMs >= channelMs) return false;
-  return othersOf(work).some((node) => {
+  return work.others.some((node) => {
     const peer = peerOf(work, node);
     return node < work.config.me && isBoth(peer) && isRunning(peer) && peer.status === null;
   });
@@ -98,7 +98,7 @@ function awaitsLower(work: Work): boolean {
 /** What followers said they own is out of date once this node has led them and stopped. */
 function forgetFollows(work: Work): void {
   const peers = { ...work.peers };
-  for (const node of othersOf(work)) {
+  for (const node of work.others) {
     const peer = peers[node];
     if (peer !== undefined && peer.follow !== null) peers[node] = { ...peer, follow: null };
   }
@@ -124,7 +124,7 @@ function newLead(work: Work): Lead {
 function rivalHeard(work: Work, own: View): ViewName | null {
   const { me, timing } = work.config;
   let best: ViewName | null = null;
-  for (const node of othersOf(work)) {
+  for (const node of work.others) {
     const peer = peerOf(work, node);
     if (!isAlive(peer, work.nowMs) || peer.hung || !isRunning(peer)) continue;
     if (!maskHas(peer.viewMembers, node)) continue;
@@ -135,7 +135,7 @@ function rivalHeard(work: Work, own: View): ViewName | null {
     // A member that no longer hears us: our lease has lapsed by now. A stranger may be about to.
     const since = isMember(own, node) ? 0 : oneWayBeats * timing.heartbeatMs;
     const oneWay = peer.reach === 'heard' && work.nowMs - peer.reachMs >= since;
-    if (work.rules.excludes(name, own, oneWay) && isBetter(name, best)) best = name;
+    if (work.out.rules.excludes(name, own, oneWay) && isBetter(name, best)) best = name;
   }
   return best;
 }
@@ -222,7 +222,7 @@ export function refreshRole(work: Work): void {
 export function onView(work: Work, from: number, view: View): void {
   work.epochMax = Math.max(work.epochMax, view.epoch);
   if (from !== work.follows || view.leader !== from || !isMember(view, work.config.me)) return;
-  if (!work.rules.mayAdopt(work, view)) return;
+  if (!work.out.rules.mayAdopt(work, view)) return;
   takeView(work, view);
 }
 
@@ -276,15 +276,20 @@ export function statusOf(work: Work): StatusMessage {
   };
 }
 
-function canonical(_key: string, value: unknown): unknown {
-  return typeof value === 'bigint' ? value.toString(16) : value;
+/** All of a status that every peer should know at once, as one string. */
+function newsOf(status: StatusMessage): string {
+  const { running, electable, ready, draining, excludedBy: rival } = status;
+  const masks = `${status.heard} ${status.both} ${status.open}`;
+  const marks = `${status.follows} ${status.followMark} ${status.closeMark}`;
+  const others = `${Object.entries(status.followers).join()} ${status.powers.join()}`;
+  const flags = `${running} ${electable} ${ready} ${draining}`;
+  return `${flags} ${marks} ${masks} ${others} ${rival?.epoch}.${rival?.leader}`;
 }
 
 /** Sends what changed to whom it concerns, and everything once in a while. */
 export function tellStatus(work: Work): void {
   const status = statusOf(work);
-  const { installed: _i, seq: _s, epochMax: _e, ...news } = status;
-  const key = JSON.stringify(news, canonical);
+  const key = newsOf(status);
   const all = key !== work.told || work.nowMs - work.toldMs >= statusMs;
   const mine = `${status.installed?.epoch}.${status.installed?.leader}`;
   const leaderOnly = !all && mine !== work.toldInstalled && work.follows !== work.config.me;
@@ -294,10 +299,10 @@ export function tellStatus(work: Work): void {
   work.toldInstalled = mine;
   if (all) work.toldMs = work.nowMs;
   const message = { ...status, seq: work.seq };
-  for (const node of othersOf(work)) {
+  for (const node of work.others) {
     if (!all && node !== work.follows) continue;
     const peer = peerOf(work, node);
-    if (isBoth(peer) && isRunning(peer)) work.effects.push({ kind: 'send', to: node, message });
+    if (isBoth(peer) && isRunning(peer)) work.out.effects.push({ kind: 'send', to: node, message });
   }
 }
 
@@ -309,7 +314,7 @@ export function tellFollow(work: Work): void {
   if (known || work.nowMs - work.followSentMs < retryMs) return;
   work.followSentMs = work.nowMs;
   work.seq++;
-  work.effects.push({
+  work.out.effects.push({
     kind: 'send',
     to: follows,
     message: {
@@ -333,7 +338,7 @@ export function reportable(work: Work, beganMs: number, holdMs: number): boolean
   );
 }
 
-export function snapshotOf(work: Omit<Work, 'effects' | 'rules'>): Snapshot {
+export function snapshotOf(work: FarmState): Snapshot {
   return {
     view: work.view,
     epochMax: work.epochMax,

@@ -1,13 +1,13 @@
 /** The contents of the next view: members, owners and holders from all that the leader knows. */
 import {
-  addBucket,
   type Bitmaps,
   bitOf,
   emptyMaps,
-  hasBucket,
+  exceptMaps,
   isEmpty,
   maskHas,
   nodesOf,
+  ownerMaps,
   sameBytes,
   sameMaps,
   unionMaps,
@@ -21,12 +21,11 @@ import {
   nameOf,
   nodeKeys,
   nobody,
-  othersOf,
   peerOf,
   sameName,
   type Work,
 } from './farm-state.ts';
-import { bucketCount, type View } from './farm-types.ts';
+import { bitmapBytes, bucketCount, type View } from './farm-types.ts';
 import type { Weight } from './table.ts';
 
 /** Claimant of a bucket that more than one other node may own. */
@@ -43,7 +42,7 @@ export function membersNow(
   const { me } = work.config;
   let members = bitOf(me);
   const cutMs: Record<number, number> = {};
-  for (const node of othersOf(work)) {
+  for (const node of work.others) {
     if (reachedByAll(work, node, members & ~bitOf(me))) {
       members |= bitOf(node);
       continue;
@@ -59,7 +58,7 @@ export function membersNow(
 function reachedByAll(work: Work, node: number, others: bigint): boolean {
   const status = freshStatus(work, node);
   if (work.lead?.followers[node] === undefined || status === null) return false;
-  if (!work.rules.mayInclude(peerOf(work, node))) return false;
+  if (!work.out.rules.mayInclude(peerOf(work, node))) return false;
   if ((status.both & others) !== others) return false;
   return nodesOf(others).every((other) => maskHas(freshStatus(work, other)?.both ?? 0n, node));
 }
@@ -97,14 +96,16 @@ function claimsOf(work: Work, node: number, open: bigint): Bitmaps | null {
 }
 
 /** Per bucket of one group: the node that may own it, nobody, or `several`. */
-function claimants(work: Work, group: number, open: bigint): Uint8Array {
+function claimants(claims: ReadonlyMap<number, Bitmaps | null>, group: number): Uint8Array {
   const found = new Uint8Array(bucketCount).fill(nobody);
-  for (const node of work.config.nodes) {
-    const maps = claimsOf(work, node, open);
+  for (const [node, maps] of claims) {
     const map = maps?.[group];
-    for (let b = 0; b < bucketCount; b++) {
-      if (map !== undefined && !hasBucket(map, b)) continue;
-      found[b] = found[b] === nobody ? node : several;
+    for (let i = 0; i < bitmapBytes; i++) {
+      const byte = map === undefined ? 255 : (map[i] ?? 0);
+      if (byte === 0) continue;
+      for (let b = i * 8; b < i * 8 + 8; b++) {
+        if (((byte >> (b & 7)) & 1) === 1) found[b] = found[b] === nobody ? node : several;
+      }
     }
   }
   return found;
@@ -141,6 +142,7 @@ export function nextView(work: Work, base: View | null, members: bigint): Draft 
   const { me } = work.config;
   const groups = groupsOf(work);
   const open = openWitnessed(work);
+  const claims = new Map(work.config.nodes.map((node) => [node, claimsOf(work, node, open)]));
   const epoch = work.epochMax + 1;
   const powers: Record<number, number>[] = [];
   const owners: Uint8Array[] = [];
@@ -148,13 +150,14 @@ export function nextView(work: Work, base: View | null, members: bigint): Draft 
     const weights = weightsOf(work, members, g);
     powers.push(Object.fromEntries(weights.map(({ node, power }) => [node, power])));
     const previous = base?.owners[g] ?? new Uint8Array(bucketCount).fill(nobody);
-    const target = work.rules.table(weights, previous);
-    owners.push(allowed(work, previous, target, claimants(work, g, open)));
+    const target = work.out.rules.table(weights, previous);
+    owners.push(allowed(work, previous, target, claimants(claims, g)));
   }
-  const holding = holdingNow(work, base, members, owners, epoch, open);
+  const given = ownerMaps(owners);
+  const holding = holdingNow(work, base, members, { owners, given, claims });
   const holders: Record<number, readonly Uint8Array[]> = {};
   for (const node of nodeKeys(holding)) {
-    const maps = (holding[node]?.maps ?? []).map((map, g) => without(map, owners[g], node));
+    const maps = exceptMaps(holding[node]?.maps ?? [], given.get(node) ?? []);
     if (!isEmpty(maps)) holders[node] = maps;
   }
   const marks: Record<number, number> = {};
@@ -179,22 +182,15 @@ function allowed(
   target: Uint8Array,
   claimed: Uint8Array,
 ): Uint8Array {
-  return target.map((to, b) => {
-    const other = claimed[b] !== nobody && claimed[b] !== to;
+  const owners = target.slice();
+  for (let b = 0; b < bucketCount; b++) {
+    const to = target[b] ?? nobody;
     // Its present owner keeps a bucket that a third one claims, too: that one is giving way.
-    if (to === previous[b] || work.rules.mayTake(other)) return to;
-    return nobody;
-  });
-}
-
-function without(map: Uint8Array, owner: Uint8Array | undefined, node: number): Uint8Array {
-  return map.map((byte, i) => {
-    let kept = byte;
-    for (let b = 0; b < 8 && kept !== 0; b++) {
-      if (owner?.[i * 8 + b] === node) kept &= ~(1 << b);
-    }
-    return kept;
-  });
+    if (to === previous[b]) continue;
+    const other = claimed[b] !== nobody && claimed[b] !== to;
+    if (!work.out.rules.mayTake(other)) owners[b] = nobody;
+  }
+  return owners;
 }
 
 /** A new leader takes over what the last view of another said of holders. */
@@ -211,32 +207,30 @@ function holdingNow(
   work: Work,
   base: View | null,
   members: bigint,
-  owners: readonly Uint8Array[],
-  epoch: number,
-  open: bigint,
+  next: {
+    readonly owners: readonly Uint8Array[];
+    readonly given: ReadonlyMap<number, Bitmaps>;
+    readonly claims: ReadonlyMap<number, Bitmaps | null>;
+  },
 ): Record<number, Holding> {
   const result: Record<number, Holding> = {};
-  const { timing } = work.config;
+  const none = emptyMaps(groupsOf(work));
+  const { owners, given: after, claims } = next;
+  const moved = base?.owners.some((owner, g) => !sameBytes(owner, owners[g])) === true;
+  const before = moved ? ownerMaps(base.owners) : after;
   for (const node of nodesOf(members)) {
     const known = knownHolding(work, base, node);
-    const live =
-      known !== null && work.nowMs - known.sinceMs < timing.drainTimeoutMs ? known : null;
-    const maps = (live?.maps ?? emptyMaps(groupsOf(work))).map((map) => map.slice());
-    const claims = claimsOf(work, node, open);
-    let gained = false;
-    for (const [g, map] of maps.entries()) {
-      const before = base?.owners[g];
-      const after = owners[g];
-      const claimed = claims?.[g];
-      for (let b = 0; b < bucketCount; b++) {
-        if (after?.[b] === node || hasBucket(map, b)) continue;
-        if (before?.[b] !== node && (claimed === undefined || !hasBucket(claimed, b))) continue;
-        gained = true;
-        addBucket(map, b);
-      }
+    const fresh = known !== null && work.nowMs - known.sinceMs < work.config.timing.drainTimeoutMs;
+    const live = fresh ? known : null;
+    const had = unionMaps(before.get(node) ?? none, claims.get(node) ?? none);
+    const lost = exceptMaps(had, after.get(node) ?? none);
+    const gained = !isEmpty(exceptMaps(lost, live?.maps ?? none));
+    if (gained) {
+      const maps = unionMaps(live?.maps ?? none, lost);
+      result[node] = { maps, epoch: work.epochMax + 1, sinceMs: work.nowMs };
+    } else if (live !== null) {
+      result[node] = live;
     }
-    if (gained) result[node] = { maps, epoch, sinceMs: work.nowMs };
-    else if (live !== null) result[node] = live;
   }
   return result;
 }
@@ -244,7 +238,7 @@ function holdingNow(
 /** Would the new view change anything for anyone? */
 export function sameContent(work: Work, current: View, next: View): boolean {
   if (current.members !== next.members) return false;
-  if (!current.owners.every((owner, g) => sameBytes(owner, next.owners[g]))) return false;
+  if (current.owners.some((owner, g) => !sameBytes(owner, next.owners[g]))) return false;
   const holders = new Set([...nodeKeys(current.holders), ...nodeKeys(next.holders)]);
   for (const node of holders) {
     const none = emptyMaps(groupsOf(work));

@@ -36,6 +36,8 @@ export interface Peer {
 
 /** A node that takes this leader's views. */
 export interface Follower {
+  /** What its last status taught: its installed view, its closeMark, under our view. */
+  readonly learned: string;
   readonly startedMs: number;
   readonly followMark: number;
   readonly closeMark: number;
@@ -70,7 +72,11 @@ export interface Lead {
 }
 
 export interface FarmState {
+  /** Belongs to the step under way; always null in a state that was returned. */
+  readonly out: unknown;
   readonly config: FarmConfig;
+  /** The other nodes, lowest id first. */
+  readonly others: readonly number[];
   readonly nowMs: number;
   readonly role: FarmRole;
   readonly startedMs: number;
@@ -124,10 +130,16 @@ export interface FarmState {
 }
 
 /** A state being changed by one event, and the effects so far. Nested data is replaced, not changed. */
-export type Work = { -readonly [K in keyof FarmState]: FarmState[K] } & {
-  effects: FarmEffect[];
-  readonly rules: FarmRules;
+export type Work = { -readonly [K in Exclude<keyof FarmState, 'out'>]: FarmState[K] } & {
+  readonly out: { effects: FarmEffect[]; readonly rules: FarmRules; hearing: Hearing | null };
 };
+
+/** Nodes that this node hears / in both directions / hears and which may accept clients. */
+export interface Hearing {
+  readonly heard: bigint;
+  readonly both: bigint;
+  readonly open: bigint;
+}
 
 /** Repetition of follow and view messages that may have been lost with a connection. */
 export const retryMs = 200;
@@ -166,11 +178,6 @@ export function noMaps(state: { readonly config: FarmConfig }): Uint8Array[] {
 
 export function peerOf(state: FarmState, node: number): Peer {
   return state.peers[node] ?? noPeer;
-}
-
-/** The other nodes, lowest id first (farmInit sorts them). */
-export function othersOf(state: FarmState): number[] {
-  return state.config.nodes.filter((node) => node !== state.config.me);
 }
 
 /** Is it there at all? A hung one is, as long as its lease may last. */
@@ -240,22 +247,26 @@ export function record(
   text: string,
   data: Readonly<Record<string, unknown>> = {},
 ): void {
-  work.effects.push({ kind: 'record', record: kind, text, data });
+  work.out.effects.push({ kind: 'record', record: kind, text, data });
 }
 
-/** Masks of this node's own hearing: heard, both, may accept clients. */
-export function ownHearing(state: FarmState): { heard: bigint; both: bigint; open: bigint } {
+/** This node's own hearing; worked out once per step, after the event itself. */
+export function ownHearing(work: Work): Hearing {
+  if (work.out.hearing !== null) return work.out.hearing;
   let heard = 0n;
   let both = 0n;
   let open = 0n;
-  for (const node of othersOf(state)) {
-    const peer = peerOf(state, node);
-    if (!isRunning(peer) && state.nowMs >= peer.lapseMs) continue;
-    if (isAlive(peer, state.nowMs)) heard |= bitOf(node);
-    if (isBoth(peer)) both |= bitOf(node);
-    if (mayServe(peer, state.nowMs)) open |= bitOf(node);
+  for (const node of work.others) {
+    const peer = peerOf(work, node);
+    if (!isAlive(peer, work.nowMs)) continue;
+    if (!isRunning(peer) && work.nowMs >= peer.lapseMs) continue;
+    const bit = bitOf(node);
+    heard |= bit;
+    if (isBoth(peer)) both |= bit;
+    if (mayServe(peer, work.nowMs)) open |= bit;
   }
-  return { heard, both, open };
+  work.out.hearing = { heard, both, open };
+  return work.out.hearing;
 }
 
 /** Changes what the leader knows; a change of claims or holding asks for a look at the view. */

@@ -1,5 +1,5 @@
 /** From a view to the table that one node's filter enforces, and its announcement. */
-import { addBucket, type Bitmaps, hasBucket } from './bits.ts';
+import { emptyMaps, hasBucket, isEmpty, ownedBy, unionMaps } from './bits.ts';
 import { groupsOf, viewOpens, type Work } from './farm-state.ts';
 import {
   bitmapBytes,
@@ -62,20 +62,8 @@ export function compile(
   });
 }
 
-function bucketsWith(tables: readonly CompiledTable[], flag: number): Uint8Array[] {
-  return tables.map(({ flags }) => {
-    const map = new Uint8Array(bitmapBytes);
-    for (let b = 0; b < bucketCount; b++) if (((flags[b] ?? 0) & flag) !== 0) addBucket(map, b);
-    return map;
-  });
-}
-
 function givesBuckets(view: View | null, me: number): boolean {
   return view?.owners.some((owner) => owner.includes(me)) === true;
-}
-
-function anySet(maps: Bitmaps): boolean {
-  return maps.some((map) => map.some((byte) => byte !== 0));
 }
 
 /** The install that brings the filter to what the state says; null where it is there already. */
@@ -83,12 +71,13 @@ export function refreshTable(work: Work): FarmEffect | null {
   const { me } = work.config;
   const eligible =
     work.role !== 'stopped' &&
-    (work.ready || work.rules.mayOwnUnready()) &&
+    (work.ready || work.out.rules.mayOwnUnready()) &&
     work.settled &&
     work.excludedBy === null;
   if (!eligible && !work.closing && work.view !== null) {
     // Also a view that was only just taken is void from here on: the leader learns it by the mark.
-    if (anySet(work.owned) || (viewOpens(work) && givesBuckets(work.view, me))) work.closing = true;
+    if (!isEmpty(work.owned) || (viewOpens(work) && givesBuckets(work.view, me)))
+      work.closing = true;
   }
   const opens = eligible && !work.closing && viewOpens(work);
   const running = work.role !== 'stopped';
@@ -97,13 +86,16 @@ export function refreshTable(work: Work): FarmEffect | null {
   if (key === work.compiled) return null;
   const tables =
     running && work.view !== null
-      ? compile(work.view, me, opens, work.rules.isQuiet)
+      ? compile(work.view, me, opens, work.out.rules.isQuiet)
       : silentTables(groupsOf(work));
   work.compiled = key;
   work.install++;
-  work.wanted = bucketsWith(tables, tableFlag.own);
-  work.held = bucketsWith(tables, tableFlag.hold);
-  work.owned = work.owned.map((map, g) => map.map((byte, i) => byte | (work.wanted[g]?.[i] ?? 0)));
+  const none = emptyMaps(groupsOf(work));
+  const given = running && work.view !== null ? ownedBy(work.view.owners, me) : none;
+  const left = (running ? work.view?.holders[me] : undefined) ?? none;
+  work.wanted = opens ? given : none;
+  work.held = opens ? left : unionMaps(left, given);
+  work.owned = unionMaps(work.owned, work.wanted);
   return { kind: 'install', install: work.install, epoch: work.view?.epoch ?? 0, tables };
 }
 
@@ -127,7 +119,7 @@ export function standFor(view: View): { epoch: number; members: bigint } {
 /** What heartbeats say of this node; out before an install, so that an opening is never unsaid. */
 export function refreshAnnouncement(work: Work): void {
   const stopping = work.role === 'stopped';
-  const done = work.installDone === work.install && !anySet(work.owned);
+  const done = work.installDone === work.install && isEmpty(work.owned);
   const running = !(stopping && done);
   const { stands } = work;
   const serving = !stopping && work.excludedBy === null && stands !== null;
@@ -135,7 +127,7 @@ export function refreshAnnouncement(work: Work): void {
     (running ? summaryFlag.running : 0) |
     (!stopping && work.ready ? summaryFlag.ready : 0) |
     (!stopping && work.draining ? summaryFlag.draining : 0) |
-    (anySet(work.owned) ? summaryFlag.open : 0);
+    (!isEmpty(work.owned) ? summaryFlag.open : 0);
   const viewEpoch = stands?.epoch ?? 0;
   const viewMembers = serving ? (stands?.members ?? 0n) : 0n;
   const key = `${viewEpoch} ${viewMembers} ${flags} ${serving}`;
@@ -144,7 +136,7 @@ export function refreshAnnouncement(work: Work): void {
   if (!running) {
     // First that its filter is shut, then that it ended: the end alone could be that of a crash.
     const shut = summaryFlag.running;
-    work.effects.push({ kind: 'announce', viewEpoch, viewMembers, flags: shut, serving });
+    work.out.effects.push({ kind: 'announce', viewEpoch, viewMembers, flags: shut, serving });
   }
-  work.effects.push({ kind: 'announce', viewEpoch, viewMembers, flags, serving });
+  work.out.effects.push({ kind: 'announce', viewEpoch, viewMembers, flags, serving });
 }

@@ -66,7 +66,6 @@ import {
   nobody,
   noMaps,
   nodeKeys,
-  othersOf,
   oneWayBeats,
   type Peer,
   peerOf,
@@ -96,8 +95,11 @@ export type { FarmRole, FarmState } from './farm-state.ts';
 /** A farm module that does not run here. */
 export function farmInit(config: FarmConfig): FarmState {
   const none = noMaps({ config });
+  const nodes = [...config.nodes].sort((a, b) => a - b);
   return {
-    config: { ...config, nodes: [...config.nodes].sort((a, b) => a - b) },
+    out: null,
+    config: { ...config, nodes },
+    others: nodes.filter((node) => node !== config.me),
     nowMs: 0,
     role: 'stopped',
     startedMs: 0,
@@ -145,19 +147,23 @@ export function farmStep(
   event: FarmEvent,
   rules: FarmRules = farmRules,
 ): readonly [FarmState, readonly FarmEffect[]] {
-  const work: Work = { ...state, nowMs: Math.max(state.nowMs, event.nowMs), effects: [], rules };
+  const nowMs = Math.max(state.nowMs, event.nowMs);
+  const out: Work['out'] = { effects: [], rules, hearing: null };
+  const work = { ...state, nowMs, out };
   const before = work.view;
   const closeMark = work.closeMark;
   perform(work, event);
+  out.hearing = null;
   if (work.startedMs > 0) settle(work, before, closeMark);
-  const { effects, rules: _rules, ...next } = work;
-  return [next, effects];
+  // Without a copy: the object is the new state from here on, and nobody else's.
+  const next: { out: unknown } & typeof work = Object.assign(work, { out: null });
+  return [next, out.effects];
 }
 
 /** Everything that follows from the changed state, in the order that the effects need. */
 function settle(work: Work, before: FarmState['view'], closeMark: number): void {
-  const ahead = work.effects;
-  work.effects = [];
+  const ahead = work.out.effects;
+  work.out.effects = [];
   if (work.role !== 'stopped') {
     chooseLeader(work);
     refreshFollowers(work);
@@ -166,19 +172,19 @@ function settle(work: Work, before: FarmState['view'], closeMark: number): void 
     judgeStanding(work);
     refreshRole(work);
   }
-  const records = work.effects;
-  work.effects = [];
+  const records = work.out.effects;
+  work.out.effects = [];
   const install = refreshTable(work);
   finishClosing(work);
   if (work.view !== before || work.closeMark !== closeMark) {
-    work.effects.push({ kind: 'persist', snapshot: snapshotOf(work) });
+    work.out.effects.push({ kind: 'persist', snapshot: snapshotOf(work) });
   }
   refreshAnnouncement(work);
-  if (install !== null) work.effects.push(install);
+  if (install !== null) work.out.effects.push(install);
   tellStatus(work);
   tellFollow(work);
   tellView(work);
-  work.effects = [...ahead, ...records, ...work.effects];
+  work.out.effects = [...ahead, ...records, ...work.out.effects];
 }
 
 function perform(work: Work, event: FarmEvent): void {
@@ -255,7 +261,7 @@ function onStop(work: Work): void {
 function onPeer(work: Work, event: FarmEvent & { readonly kind: 'peer' }): void {
   if (event.node === work.config.me || !work.config.nodes.includes(event.node)) return;
   const old = peerOf(work, event.node);
-  const lapse = work.nowMs + work.rules.lapseAfterMs(work.config.timing);
+  const lapse = work.nowMs + work.out.rules.lapseAfterMs(work.config.timing);
   const reborn = old.boot !== 0n && event.boot !== old.boot;
   let peer: Peer = {
     ...old,
@@ -285,7 +291,7 @@ function onSummary(work: Work, event: FarmEvent & { readonly kind: 'summary' }):
     flags: event.flags,
     viewEpoch: event.viewEpoch,
     viewMembers: event.viewMembers,
-    lapseMs: abrupt ? work.nowMs + work.rules.lapseAfterMs(work.config.timing) : old.lapseMs,
+    lapseMs: abrupt ? work.nowMs + work.out.rules.lapseAfterMs(work.config.timing) : old.lapseMs,
   };
   work.peers = withKey(work.peers, event.node, peer);
   work.epochMax = Math.max(work.epochMax, event.viewEpoch);
@@ -344,7 +350,7 @@ function onSockets(work: Work, groups: readonly Uint8Array[], beganMs: number): 
     onReport(work, work.config.me, work.view.epoch, groups);
     return;
   }
-  work.effects.push({
+  work.out.effects.push({
     kind: 'send',
     to: work.follows,
     message: { kind: 'sockets', epoch: work.view.epoch, sockets: groups },
@@ -381,7 +387,7 @@ export function farmDeadline(state: FarmState): number | null {
   if (state.follows !== state.config.me && state.follows !== nobody) {
     times.push(state.followSentMs + retryMs);
   }
-  for (const node of othersOf(state)) {
+  for (const node of state.others) {
     const peer = peerOf(state, node);
     times.push(peer.lapseMs);
     if (!isBoth(peer)) times.push(peer.reachMs + settleMs(timing));

@@ -52,6 +52,7 @@ export function buildTable(weights: readonly Weight[], previous: Uint8Array): Ui
     if (slot >= 0) owned[slot] = (owned[slot] ?? 0) + 1;
   }
   const missing = shares(weights, owned);
+  if (missing.every((share, slot) => share === owned[slot]) && isFull(owned)) return previous;
   const table = new Uint8Array(bucketCount).fill(nobody);
   for (let b = 0; b < bucketCount; b++) {
     const owner = previous[b] ?? nobody;
@@ -70,6 +71,12 @@ export function buildTable(weights: readonly Weight[], previous: Uint8Array): Ui
     missing[next] = (missing[next] ?? 0) - 1;
   }
   return table;
+}
+
+function isFull(owned: readonly number[]): boolean {
+  let total = 0;
+  for (const count of owned) total += count;
+  return total === bucketCount;
 }
 
 /** How many buckets have different owners in two tables. */

@@ -12,7 +12,7 @@ import {
   type View,
 } from '../core/farm.ts';
 import type { FarmRules } from '../core/farm-rules.ts';
-import { bitmapBytes, bucketCount, tableFlag } from '../core/farm-types.ts';
+import { bitmapBytes, bucketCount } from '../core/farm-types.ts';
 import { Keeper, type KeeperEvent, type KeeperOptions, noSummary } from './keeper.ts';
 import type { World } from './world.ts';
 
@@ -297,6 +297,7 @@ export class SimNode {
           node: this.id,
           life: this.agentLife,
           effect,
+          wanted: this.state.wanted,
           view: this.state.role === 'stopped' ? null : this.state.view,
         });
         return;
@@ -326,16 +327,12 @@ export class SimNode {
     }
   }
 
-  install(effect: FarmEffect & { readonly kind: 'install' }, view: View | null): void {
-    const own = effect.tables.map((table) => {
-      const words = new Uint32Array(bucketCount / 32);
-      for (let b = 0; b < bucketCount; b++) {
-        if (((table.flags[b] ?? 0) & tableFlag.own) !== 0) {
-          words[b >> 5] = (words[b >> 5] ?? 0) | (1 << (b & 31));
-        }
-      }
-      return words;
-    });
+  install(
+    effect: FarmEffect & { readonly kind: 'install' },
+    wanted: readonly Uint8Array[],
+    view: View | null,
+  ): void {
+    const own = wanted.map((map) => new Uint32Array(map.slice().buffer));
     this.filter = { tables: effect.tables, own, leaseEndMs: this.filter.leaseEndMs };
     this.world.viewInstalled(this, view);
     this.installedView = view;

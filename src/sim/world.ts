@@ -35,6 +35,7 @@ export type Happening =
       readonly node: number;
       readonly life: number;
       readonly effect: FarmEffect & { readonly kind: 'install' };
+      readonly wanted: readonly Uint8Array[];
       readonly view: View | null;
     }
   | {
@@ -220,7 +221,7 @@ export class World {
       case 'install': {
         const node = this.node(item.node);
         if (!node.agentUp || node.agentLife !== item.life) return;
-        node.install(item.effect, item.view);
+        node.install(item.effect, item.wanted, item.view);
         return;
       }
       case 'message':
@@ -267,8 +268,9 @@ export class World {
 
   heard(from: number, to: number): void {
     const row = this.heardAt[from];
-    this.#noteApart();
-    if (row !== undefined) row[to] = this.nowMs;
+    if (row === undefined) return;
+    if (this.nowMs - (row[to] ?? 0) >= directMs) this.#noteApart();
+    row[to] = this.nowMs;
   }
 
   /** Can news pass now from one to the other? An edge: a heartbeat in the last two intervals. */
