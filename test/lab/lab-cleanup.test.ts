@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { describe, test } from 'node:test';
 import { Lab } from '../../src/lab/lab.ts';
-import { saveState } from '../../src/lab/state.ts';
+import { allStates, saveState } from '../../src/lab/state.ts';
 import { isAlive, repoRoot, until } from '../../src/lab/tool.ts';
 
 const skip = process.getuid?.() === 0 ? false : 'needs root: it builds network namespaces';
@@ -30,6 +30,11 @@ async function owner(options: string, then: string) {
   assert.ok(told.processes.length >= 3 && told.processes.every(isAlive));
   return { child, ...told };
 }
+
+const isHolder = (pid: string) => {
+  const file = `/proc/${pid}/cmdline`;
+  return existsSync(file) && readFileSync(file, 'utf8').includes('lab_tool');
+};
 
 describe('cleaning up', { skip, timeout: 120_000 }, () => {
   test('a lab ends with its owner, however that ends', async () => {
@@ -118,16 +123,25 @@ describe('cleaning up', { skip, timeout: 120_000 }, () => {
   });
 
   test('a lab that cannot be built leaves nothing', async () => {
-    const before = Lab.list().length;
-    const bad = '/proc/no-such-folder';
-    const saved = process.env['TMPDIR'];
-    process.env['TMPDIR'] = bad;
+    const names = () => new Set(allStates().map(({ name }) => name));
+    assert.equal(names().has('hfbroken'), false);
+    const path = process.env['PATH'];
+    // Without `ip` the holders start, and then nothing can be plugged in.
+    process.env['PATH'] = '/nowhere';
     try {
-      await assert.rejects(Lab.up({ hosts: 1 }));
+      await assert.rejects(Lab.up({ hosts: 1, name: 'hfbroken' }), { code: 'HF-LAB-006' });
     } finally {
-      if (saved === undefined) delete process.env['TMPDIR'];
-      else process.env['TMPDIR'] = saved;
+      process.env['PATH'] = path;
     }
-    assert.equal(Lab.list().length, before);
+    assert.equal(names().has('hfbroken'), false);
+    // Every holder is a child of this process.
+    const holders = () => {
+      const children = readFileSync(`/proc/self/task/${process.pid}/children`, 'utf8');
+      return children
+        .trim()
+        .split(' ')
+        .filter((pid) => pid !== '' && isHolder(pid)).length;
+    };
+    assert.ok(await until(() => holders() === 0, 10_000));
   });
 });
