@@ -212,13 +212,13 @@ export function leadViews(work: Work): void {
       setLead(work, { judged: inputs });
       refuse(work, null);
     } else if (allowedToIssue(work)) {
-      issue(work, base, draft.view, draft.holding);
+      issue(work, draft.view, draft.holding);
     }
     return;
   }
   if (!allowedToIssue(work)) return;
   const draft = nextView(work, base, members);
-  issue(work, base, draft.view, draft.holding);
+  issue(work, draft.view, draft.holding);
 }
 
 function allowedToIssue(work: Work): boolean {
@@ -235,7 +235,7 @@ function refuse(work: Work, refusal: string | null): void {
   }
 }
 
-function issue(work: Work, base: View | null, view: View, holding: Lead['holding']): void {
+function issue(work: Work, view: View, holding: Lead['holding']): void {
   if (work.lead === null) return;
   const claims: Record<number, Bitmaps> = { ...work.lead.claims };
   for (const node of nodeKeys(work.lead.followers)) {
@@ -246,12 +246,6 @@ function issue(work: Work, base: View | null, view: View, holding: Lead['holding
   const sentMs = Number.NEGATIVE_INFINITY;
   setLead(work, { claims, holding, base: null, issuedMs: work.nowMs, sentMs });
   takeView(work, view);
-  for (const node of work.others) {
-    const gone = !isAlive(peerOf(work, node), work.nowMs);
-    if (gone && isMember(base, node) && !isMember(view, node)) {
-      work.out.effects.push({ kind: 'gratuitous', dead: node });
-    }
-  }
 }
 
 /** Sends the current view to the members that do not enforce it yet. */

@@ -2,7 +2,7 @@
  * The side of the farm that every node has: whose views it takes, when it must own nothing, what it
  * tells the others.
  */
-import { maskHas } from './bits.ts';
+import { maskHas, nodesOf } from './bits.ts';
 import {
   announcedName,
   freshStatus,
@@ -227,6 +227,7 @@ export function onView(work: Work, from: number, view: View): void {
 }
 
 export function takeView(work: Work, view: View): void {
+  const before = work.view;
   work.view = view;
   work.epochMax = Math.max(work.epochMax, view.epoch);
   record(work, 'view', `view ${view.epoch} of node ${view.leader}`, {
@@ -234,6 +235,20 @@ export function takeView(work: Work, view: View): void {
     leader: view.leader,
     members: view.members,
   });
+  const gone = before === null ? nobody : departed(before, view, work.config.me);
+  if (gone !== nobody) work.out.effects.push({ kind: 'gratuitous', gone });
+}
+
+/**
+ * A node of `before` that answers no client any more, where it falls to this one, the lowest owner,
+ * to tell the neighbours so; else nobody. They may have been sending to it: in vmac_directed a
+ * server that leaves forwards only as long as its filter is there.
+ */
+function departed(before: View, view: View, me: number): number {
+  const owns = (of: View, node: number) => of.owners.some((owner) => owner.includes(node));
+  if (nodesOf(view.members).find((node) => owns(view, node)) !== me) return nobody;
+  const gone = (node: number) => !isMember(view, node) || (owns(before, node) && !owns(view, node));
+  return nodesOf(before.members).find(gone) ?? nobody;
 }
 
 /** Ends a closing whose table the filter enforces by now. */

@@ -236,7 +236,7 @@ export type FarmEffect =
       readonly text: string;
       readonly data: Readonly<Record<string, unknown>>;
     }
-  /** vmac_directed: announce the VIPs by gratuitous ARP / unsolicited NA, as `dead` answered before. */
-  | { readonly kind: 'gratuitous'; readonly dead: number }
+  /** vmac_directed: announce the VIPs by gratuitous ARP / unsolicited NA, as `gone` answers no more. */
+  | { readonly kind: 'gratuitous'; readonly gone: number }
   /** Persist (overwrite) before the next effect; needed for a later start. May fail: serve on. */
   | { readonly kind: 'persist'; readonly snapshot: Snapshot };

@@ -50,6 +50,9 @@ interface Place {
   readonly rules: readonly PartRule[];
 }
 
+/** When neighbours are told that another server answers now: again, as the word may be lost. */
+const announceMs = [0, 200, 1300];
+
 /** How often a node that keeps buckets for old connections counts these. */
 const socketScanMs = 1000;
 
@@ -218,13 +221,18 @@ export class Farm {
         this.#ports.record(effect.record, effect.text, effect.data);
         return;
       case 'gratuitous':
-        for (const { device } of this.#places) device.announce(this.#config.name);
+        for (const delayMs of announceMs) setTimeout(() => this.#announce(), delayMs).unref();
         return;
       case 'persist':
         this.#view = effect.snapshot.view;
         this.#ports.persist(effect.snapshot);
         return;
     }
+  }
+
+  #announce(): void {
+    if (this.#abandoned || !this.#running) return;
+    for (const { device } of this.#places) device.announce(this.#config.name);
   }
 
   #part(place: Place): DevicePart {
