@@ -36,16 +36,16 @@ export async function buildProgram(run: Run, withLab: boolean): Promise<Command>
   moduleCommands(program, run);
   farmCommands(program, run);
   clusterCommands(program, run);
-  if (withLab) await mountLab(program);
+  if (withLab) await mountLab(program, run);
   else program.command('lab').description(labSummary);
   inheritSettings(program);
   return program;
 }
 
-async function mountLab(program: Command): Promise<void> {
+async function mountLab(program: Command, run: Run): Promise<void> {
   try {
     const { labCommands } = await import('../lab/cli.ts');
-    labCommands(program);
+    labCommands(program, run);
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new HoldfastError('HF-CLI-009', { part: 'lab', reason }, null, cause);
