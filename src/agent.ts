@@ -10,7 +10,6 @@ import { ClusterService } from './api/cluster.ts';
 import { apiPort, dialNode, otherNodes } from './api/dial.ts';
 import { openPeers } from './api/peers.ts';
 import { clusterKeys, keyFiles, loadCa, loadKeys } from './api/pki.ts';
-import { startApi } from './api/server.ts';
 import { TokenStore } from './api/token.ts';
 import { HoldfastError } from './errors.ts';
 import { Alerts } from './host/alerts.ts';
@@ -64,6 +63,8 @@ async function main(): Promise<void> {
   const name = keys.node;
   const me = cluster.nodes.find((node) => node.name === name)?.id;
   if (me === undefined) throw new HoldfastError('HF-AGENT-012', { name });
+  // Without heartbeats the leases lapse and others take over: this agent must not go on deciding.
+  beat.onLost(() => process.exit(1));
   // The sign of life does not wait for anything that the agent does.
   setInterval(() => beat.confirm(), cluster.agentDeadlineMs / 8);
 
@@ -114,7 +115,6 @@ async function main(): Promise<void> {
       return connectAgent({ dial: () => dialNode(found, apiPort, keys), where: other });
     },
   });
-  await node.load();
   const service = new ClusterService({
     agent: node,
     keys,
@@ -122,6 +122,9 @@ async function main(): Promise<void> {
     tokens: new TokenStore(keyFiles(paths).tokens, name),
   });
   channel.onSignature((peer, signature) => void service.onSignature(peer, signature));
+  await node.load();
+  // The HTTP server takes as long to load as all the rest; the farm does not wait for it.
+  const { startApi } = await import('./api/server.ts');
   const api = await startApi(node, { keys, cluster: service, socketPath: paths.agentSocket });
   logger.info('agent started', { node: name, id: me, pid: process.pid });
   beat.ready();
@@ -137,8 +140,6 @@ async function main(): Promise<void> {
   }
   process.on('SIGTERM', () => void end('SIGTERM'));
   process.on('SIGINT', () => void end('SIGINT'));
-  // Without heartbeats the leases lapse and others take over: this agent must not go on deciding.
-  beat.onLost(() => process.exit(1));
 }
 
 /** A programmer's error: better a fresh agent than one in a state nobody thought of. */
