@@ -33,26 +33,32 @@ void Engine::configure_link(const Config& config, uint32_t lan, uint32_t node, i
       same_address(was.address[node], is.address[node])) {
     return;
   }
-  peers_[node].links[lan] = Link();
-  if (exists) {
-    peers_[node].links[lan].deadline_first = now + config.suspect_ns + config.heartbeat_ns;
-  }
+  Link& link = peers_[node].links[lan];
+  Link fresh;
+  // What was heard once stays refused: an address that changes must not open a door for replays.
+  fresh.sequence = link.sequence;
+  fresh.sent_ns = link.sent_ns;
+  if (exists) fresh.deadline_first = now + config.suspect_ns + config.heartbeat_ns;
+  link = fresh;
+}
+
+/** A peer that is not known (any more): only what it echoes from now on proves a boot of it. */
+void Engine::forget(uint32_t node) {
+  peers_[node] = Peer();
+  peers_[node].proven_sequence = sequence_;
+  lease_peers_[node] = LeasePeer();
 }
 
 void Engine::configure(const Config& config, int64_t now) {
   if (config.lease_map != config_.lease_map) release_leases();
   if (!same_identity(config)) {
-    for (Peer& peer : peers_) peer = Peer();
-    std::fill(std::begin(lease_peers_), std::end(lease_peers_), LeasePeer());
+    for (uint32_t node = 0; node < max_nodes; node++) forget(node);
     config_.lan_count = 0;
     nodes_ = 0;
   }
   uint64_t nodes = 0;
   for (uint32_t lan = 0; lan < config.lan_count; lan++) nodes |= config.lans[lan].peers;
-  each_node(nodes_ & ~nodes, [&](uint32_t node) {
-    peers_[node] = Peer();
-    lease_peers_[node] = LeasePeer();
-  });
+  each_node(nodes_ & ~nodes, [&](uint32_t node) { forget(node); });
   each_node(nodes, [&](uint32_t node) {
     for (uint32_t lan = 0; lan < max_lans; lan++) configure_link(config, lan, node, now);
   });
@@ -123,10 +129,10 @@ void Engine::woke(int64_t now) {
   }
 }
 
-void Engine::tick(int64_t now, int64_t agent_alive, bool drained) {
+void Engine::tick(int64_t now, int64_t agent_alive, bool may_judge) {
   if (!config_.configured()) return;
   hung_ = now - std::min(agent_alive, now) > config_.agent_deadline_ns;
-  const bool may_suspect = drained && now >= doubt_until_;
+  const bool may_suspect = may_judge && now >= doubt_until_;
   each_node(nodes_, [&](uint32_t node) { judge(node, now, may_suspect); });
   if (now >= next_send_) {
     next_send_ += config_.heartbeat_ns;

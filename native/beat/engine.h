@@ -42,10 +42,10 @@ class Engine {
   /** One datagram of network `lan`; `arrival` is when it reached the machine. */
   void receive(uint32_t lan, const uint8_t* data, size_t size, int64_t arrival, int64_t now);
   /**
-   * Last call of each wake: judges silence, sends when due, renews leases. The sockets must have
-   * been drained before; `drained` false says that more datagrams wait, which puts judging off.
+   * Last call of each wake: judges silence, sends when due, renews leases. `may_judge` says that
+   * all sockets were read until empty in this wake; without it judging is put off.
    */
-  void tick(int64_t now, int64_t agent_alive, bool drained);
+  void tick(int64_t now, int64_t agent_alive, bool may_judge);
   /** When tick must be called at the latest. */
   int64_t next_wake() const;
   /** Emits everything known as events, for an agent that starts or lost events. */
@@ -93,6 +93,7 @@ class Engine {
   };
 
   bool same_identity(const Config& config) const;
+  void forget(uint32_t node);
   void configure_link(const Config& config, uint32_t lan, uint32_t node, int64_t now);
   void send_all(int64_t now);
   void compose(uint32_t node, int64_t now, Heartbeat& beat) const;

@@ -98,39 +98,55 @@ void HeartbeatThread::loop() {
     engine_.woke(boot_ns());
     const bool drained = drain();
     paused = !drained;
+    // Only then was every socket looked at in this turn.
+    const bool may_judge = drained && deadline_;
     take_commands();
     const int64_t now = boot_ns();
     engine_.tick(now, static_cast<int64_t>(shared_.agent_alive_ns.load(std::memory_order_relaxed)),
-                 drained);
+                 may_judge);
     finish_turn(now);
   }
   engine_.release_leases();
 }
 
+/** Sleeps until the engine's next deadline, a datagram or a command; notes which networks have one.
+ */
 void HeartbeatThread::wait(bool paused) {
   const int64_t now = boot_ns();
   int64_t until = config_.configured() ? engine_.next_wake() : now + idle_ns;
   if (paused) until = std::max(until, now + rest_ns);
-  itimerspec when{};
-  when.it_value = to_timespec(std::max(until, int64_t{1}));
-  timerfd_settime(timer_.get(), TFD_TIMER_ABSTIME, &when, nullptr);
-  pollfd polled[2 + max_lans];
-  nfds_t count = 0;
-  polled[count++] = {timer_.get(), POLLIN, 0};
-  polled[count++] = {waker_.get(), POLLIN, 0};
-  for (uint32_t lan = 0; !paused && lan < config_.lan_count; lan++) {
-    if (config_.lans[lan].socket >= 0) polled[count++] = {config_.lans[lan].socket, POLLIN, 0};
+  if (until != timer_at_) {
+    itimerspec when{};
+    when.it_value = to_timespec(std::max(until, int64_t{1}));
+    timerfd_settime(timer_.get(), TFD_TIMER_ABSTIME, &when, nullptr);
+    timer_at_ = until;
   }
-  ppoll(polled, count, nullptr, nullptr);
+  pollfd polled[2 + max_lans];
+  polled[0] = {timer_.get(), POLLIN, 0};
+  polled[1] = {waker_.get(), POLLIN, 0};
+  // Without a socket, or resting: -1, which poll passes over.
+  for (uint32_t lan = 0; lan < config_.lan_count; lan++) {
+    polled[2 + lan] = {paused ? -1 : config_.lans[lan].socket, POLLIN, 0};
+  }
+  ppoll(polled, 2 + config_.lan_count, nullptr, nullptr);
   uint64_t ignored;
-  [[maybe_unused]] ssize_t got = read(timer_.get(), &ignored, sizeof ignored);
-  got = read(waker_.get(), &ignored, sizeof ignored);
+  [[maybe_unused]] ssize_t got = 0;
+  deadline_ = polled[0].revents != 0;
+  if (deadline_) {
+    got = read(timer_.get(), &ignored, sizeof ignored);
+    timer_at_ = 0;
+  }
+  if (polled[1].revents != 0) got = read(waker_.get(), &ignored, sizeof ignored);
+  // At a deadline somebody may be judged: then every socket is read until it is empty.
+  for (uint32_t lan = 0; lan < config_.lan_count; lan++) {
+    waiting_[lan] = deadline_ || polled[2 + lan].revents != 0;
+  }
 }
 
 bool HeartbeatThread::drain() {
   bool drained = true;
   for (uint32_t lan = 0; lan < config_.lan_count; lan++) {
-    if (config_.lans[lan].socket >= 0 && !drain_lan(lan)) drained = false;
+    if (config_.lans[lan].socket >= 0 && waiting_[lan] && !drain_lan(lan)) drained = false;
   }
   return drained;
 }

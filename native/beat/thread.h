@@ -78,6 +78,9 @@ class HeartbeatThread final : private Port {
   bool started_ = false;
   bool emitted_ = false;
   int64_t stats_at_ = 0;
+  int64_t timer_at_ = 0;   // what the timer is set to; 0: it has fired
+  bool deadline_ = false;  // the timer fired in this turn
+  bool waiting_[max_lans] = {};
   // When the socket of each network was last seen empty: nothing in it arrived earlier.
   int64_t emptied_at_[max_lans] = {};
 };

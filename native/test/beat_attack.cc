@@ -134,6 +134,35 @@ TEST_CASE("attack: an old boot that never was accepted here cannot be brought in
   CHECK(world[0].stats().received == 0);
 }
 
+TEST_CASE("attack: a peer that is configured anew is not brought in by what it said before") {
+  World world(2);
+  std::vector<Datagram> recorded;
+  world.taps = [&](const Datagram& d) {
+    if (d.from == 1) recorded.push_back(d);
+  };
+  world.run(3000 * ms);
+  world[1].dead = true;
+  Node& node = world[0];
+  const uint64_t peers = node.config.lans[0].peers;
+  SUBCASE("gone and back") {
+    node.config.lans[0].peers = 0;
+    node.engine->configure(node.config, node.local(world.now));
+  }
+  SUBCASE("another address") {
+    node.config.lans[0].address[1].v4.sin_port = 7;
+  }
+  SUBCASE("another port here") {
+    node.config.lans[0].local.v4.sin_port = 7;
+  }
+  node.config.lans[0].peers = peers;
+  node.engine->configure(node.config, node.local(world.now));
+  const uint64_t received = node.stats().received;
+  for (const Datagram& d : recorded) world.inject(d);
+  world.run(world.now + 1000 * ms);
+  CHECK(node.stats().received == received);
+  CHECK(node.reach(1) == Reach::silent);
+}
+
 TEST_CASE("restart: a peer's holdfastd that restarts is accepted within three heartbeats") {
   for (uint64_t seed = 1; seed <= 50; seed++) {
     World world(3, 2, seed);
