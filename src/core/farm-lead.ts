@@ -14,7 +14,8 @@ import {
   sameMaps,
   unionMaps,
 } from './bits.ts';
-import { openWitnessed, settleMs, takeView } from './farm-member.ts';
+import { farmRules } from './farm-rules.ts';
+import { openWitnessed, takeView } from './farm-member.ts';
 import { inputsOf, membersNow, nextView, sameContent } from './farm-next.ts';
 import {
   type FarmState,
@@ -168,7 +169,7 @@ function refusalToIssue(work: Work): string | null {
     }
     if (peer.hung || !maskHas(openWitnessed(work), node)) continue;
     // A follower may not have noticed yet that it is not heard any more, either.
-    if (work.nowMs - peer.reachMs < settleMs(work.config.timing)) {
+    if (work.nowMs - peer.reachMs < farmRules.settleMs(work.config.timing)) {
       return `node ${node} was lost from sight only just now`;
     }
     const bit = bitOf(node);
@@ -224,7 +225,7 @@ export function leadViews(work: Work): void {
 function allowedToIssue(work: Work): boolean {
   const refusal = refusalToIssue(work);
   refuse(work, refusal);
-  return refusal === null;
+  return work.out.rules.mayIssue(refusal);
 }
 
 function refuse(work: Work, refusal: string | null): void {

@@ -18,7 +18,6 @@ import {
   noMaps,
   oneWayBeats,
   ownHearing,
-  patienceBeats,
   peerOf,
   record,
   retryMs,
@@ -30,7 +29,7 @@ import {
   type Lead,
   type Work,
 } from './farm-state.ts';
-import type { FarmTiming, Snapshot, StatusMessage, View, ViewName } from './farm-types.ts';
+import type { Snapshot, StatusMessage, View, ViewName } from './farm-types.ts';
 
 /** The one place that assigns the role. */
 export function setRole(work: Work, to: FarmRole, why: string): void {
@@ -183,15 +182,8 @@ export function judgeStanding(work: Work): void {
     return;
   }
   work.standsMs ??= work.nowMs;
-  if (work.nowMs - work.standsMs >= settleMs(work.config.timing)) work.settled = true;
-}
-
-/**
- * For so long a claim is announced before it is used: time for a node that hears it, but is not
- * heard, to find that out and to give way.
- */
-export function settleMs(timing: FarmTiming): number {
-  return timing.suspectMs + patienceBeats * timing.heartbeatMs;
+  if (work.nowMs - work.standsMs >= work.out.rules.settleMs(work.config.timing))
+    work.settled = true;
 }
 
 /** Nodes that may serve, as this node or, for a leader, one of its followers hears them. */
@@ -343,12 +335,12 @@ export function tellFollow(work: Work): void {
 }
 
 /** A holder reports, with a walk over its sockets that began well after it gave the buckets up. */
-export function reportable(work: Work, beganMs: number, holdMs: number): boolean {
+export function reportable(work: Work, beganMs: number): boolean {
   return (
     work.view !== null &&
     sameName(work.installed, nameOf(work.view)) &&
     work.installDone === work.install &&
-    beganMs >= work.installedMs + holdMs &&
+    work.out.rules.walkCounts(beganMs, work.installedMs) &&
     work.held.some((map) => map.some((byte) => byte !== 0))
   );
 }

@@ -5,10 +5,12 @@
  */
 import {
   type FarmState,
+  holdMinMs,
   isBetter,
   isBoth,
   lapseMarginMs,
   nameOf,
+  patienceBeats,
   type Peer,
 } from './farm-state.ts';
 import type { FarmTiming, View, ViewName } from './farm-types.ts';
@@ -30,6 +32,12 @@ export interface FarmRules {
   mayInclude(peer: Peer): boolean;
   /** Does a holder's report say anything of what it gave up by the view `since`? */
   reportCounts(reportEpoch: number, since: number): boolean;
+  /** Does a walk over the sockets show all connections of buckets given up at `installedMs`? */
+  walkCounts(beganMs: number, installedMs: number): boolean;
+  /** For how long a claim is announced before it is used. */
+  settleMs(timing: FarmTiming): number;
+  /** May a leader issue a view although something speaks against it? */
+  mayIssue(refusal: string | null): boolean;
   /** May a node own buckets while its application does not answer? */
   mayOwnUnready(): boolean;
 }
@@ -48,5 +56,10 @@ export const farmRules: FarmRules = {
     (oneWay && rival.leader !== own.leader) || isBetter(rival, nameOf(own)),
   mayInclude: (peer) => isBoth(peer),
   reportCounts: (reportEpoch, since) => reportEpoch >= since,
+  // A client that was let in just before may still be in its handshake, without a socket.
+  walkCounts: (beganMs, installedMs) => beganMs >= installedMs + holdMinMs,
+  // Time for a node that hears the claim, but is not heard, to find that out and to give way.
+  settleMs: (timing) => timing.suspectMs + patienceBeats * timing.heartbeatMs,
+  mayIssue: (refusal) => refusal === null,
   mayOwnUnready: () => false,
 };

@@ -51,7 +51,6 @@ import {
   refreshRole,
   reportable,
   setRole,
-  settleMs,
   snapshotOf,
   tellFollow,
   tellStatus,
@@ -60,7 +59,6 @@ import { farmRules, type FarmRules } from './farm-rules.ts';
 import {
   type FarmState,
   groupsOf,
-  holdMinMs,
   isBoth,
   isRunning,
   nobody,
@@ -345,7 +343,7 @@ function takeStatus(work: Work, from: number, status: StatusMessage): boolean {
 function onSockets(work: Work, groups: readonly Uint8Array[], beganMs: number): void {
   if (groups.length !== groupsOf(work) || groups.some((map) => map.length !== bitmapBytes)) return;
   work.sockets = groups;
-  if (!reportable(work, beganMs, holdMinMs) || work.view === null) return;
+  if (!reportable(work, beganMs) || work.view === null) return;
   if (work.lead !== null) {
     onReport(work, work.config.me, work.view.epoch, groups);
     return;
@@ -383,14 +381,15 @@ export function farmDeadline(state: FarmState): number | null {
   if (state.role === 'stopped') return null;
   const { timing } = state.config;
   const times: number[] = [state.toldMs + statusMs, state.listenUntilMs];
-  if (state.standsMs !== null && !state.settled) times.push(state.standsMs + settleMs(timing));
+  if (state.standsMs !== null && !state.settled)
+    times.push(state.standsMs + farmRules.settleMs(timing));
   if (state.follows !== state.config.me && state.follows !== nobody) {
     times.push(state.followSentMs + retryMs);
   }
   for (const node of state.others) {
     const peer = peerOf(state, node);
     times.push(peer.lapseMs);
-    if (!isBoth(peer)) times.push(peer.reachMs + settleMs(timing));
+    if (!isBoth(peer)) times.push(peer.reachMs + farmRules.settleMs(timing));
     if (peer.reach === 'heard') times.push(peer.reachMs + oneWayBeats * timing.heartbeatMs);
     if (isBoth(peer)) {
       times.push(peer.reachMs + statusExpiryMs(timing), peer.statusMs + statusExpiryMs(timing));
