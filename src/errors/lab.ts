@@ -40,6 +40,10 @@ export const labErrors = {
     sentence: '{command} on {host} ended with {code}: {output}',
     hint: 'Run it by hand with `holdfast lab exec {host} -- …`.',
   },
+  'HF-LAB-011': {
+    sentence: 'several labs are up: {names}',
+    hint: 'Say which one is meant with --lab NAME (`lab down` takes the name itself).',
+  },
   'HF-LAB-020': {
     sentence: 'waited {waitMs} ms in vain for {what}; the agents say: {last}',
     hint: 'The agents write to NAME.agent.log in the folder of the lab.',

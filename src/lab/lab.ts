@@ -49,6 +49,9 @@ export interface LabOptions {
   readonly xdpPass?: boolean;
 }
 
+/** Name of the lab that `holdfast lab up` builds when it is given none. */
+export const defaultName = 'lab';
+
 /** A lab that is up, as `list` shows it. */
 export interface LabSummary {
   readonly name: string;
@@ -92,12 +95,16 @@ export class Lab {
     return lab;
   }
 
-  /** A lab that is up already, perhaps by another process; the only one where name is absent. */
+  /** A lab that is up already, perhaps by another process; without a name the only one, or `lab`. */
   static open(name?: string): Lab {
     const up = allStates().filter(isUp);
-    const found = name === undefined && up.length === 1 ? up[0] : up.find((s) => s.name === name);
-    if (found === undefined) throw new HoldfastError('HF-LAB-004', { name: name ?? '(unnamed)' });
-    return new Lab(found);
+    const wanted = name ?? (up.length === 1 ? up[0]?.name : defaultName);
+    const found = up.find((state) => state.name === wanted);
+    if (found !== undefined) return new Lab(found);
+    if (name !== undefined || up.length === 0) {
+      throw new HoldfastError('HF-LAB-004', { name: wanted ?? defaultName });
+    }
+    throw new HoldfastError('HF-LAB-011', { names: up.map((state) => state.name).join(', ') });
   }
 
   static list(): readonly LabSummary[] {

@@ -178,7 +178,9 @@ export function spawnIn(
   args.push(`cwd=${options.cwd ?? '/'}`, '--', ...argv);
   const std = options.stdio ?? 'pipe';
   const stdio: StdioOptions = [std, std, std, 'pipe'];
-  const env = { ...process.env, ...options.env };
+  // `holdfast` is found on every host.
+  const path = `${join(repoRoot, 'bin')}:${process.env['PATH'] ?? ''}`;
+  const env = { ...process.env, PATH: path, ...options.env };
   const child = spawn(toolPath(), args, { stdio, env });
   const pid = firstLine(child.stdio[3] as Readable).then(Number);
   return { child, pid };
