@@ -91,6 +91,7 @@ describe('holdfastd', { skip, ...slow }, () => {
   });
 
   it('is silent for its peer when stopped, never earlier than suspect, and comes back', async () => {
+    const before = b.lines.length;
     b.signal('SIGSTOP');
     const silent = await a.next(isPeer('silent'));
     const row = (await a.stats()).peers[0];
@@ -99,7 +100,7 @@ describe('holdfastd', { skip, ...slow }, () => {
     b.signal('SIGCONT');
     await a.next(isPeer('both'));
     // The one that was stopped doubted itself: it never took its peer for dead.
-    assert.ok(peerEvents(b).every((line) => line['reach'] !== 'silent'));
+    assert.ok(b.lines.slice(before).every((line) => line['reach'] !== 'silent'));
   });
 
   it('takes a restarted holdfastd for what it is', async () => {
