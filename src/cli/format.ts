@@ -47,8 +47,11 @@ export function stateCell(module: Pick<ModuleStatus, 'state' | 'readiness'>): Ce
   return { text: `${module.state} (${module.readiness})`, readiness: module.readiness };
 }
 
-/** One module in one line: what a command prints when it is done. */
-export function moduleLine(module: ModuleStatus, color: boolean): string {
+/** A module's state in one line and what keeps it there: what a command prints when it is done. */
+export function moduleLine(
+  module: Pick<ModuleStatus, 'name' | 'state' | 'readiness' | 'why'>,
+  color: boolean,
+): string {
   const why = module.why.map((reason) => `  ${reason}\n`).join('');
   return `${module.name}  ${show(stateCell(module), color)}\n${why}`;
 }

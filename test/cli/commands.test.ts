@@ -342,9 +342,17 @@ describe('log, events, why, timing', () => {
 
   test('why', async () => {
     const node = new FakeNode('n1');
-    assert.equal((await cli(node, ['why'])).out, 'nothing holds it back\n');
+    assert.equal((await cli(node, ['why'])).out, 'web  UP (Ready)\n');
     node.whyLines = ['not serving because start_both failed'];
-    assert.equal((await cli(node, ['why', 'web'])).out, 'not serving because start_both failed\n');
+    const { out } = await cli(node, ['why', 'web']);
+    assert.equal(out, 'web  UP (Ready)\n  not serving because start_both failed\n');
+    const json = await cli(node, ['why', 'web', '--json']);
+    assert.deepEqual(JSON.parse(json.out), {
+      name: 'web',
+      state: 'UP',
+      readiness: 'Ready',
+      why: ['not serving because start_both failed'],
+    });
   });
 
   test('timing', async () => {

@@ -5,7 +5,7 @@ import type { AgentClient } from '../../api/client.ts';
 import type { EventRecord } from '../../host/face.ts';
 import { version } from '../../version.ts';
 import { newLines } from '../follow.ts';
-import { table, timestamp } from '../format.ts';
+import { moduleLine, table, timestamp } from '../format.ts';
 import {
   act,
   chosenModule,
@@ -43,8 +43,15 @@ export function observeCommands(program: Command, run: Run): void {
     await onNodes(
       run,
       options,
-      async (client) => client.why(await chosenModule(client, 'why', options.module ?? argument)),
-      (reasons) => (reasons.length === 0 ? 'nothing holds it back\n' : lines(reasons)),
+      async (client) => {
+        const name = await chosenModule(client, 'why', options.module ?? argument);
+        const [{ state, readiness }, reasons] = await Promise.all([
+          client.module(name),
+          client.why(name),
+        ]);
+        return { name, state, readiness, why: reasons };
+      },
+      (module) => moduleLine(module, run.io.color),
     );
   });
   const timing = program
