@@ -51,7 +51,9 @@ export function refreshFollowers(work: Work): void {
     const peer = peerOf(work, node);
     const status = isAlive(peer, work.nowMs) && !peer.hung ? freshStatus(work, node) : null;
     const known = work.lead.followers[node];
-    const wants = status !== null && status.running && status.follows === work.config.me;
+    // One that was left out, and cannot say that it let go, is judged by its heartbeats alone.
+    const inTouch = isBoth(peer) || isMember(work.view, node);
+    const wants = inTouch && status?.running === true && status.follows === work.config.me;
     const { follow } = peer;
     if (
       wants &&

@@ -101,6 +101,27 @@ function makeWorld(seed: number, options: SimOptions): World {
   return world;
 }
 
+/** A link that stays cut must not take the farm down: the others serve every client. */
+function playLasting(world: World): void {
+  const { chance } = world;
+  const count = world.nodes.length;
+  const from = chance.below(count);
+  const to = (from + 1 + chance.below(count - 1)) % count;
+  const both = chance.is(0.5);
+  const set = (on: boolean): void => {
+    world.setCut(from, to, on);
+    if (both) world.setCut(to, from, on);
+  };
+  world.record(9, 'fault', `lasting cut ${from}->${to}${both ? ', both ways' : ''}`);
+  set(true);
+  const served = world.run(world.nowMs + calmMs, () => world.unserved() === null);
+  if (!served) throw new Violation('not served', world.unserved() ?? 'late');
+  world.run(world.nowMs + 1000, null);
+  const still = world.run(world.nowMs + 100, () => world.unserved() === null);
+  if (!still) throw new Violation('served, then not', world.unserved() ?? 'late');
+  set(false);
+}
+
 function play(world: World, options: SimOptions): void {
   const { chance } = world;
   const faults = options.faults ?? faultKinds.filter(() => chance.is(0.4));
@@ -136,6 +157,7 @@ function play(world: World, options: SimOptions): void {
       });
     }
   }
+  if (world.nodes.length > 2 && chance.is(0.15)) playLasting(world);
   const whole = world.run(world.nowMs + calmMs, () => world.unsettled() === null);
   if (!whole) throw new Violation('not whole again', world.unsettled() ?? 'late');
   world.run(world.nowMs + 300, null);

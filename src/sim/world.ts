@@ -4,7 +4,7 @@
  */
 import type { FarmConfig, FarmEffect, FarmEvent, Message, View } from '../core/farm.ts';
 import type { FarmRules } from '../core/farm-rules.ts';
-import { bucketCount, tableFlag } from '../core/farm-types.ts';
+import { bucketCount, nobody, tableFlag } from '../core/farm-types.ts';
 import { isBetter, nameOf } from '../core/farm-state.ts';
 import { Agenda, Chance } from './kit.ts';
 import type { Heartbeat, KeeperEvent } from './keeper.ts';
@@ -407,8 +407,11 @@ export class World {
   #checkName(view: View): void {
     const name = `${view.epoch}.${view.leader}`;
     const known = this.views.get(name);
-    if (known === undefined) this.views.set(name, view);
-    else if (known !== view) throw new Violation('one name, two views', name);
+    if (known === undefined) {
+      this.views.set(name, view);
+      const before = this.views.get(`${view.epoch - 1}.${view.leader}`);
+      if (before !== undefined) checkMoves(before, view);
+    } else if (known !== view) throw new Violation('one name, two views', name);
   }
 
   viewInstalled(node: SimNode, view: View | null): void {
@@ -497,6 +500,40 @@ export class World {
     }
   }
 
+  /**
+   * What holds with a link cut for good: the best view among those with a lease serves each bucket
+   * exactly once; the node that the cut leaves out is silent.
+   */
+  unserved(): string | null {
+    const live = this.nodes.filter((node) => node.leaseLive && node.installedView !== null);
+    let best: View | null = null;
+    for (const node of live) {
+      if (node.installedView !== null && isBetter(node.installedView, nameOf(best))) {
+        best = node.installedView;
+      }
+    }
+    if (best === null) return 'nobody has a lease';
+    for (let group = 0; group < best.owners.length; group++) {
+      const total = Object.values(best.powers[group] ?? {}).reduce((sum, power) => sum + power, 0);
+      const wants = this.nodes.some((node) => this.#power(node, group) > 0);
+      if (total === 0) {
+        if (wants) return `view ${best.epoch} gives group ${group} to nobody`;
+        continue;
+      }
+      for (let b = 0; b < bucketCount; b++) {
+        const owners = live.filter((node) => (node.flagsOf(group, b) & tableFlag.own) !== 0);
+        if (owners.length !== 1) return `bucket ${b} of group ${group} has ${owners.length} owners`;
+      }
+    }
+    return null;
+  }
+
+  #power(node: SimNode, group: number): number {
+    const { state } = node;
+    if (!state.ready || state.draining) return 0;
+    return state.powers[group] ?? state.config.groups[group]?.powers[node.id] ?? 0;
+  }
+
   /** All that liveness asks for, or the first thing that is missing. */
   unsettled(): string | null {
     const running = this.nodes.filter((node) => node.up);
@@ -519,11 +556,7 @@ export class World {
   }
 
   #wrongShares(running: readonly SimNode[], group: number): string | null {
-    const power = (node: SimNode): number => {
-      const { state } = node;
-      if (!state.ready || state.draining) return 0;
-      return state.powers[group] ?? state.config.groups[group]?.powers[node.id] ?? 0;
-    };
+    const power = (node: SimNode): number => this.#power(node, group);
     let total = 0;
     for (const node of running) total += power(node);
     const owners = new Uint8Array(bucketCount);
@@ -541,6 +574,30 @@ export class World {
     if (total > 0 && owners.some((count) => count !== 1))
       return `a bucket of group ${group} without its one owner`;
     return null;
+  }
+}
+
+/** Invariant: no server gives up more buckets than it must to come down to its share. */
+function checkMoves(before: View, after: View): void {
+  for (const [g, owners] of after.owners.entries()) {
+    const powers = after.powers[g] ?? {};
+    let total = 0;
+    for (const power of Object.values(powers)) total += power;
+    const had = new Map<number, number>();
+    const lost = new Map<number, number>();
+    for (let b = 0; b < bucketCount; b++) {
+      const node = before.owners[g]?.[b] ?? nobody;
+      had.set(node, (had.get(node) ?? 0) + 1);
+      if (owners[b] !== node) lost.set(node, (lost.get(node) ?? 0) + 1);
+    }
+    for (const [node, count] of lost) {
+      const power = powers[node] ?? 0;
+      if (node === nobody || power === 0) continue;
+      const due = Math.floor((power * bucketCount) / total);
+      if (count > Math.max(0, (had.get(node) ?? 0) - due)) {
+        throw new Violation('needless moves', `view ${after.epoch}: n${node} lost ${count}`);
+      }
+    }
   }
 }
 
