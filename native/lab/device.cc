@@ -14,10 +14,10 @@
 #include <cstdio>
 #include <cstring>
 
-#include "commands.hpp"
-#include "util.hpp"
+#include "lab/commands.h"
+#include "lab/util.h"
 
-namespace lab {
+namespace holdfast::lab {
 namespace {
 
 ifreq request_for(const std::string& device) {
@@ -71,7 +71,7 @@ struct [[gnu::packed]] XdpMessage {
 
 int attach_pass(const std::string& device) {
   Fd program = load_pass();
-  if (!program.open()) return errno;
+  if (!program.valid()) return errno;
   Fd netlink(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
   XdpMessage message{};
   message.header = {sizeof message, RTM_SETLINK, NLM_F_REQUEST | NLM_F_ACK, 1, 0};
@@ -124,7 +124,7 @@ int run_power(const Args& args) {
     request.ifr_flags = static_cast<short>(request.ifr_flags & ~IFF_UP);
     require(ioctl(fd.get(), SIOCSIFFLAGS, &request) == 0, "port down");
   }
-  if (!init.pidfd.open()) return 0;
+  if (!init.pidfd.valid()) return 0;
   if (syscall(SYS_pidfd_send_signal, init.pidfd.get(), SIGKILL, nullptr, 0) != 0 &&
       errno != ESRCH) {
     die("kill", errno);
@@ -132,4 +132,4 @@ int run_power(const Args& args) {
   return 0;
 }
 
-}  // namespace lab
+}  // namespace holdfast::lab

@@ -21,10 +21,10 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "commands.hpp"
-#include "util.hpp"
+#include "lab/commands.h"
+#include "lab/util.h"
 
-namespace lab {
+namespace holdfast::lab {
 namespace {
 
 void make_folder(const std::string& path) {
@@ -48,7 +48,7 @@ void mount_sys() {
                                          OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE));
   Fd tree(cgroups);
   mount_over("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC);
-  if (tree.open()) {
+  if (tree.valid()) {
     syscall(SYS_move_mount, tree.get(), "", AT_FDCWD, "/sys/fs/cgroup", MOVE_MOUNT_F_EMPTY_PATH);
   }
   mount_over("bpf", "/sys/fs/bpf", "bpf", 0, "mode=0700");
@@ -217,7 +217,7 @@ int run_exec(const Args& args) {
   int pid_fd = std::atoi(options["pid_fd"].c_str());
   if (pid_fd >= 0) fcntl(pid_fd, F_SETFD, FD_CLOEXEC);
   Process target = open_process(args[0]);
-  if (!target.pidfd.open()) die("the host is gone");
+  if (!target.pidfd.valid()) die("the host is gone");
   int spaces = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID;
   require(setns(target.pidfd.get(), spaces) == 0, "setns");
   bool detach = options["detach"] == "1";
@@ -238,4 +238,4 @@ int run_exec(const Args& args) {
   return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
-}  // namespace lab
+}  // namespace holdfast::lab

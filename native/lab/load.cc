@@ -1,4 +1,4 @@
-#include "load.hpp"
+#include "lab/load.h"
 
 #include <sys/epoll.h>
 
@@ -8,9 +8,9 @@
 #include <cstdio>
 #include <memory>
 
-#include "commands.hpp"
+#include "lab/commands.h"
 
-namespace lab {
+namespace holdfast::lab {
 namespace {
 
 // More distinct names than this are counted as the last one; a cluster has at most 64 nodes.
@@ -78,7 +78,7 @@ bool Load::open_socket(Client& client, int type, uint64_t now, int protocol) {
   // Lets the kernel choose the port at connect(), by the whole four-tuple.
   setsockopt(client.fd.get(), SOL_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
   bool ok =
-      client.fd.open() && bind(client.fd.get(), client.source.get(), client.source.length) == 0;
+      client.fd.valid() && bind(client.fd.get(), client.source.get(), client.source.length) == 0;
   if (!ok) {
     tally_.local_errors++;
     close_socket(client);
@@ -335,4 +335,4 @@ int run_load(const Args& args) {
   return 0;
 }
 
-}  // namespace lab
+}  // namespace holdfast::lab

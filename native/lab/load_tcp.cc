@@ -6,9 +6,9 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "load.hpp"
+#include "lab/load.h"
 
-namespace lab {
+namespace holdfast::lab {
 namespace {
 
 constexpr size_t response_max = 65536;
@@ -45,7 +45,7 @@ bool server_of(const std::string& in, bool ended, std::string& server) {
 }  // namespace
 
 void TcpLoad::begin(Client& client, uint64_t now) {
-  if (client.fd.open()) {
+  if (client.fd.valid()) {
     send_request(client, now);
   } else {
     open_socket(client, SOCK_STREAM, now);
@@ -110,7 +110,7 @@ void TcpLoad::receive(Client& client, uint64_t now) {
     if (!setup_.keep) close_socket(client);
   }
   // A kept connection that the server ends between two requests counts too: nothing may end it.
-  if (ended && client.fd.open()) failed(client, Failure::closed, now);
+  if (ended && client.fd.valid()) failed(client, Failure::closed, now);
 }
 
-}  // namespace lab
+}  // namespace holdfast::lab

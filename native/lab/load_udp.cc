@@ -6,12 +6,12 @@
 #include <cstdio>
 #include <cstring>
 
-#include "load.hpp"
+#include "lab/load.h"
 
-namespace lab {
+namespace holdfast::lab {
 
 void UdpLoad::begin(Client& client, uint64_t now) {
-  if (!client.fd.open() &&
+  if (!client.fd.valid() &&
       !(setup_.icmp ? open_echo(client, now) : open_socket(client, SOCK_DGRAM, now))) {
     return;
   }
@@ -41,7 +41,7 @@ void UdpLoad::give_up(Client&) {}
 
 void UdpLoad::ready(Client& client, uint32_t, uint64_t now) {
   char text[512];
-  while (client.fd.open()) {
+  while (client.fd.valid()) {
     ssize_t got = recv(client.fd.get(), text, sizeof text - 1, 0);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0 && errno == EAGAIN) return;
@@ -73,4 +73,4 @@ void UdpLoad::take(Client& client, const char* text, uint64_t now) {
   answered(client, server, now);
 }
 
-}  // namespace lab
+}  // namespace holdfast::lab

@@ -4,14 +4,16 @@
 #include <cstdio>
 #include <map>
 
-#include "commands.hpp"
+#include "lab/commands.h"
 
 int main(int argc, char** argv) {
-  using lab::Args;
+  using holdfast::lab::Args;
   const std::map<std::string, int (*)(const Args&)> commands = {
-      {"host", lab::run_host},   {"exec", lab::run_exec},     {"net", lab::run_net},
-      {"power", lab::run_power}, {"device", lab::run_device}, {"relay", lab::run_relay},
-      {"load", lab::run_load},   {"serve", lab::run_serve},   {"sniff", lab::run_sniff},
+      {"host", holdfast::lab::run_host},     {"exec", holdfast::lab::run_exec},
+      {"net", holdfast::lab::run_net},       {"power", holdfast::lab::run_power},
+      {"device", holdfast::lab::run_device}, {"relay", holdfast::lab::run_relay},
+      {"load", holdfast::lab::run_load},     {"serve", holdfast::lab::run_serve},
+      {"sniff", holdfast::lab::run_sniff},
   };
   auto found = argc < 2 ? commands.end() : commands.find(argv[1]);
   if (found == commands.end()) {

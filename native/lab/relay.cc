@@ -14,10 +14,10 @@
 #include <fstream>
 #include <random>
 
-#include "commands.hpp"
-#include "util.hpp"
+#include "lab/commands.h"
+#include "lab/util.h"
 
-namespace lab {
+namespace holdfast::lab {
 namespace {
 
 // 16 Ki frames of a full MTU are 25 MB and half a second of 400 Mbit/s; beyond that we drop, as a
@@ -45,7 +45,7 @@ struct Frame {
 
 Fd open_device(const std::string& device) {
   Fd fd(socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  require(fd.open(), "packet socket");
+  require(fd.valid(), "packet socket");
   int on = 1;
   int bytes = 8 << 20;
   require(setsockopt(fd.get(), SOL_PACKET, PACKET_IGNORE_OUTGOING, &on, sizeof on) == 0,
@@ -197,4 +197,4 @@ int run_relay(const Args& args) {
   }
 }
 
-}  // namespace lab
+}  // namespace holdfast::lab

@@ -11,10 +11,10 @@
 #include <cstring>
 #include <unordered_map>
 
-#include "commands.hpp"
-#include "util.hpp"
+#include "lab/commands.h"
+#include "lab/util.h"
 
-namespace lab {
+namespace holdfast::lab {
 namespace {
 
 constexpr size_t connections_max = 8192;
@@ -214,4 +214,4 @@ int run_serve(const Args& args) {
   return 0;
 }
 
-}  // namespace lab
+}  // namespace holdfast::lab

@@ -16,10 +16,10 @@
 #include <ctime>
 #include <unordered_map>
 
-#include "commands.hpp"
-#include "util.hpp"
+#include "lab/commands.h"
+#include "lab/util.h"
 
-namespace lab {
+namespace holdfast::lab {
 namespace {
 
 // Flows remembered between two marks. 2,000 new connections per second fill it in two minutes;
@@ -273,7 +273,7 @@ void attach_filter(int fd) {
 
 Fd open_capture(const std::string& device) {
   Fd fd(socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  require(fd.open(), "packet socket");
+  require(fd.valid(), "packet socket");
   int on = 1;
   int bytes = 32 << 20;
   attach_filter(fd.get());
@@ -305,4 +305,4 @@ int run_sniff(const Args& args) {
   }
 }
 
-}  // namespace lab
+}  // namespace holdfast::lab

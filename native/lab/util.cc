@@ -1,4 +1,4 @@
-#include "util.hpp"
+#include "lab/util.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -9,9 +9,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <ctime>
 
-namespace lab {
+namespace holdfast::lab {
 
 void die(const std::string& what, int error) {
   if (error != 0) {
@@ -22,17 +21,11 @@ void die(const std::string& what, int error) {
   std::exit(1);
 }
 
-uint64_t now_ns() {
-  timespec at{};
-  clock_gettime(CLOCK_BOOTTIME, &at);
-  return static_cast<uint64_t>(at.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(at.tv_nsec);
-}
-
 uint64_t start_time(int pid) {
   char text[1024];
   std::string path = "/proc/" + std::to_string(pid) + "/stat";
   Fd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!fd.open()) return 0;
+  if (!fd.valid()) return 0;
   ssize_t got = read(fd.get(), text, sizeof text - 1);
   if (got <= 0) return 0;
   text[got] = 0;
@@ -59,7 +52,7 @@ Process open_process(const std::string& name) {
 
 void enter_net(const std::string& process) {
   Process target = open_process(process);
-  if (!target.pidfd.open()) die("process " + process + " is gone");
+  if (!target.pidfd.valid()) die("process " + process + " is gone");
   require(setns(target.pidfd.get(), CLONE_NEWNET) == 0, "setns");
 }
 
@@ -183,4 +176,4 @@ void write_line(const std::string& line) {
   }
 }
 
-}  // namespace lab
+}  // namespace holdfast::lab

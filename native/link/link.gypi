@@ -1,4 +1,4 @@
-# link.node: addresses, neighbours, announcements. link_test: its engine under doctest.
+# link.node: addresses, neighbours, announcements. Its engine's tests: native/test/suites.json.
 {
   'variables': {
     'link_engine_files': [
@@ -18,17 +18,5 @@
       'includes': ['../addon.gypi'],
       'sources': ['addon.cc', '<@(link_engine_files)'],
     },
-  ],
-  'conditions': [
-    ['native_tests==1', {
-      'targets': [
-        {
-          'target_name': 'link_test',
-          'type': 'executable',
-          'includes': ['../common.gypi'],
-          'sources': ['../test/link_test.cc', '<@(link_engine_files)'],
-        },
-      ],
-    }],
   ],
 }

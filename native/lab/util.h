@@ -6,13 +6,16 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdint>
 #include <map>
 #include <string>
-#include <utility>
 #include <vector>
 
-namespace lab {
+#include "common/clock.h"
+#include "common/fd.h"
+
+namespace holdfast::lab {
 
 // Prints "lab_tool: what: strerror" and ends the process with code 1.
 [[noreturn]] void die(const std::string& what, int error = 0);
@@ -20,36 +23,9 @@ namespace lab {
 // Ends the process with the text of errno when ok is false.
 inline void require(bool ok, const std::string& what);
 
-class Fd {
- public:
-  Fd() = default;
-  explicit Fd(int fd) : fd_(fd) {}
-  Fd(const Fd&) = delete;
-  Fd& operator=(const Fd&) = delete;
-  Fd(Fd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Fd& operator=(Fd&& other) noexcept {
-    if (this != &other) {
-      reset();
-      fd_ = std::exchange(other.fd_, -1);
-    }
-    return *this;
-  }
-  ~Fd() { reset(); }
-  int get() const { return fd_; }
-  bool open() const { return fd_ >= 0; }
-  void reset() {
-    if (fd_ >= 0) ::close(fd_);
-    fd_ = -1;
-  }
-
- private:
-  int fd_ = -1;
-};
-
-// CLOCK_BOOTTIME in ns: one clock with the product's own timestamps.
-uint64_t now_ns();
+// CLOCK_BOOTTIME in us: one clock with the product's own timestamps.
 inline uint64_t now_us() {
-  return now_ns() / 1000;
+  return static_cast<uint64_t>(boot_ns() / ns_per_us);
 }
 
 // A process named by "PID:START", where START is field 22 of /proc/PID/stat, so that a recycled
@@ -104,8 +80,8 @@ class CommandReader {
 // Writes a whole line to stdout; ends the process when nobody reads it any more.
 void write_line(const std::string& line);
 
-}  // namespace lab
+}  // namespace holdfast::lab
 
-inline void lab::require(bool ok, const std::string& what) {
+inline void holdfast::lab::require(bool ok, const std::string& what) {
   if (!ok) die(what, errno);
 }

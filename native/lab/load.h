@@ -11,9 +11,9 @@
 #include <string>
 #include <vector>
 
-#include "util.hpp"
+#include "lab/util.h"
 
-namespace lab {
+namespace holdfast::lab {
 
 struct Setup {
   Address server;
@@ -161,4 +161,4 @@ class UdpLoad : public Load {
   void take(Client& client, const char* text, uint64_t now);
 };
 
-}  // namespace lab
+}  // namespace holdfast::lab

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-namespace lab {
+namespace holdfast::lab {
 
 using Args = std::vector<std::string>;
 
@@ -18,4 +18,4 @@ int run_load(const Args& args);
 int run_serve(const Args& args);
 int run_sniff(const Args& args);
 
-}  // namespace lab
+}  // namespace holdfast::lab
