@@ -17,7 +17,7 @@ inline constexpr size_t bucket_map_bytes = FARM_BUCKETS / 8;
 Fd open_sock_diag(std::string* why);
 
 /**
- * Walks the TCP sockets (IPv4 and IPv6, every state but LISTEN and CLOSE, TIME_WAIT and half-open
+ * Walks the TCP sockets (IPv4 and IPv6, every state but LISTEN, CLOSE and TIME_WAIT; half-open
  * ones included) and marks, in the table of the first rule that matches, the bucket of each whose
  * local address is a VIP. The same hash as the filter's.
  * @param socket of open_sock_diag; @param config which VIPs, rules and key

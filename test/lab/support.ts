@@ -114,6 +114,34 @@ export class Farm {
     for (const mode of this.modes) await this.cluster.settled(mode, hosts);
   }
 
+  /** Echo requests that a host's kernel has answered since it was switched on. */
+  async echoes(host: Host, family: Family): Promise<number> {
+    const file = family === 4 ? '/proc/net/snmp' : '/proc/net/snmp6';
+    const { stdout } = await host.exec(['cat', file]);
+    if (family === 6) return Number(/^Icmp6OutEchoReplies\s+(\d+)/m.exec(stdout)?.[1]);
+    const [names, values] = stdout
+      .split('\n')
+      .filter((line) => line.startsWith('Icmp:'))
+      .map((line) => line.split(' '));
+    return Number(values?.[names?.indexOf('OutEchoReps') ?? -1]);
+  }
+
+  /** Waits until the buckets that servers own in a group are these, in every module. */
+  async owned(service: Service, buckets: Readonly<Record<string, number>>): Promise<void> {
+    const hosts = Object.keys(buckets).map((name) => this.host(name));
+    for (const mode of this.modes) {
+      await this.cluster.until(
+        `${service} of ${mode} to be shared ${JSON.stringify(buckets)}`,
+        (statuses) =>
+          statuses.every(({ node, modules }) => {
+            const groups = modules.find(({ name }) => name === mode)?.farm?.groups;
+            return (groups?.find(({ name }) => name === service)?.buckets ?? 0) === buckets[node];
+          }),
+        hosts.filter((host) => host.isOn),
+      );
+    }
+  }
+
   async status(mode: Mode, name: string): Promise<ModuleStatus> {
     return this.cluster.client(this.host(name)).module(mode);
   }
@@ -147,6 +175,27 @@ export function onAll<T, R>(items: readonly T[], work: (item: T) => Promise<R>):
   return Promise.all(items.map(work));
 }
 
+/** Waits for that many answers, then until no request is open; the figures of both. */
+export async function settledStats(load: LoadGenerator, answers: number): Promise<LoadStats> {
+  await load.until((stats) => stats.answers >= answers, 60_000);
+  await load.pause();
+  return load.until(({ waiting }) => waiting === 0, 20_000);
+}
+
+/** Waits until every client has been answered once more. */
+export async function everybody(load: LoadGenerator, timeoutMs = 30_000): Promise<void> {
+  const { atUs } = await load.stats();
+  const end = performance.now() + timeoutMs;
+  for (;;) {
+    const late = (await load.clients()).filter(({ lastAnswerUs }) => lastAnswerUs <= atUs);
+    if (late.length === 0) return;
+    if (performance.now() > end) {
+      assert.fail(`${late.length} clients not answered, the first: ${JSON.stringify(late[0])}`);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
 /** Ends loads; their last figures. */
 export function stopAll(loads: readonly LoadGenerator[]): Promise<LoadStats[]> {
   return onAll(loads, (load) => load.stop());
@@ -169,4 +218,20 @@ export function assertSingle(seen: SniffStats): void {
     { doubles: 0, forgotten: 0, lost: 0 },
     JSON.stringify(seen),
   );
+}
+
+/**
+ * Are the answers shared as the buckets are? Each request falls into a bucket at random, so that
+ * a server's answers are binomial; 6 standard deviations are passed once in 10^9 runs.
+ */
+export function assertShares(stats: LoadStats, owned: Readonly<Record<string, number>>): void {
+  const total = Object.values(owned).reduce((sum, count) => sum + count, 0);
+  for (const [name, count] of Object.entries(owned)) {
+    const share = count / total;
+    const bound = 6 * Math.sqrt(stats.answers * share * (1 - share));
+    const answers = stats.servers[name] ?? 0;
+    const where = `${name}: ${answers} of ${stats.answers}, by its share ${share * stats.answers}`;
+    assert.ok(Math.abs(answers - share * stats.answers) <= bound + 1, where);
+    if (count === 0) assert.equal(answers, 0, where);
+  }
 }
