@@ -35,7 +35,7 @@ export class Fabric {
   readonly #slots = new Map<string, number>();
   readonly #announced = new Map<string, BeatModule>();
   #cluster: ClusterConfig;
-  /** Until all modules that a former agent left are back, devices gather their parts. */
+  /** Until all modules that a former agent left are back, their parts and announcements gather. */
   #gathering = true;
 
   constructor(cluster: ClusterConfig, options: FabricOptions) {
@@ -88,20 +88,25 @@ export class Fabric {
     return [...this.#devices.values()];
   }
 
-  /** All that the former agent left is back: the gathered parts take effect. */
+  /** All that the former agent left is back: the gathered parts and announcements take effect. */
   release(): void {
     this.#gathering = false;
+    this.#say();
     for (const device of this.#devices.values()) device.release();
   }
 
   announce(module: string, entry: BeatModule): void {
     this.#announced.set(module, entry);
-    this.#options.beat.announce([...this.#announced.values()]);
+    this.#say();
   }
 
   silence(module: string): void {
-    if (!this.#announced.delete(module)) return;
-    this.#options.beat.announce([...this.#announced.values()]);
+    if (this.#announced.delete(module)) this.#say();
+  }
+
+  /** The heartbeats speak of all modules at once: one that is not among them is taken as ended. */
+  #say(): void {
+    if (!this.#gathering) this.#options.beat.announce([...this.#announced.values()]);
   }
 
   /** MAC of this node's device on each lan. */

@@ -21,7 +21,7 @@ import { runScript, settleScript, succeeded, type ScriptResult } from '../module
 import type { Paths } from '../paths.ts';
 import type { EventRecord, ModuleStatus } from './face.ts';
 import type { Farm } from './farm.ts';
-import { RuntimeFile } from './runtime.ts';
+import { type ModuleRuntime, RuntimeFile } from './runtime.ts';
 
 /** What a module needs of its node. */
 export interface ModulePorts {
@@ -74,6 +74,8 @@ export class HostedModule {
   readonly #waiters = new Set<() => void>();
   #config: ModuleConfig;
   #state: ModuleState;
+  /** Found, not taken over yet. */
+  #former: ModuleRuntime | null = null;
   #farm: Farm | null = null;
   #snapshot: Snapshot | null = null;
   #watcher: { stop(): void } | null = null;
@@ -104,27 +106,29 @@ export class HostedModule {
   }
 
   /**
-   * Takes over what a former agent of this boot left.
-   * @returns false when it left nothing.
+   * Finds what a former agent of this boot left and looks where it has connections.
+   * @returns false when it left nothing; otherwise `adopt` is to follow.
    */
-  async adopt(): Promise<boolean> {
-    const left = this.#runtime.read();
-    if (left === null) return false;
-    // A script of the former agent may still run; the next one must not run beside it.
-    const settled = await settleScript(this.#ports.paths, this.name, this.#scriptTimeoutMs(false));
-    if (settled !== null) {
-      this.#ports.record('script', `${settled.script} of the former agent ended`, {
-        ended: settled.ended,
-      });
-    }
-    this.#snapshot = left.farm;
-    if (left.farm !== null) {
+  async findFormer(): Promise<boolean> {
+    this.#former = this.#runtime.read();
+    if (this.#former === null) return false;
+    this.#snapshot = this.#former.farm;
+    if (this.#snapshot !== null) {
       this.#farm = this.#newFarm();
       this.#farm.prepare();
       await this.#farm.scanSockets();
     }
-    this.#dispatch({ kind: 'adopt', phase: left.phase, after: left.after, loops: left.loops });
     return true;
+  }
+
+  /** Takes over what was found, without waiting for anything. */
+  adopt(): void {
+    if (this.#former === null) return;
+    const { phase, after, loops } = this.#former;
+    this.#former = null;
+    // A script of the former agent may still run; the next one must not run beside it.
+    this.#scriptEnd = this.#settleFormerScript();
+    this.#dispatch({ kind: 'adopt', phase, after, loops });
   }
 
   /**
@@ -347,6 +351,14 @@ export class HostedModule {
   #checkClosed(): void {
     if (this.#state.phase !== 'closing') return;
     if (this.#farm === null || this.#farm.owned() === 0) this.#dispatch({ kind: 'closed' });
+  }
+
+  async #settleFormerScript(): Promise<void> {
+    const settled = await settleScript(this.#ports.paths, this.name, this.#scriptTimeoutMs(false));
+    if (settled === null) return;
+    this.#ports.record('script', `${settled.script} of the former agent ended`, {
+      ended: settled.ended,
+    });
   }
 
   #run(effect: Extract<ModuleEffect, { kind: 'run' }>): void {

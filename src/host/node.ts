@@ -122,12 +122,17 @@ export class HostNode implements Agent {
     await this.#exchange.whenPeersKnown();
     for (const done of await recoverModules(paths)) this.#record(null, 'config', done, {});
     const starts: string[] = [];
+    const adopted: HostedModule[] = [];
     for (const name of await listModules(paths)) {
       const entry = await this.#read(name);
       if (entry.hosted === null) continue;
-      const isAdopted = await entry.hosted.adopt();
-      if (isAdopted) this.#record(name, 'transition', 'taken over from the former agent', {});
+      if (await entry.hosted.findFormer()) adopted.push(entry.hosted);
       else if (startsAtBoot(entry)) starts.push(name);
+    }
+    // In one turn: before all are back, a table would count as installed that the device has not.
+    for (const hosted of adopted) {
+      hosted.adopt();
+      this.#record(hosted.name, 'transition', 'taken over from the former agent', {});
     }
     this.#parts.fabric.release();
     for (const name of starts) {

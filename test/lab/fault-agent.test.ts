@@ -29,8 +29,8 @@ describe('faults of a server', { skip, timeout: 300_000 }, () => {
 
   test('agents killed at any moment and started again: nothing moves, nothing is lost', async () => {
     // A lost SYN is sent again after 1 s: a request that was not answered at once is a timeout.
-    const traffic = await Traffic.start(farm, { timeoutMs: 900 });
     const epochs = await calm(farm, all);
+    const traffic = await Traffic.start(farm, { timeoutMs: 900 });
     await traffic.mark();
     for (const name of ['s2', 's1', 's3', 's1']) {
       const host = farm.host(name);

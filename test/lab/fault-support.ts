@@ -88,6 +88,11 @@ export class Traffic {
     return phase;
   }
 
+  /** Begins a phase; what was before does not count. */
+  async settle(): Promise<void> {
+    await Promise.all([...this.#loads.map((load) => load.mark('phase')), this.#sniffer.mark()]);
+  }
+
   /**
    * Begins a phase by a fault; the time from which its effects count: the fault is in force.
    * Microseconds, CLOCK_BOOTTIME.
