@@ -1,4 +1,5 @@
 /** Holdfast in the bench: a farm of three servers, each client on one of them (on_addr). */
+import { bucketCount } from '../../src/core/farm-types.ts';
 import { type ClusterTiming, LabCluster } from '../../src/lab/cluster.ts';
 import type { Host } from '../../src/lab/host.ts';
 import { Lab } from '../../src/lab/lab.ts';
@@ -26,7 +27,7 @@ export class HoldfastRig implements Rig {
       // The scripts of the lab's test application, under a configuration with a single group.
       await cluster.install(module, 'test/fixtures/modules/lab_farm', () => configOf(rig.vip));
       await cluster.startModule(module);
-      await cluster.settled(module, cluster.hosts);
+      await rig.#settled();
       return rig;
     } catch (error) {
       await lab.down();
@@ -46,7 +47,26 @@ export class HoldfastRig implements Rig {
   async restore(host: Host): Promise<void> {
     await host.boot();
     await this.cluster.startAgent(host);
-    await this.cluster.settled(module, this.cluster.hosts);
+    await this.#settled();
+  }
+
+  /**
+   * Resolves when each server has its full share and keeps nothing for old connections: a server
+   * that joins gets its buckets step by step, and no step may fall into the time that is measured.
+   */
+  #settled(): Promise<void> {
+    const { hosts } = this.cluster;
+    return this.cluster.until('each server to have its share', (statuses) => {
+      const farms = statuses.flatMap(({ modules }) => modules.map(({ farm }) => farm));
+      return (
+        farms.length === hosts.length &&
+        new Set(farms.map((farm) => farm?.viewEpoch)).size === 1 &&
+        farms.every((farm) => {
+          const group = farm?.groups[0];
+          return group?.holding === 0 && group.buckets >= Math.floor(bucketCount / hosts.length);
+        })
+      );
+    });
   }
 }
 
