@@ -20,6 +20,7 @@ import { takeLock } from './host/lock.ts';
 import { createLogger, type Logger } from './host/logger.ts';
 import { HostNode, loadCluster } from './host/node.ts';
 import { PeerTable } from './host/peers.ts';
+import { MacFile } from './host/runtime.ts';
 import { openBeat } from './native/beat.ts';
 import { openFilter } from './native/filter.ts';
 import { openLink } from './native/link.ts';
@@ -76,7 +77,7 @@ async function main(): Promise<void> {
     onTrouble: (message) => alerts.set('journal', message !== null, 'critical', message ?? ''),
   });
   const { beatKey, sipKey, clusterId } = clusterKeys(keys.secret);
-  const peerTable = new PeerTable(cluster, me, alerts);
+  const peerTable = new PeerTable(cluster, me, alerts, new MacFile(paths.run));
   const fabric = new Fabric(cluster, {
     me,
     beat,

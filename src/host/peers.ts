@@ -7,6 +7,7 @@ import type { ClusterConfig } from '../config/model.ts';
 import type { BeatEvent, BeatStats, Reach } from '../native/beat.ts';
 import type { Alerts } from './alerts.ts';
 import type { PeerStatus } from './face.ts';
+import { macSchema, type MacFile, type NodeMacs } from './runtime.ts';
 
 /** Greets a peer on each new connection; everything in it may differ between starts. */
 export interface Hello {
@@ -21,7 +22,7 @@ export const helloSchema = z.object({
   kind: z.literal('hello'),
   version: z.string().max(64),
   signature: z.string().max(128),
-  macs: z.record(z.string().max(64), z.string().regex(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/)),
+  macs: z.record(z.string().max(64), macSchema),
 });
 
 /** Module part of a peer's heartbeats. */
@@ -57,12 +58,16 @@ export class PeerTable {
   readonly #me: number;
   readonly #alerts: Alerts;
   readonly #peers = new Map<number, Peer>();
+  readonly #macFile: MacFile;
+  #macs: NodeMacs;
   #cluster: ClusterConfig;
 
-  constructor(cluster: ClusterConfig, me: number, alerts: Alerts) {
+  constructor(cluster: ClusterConfig, me: number, alerts: Alerts, macFile: MacFile) {
     this.#cluster = cluster;
     this.#me = me;
     this.#alerts = alerts;
+    this.#macFile = macFile;
+    this.#macs = macFile.read() ?? {};
     this.setCluster(cluster);
   }
 
@@ -73,6 +78,8 @@ export class PeerTable {
     for (const id of this.#peers.keys()) {
       if (ids.has(id)) continue;
       this.#peers.delete(id);
+      const { [id]: _gone, ...macs } = this.#macs;
+      this.#macs = macs;
       this.#clearAlerts(id);
     }
     for (const id of ids)
@@ -126,6 +133,20 @@ export class PeerTable {
     if (peer === undefined) return;
     peer.hello = hello;
     this.#checkHello(node);
+    this.#keepMacs(node, hello.macs);
+  }
+
+  #keepMacs(node: number, macs: Hello['macs']): void {
+    if (JSON.stringify(this.#macs[node]) === JSON.stringify(macs)) return;
+    this.#macs = { ...this.#macs, [node]: macs };
+    let reason = '';
+    try {
+      this.#macFile.write(this.#macs);
+    } catch (error) {
+      reason = error instanceof Error ? error.message : String(error);
+    }
+    const message = `what peers said of their devices cannot be kept in /run: ${reason}`;
+    this.#alerts.set('peers.runtime', reason !== '', 'critical', message);
   }
 
   /** True once the heartbeats have spoken of every peer. */
@@ -142,7 +163,7 @@ export class PeerTable {
   macs(lan: string, own: string): readonly (string | null)[] {
     const macs: (string | null)[] = [];
     for (let id = 0; id <= Math.max(this.#me, ...this.#peers.keys()); id++) {
-      macs.push(id === this.#me ? own : (this.#peers.get(id)?.hello?.macs[lan] ?? null));
+      macs.push(id === this.#me ? own : (this.#macs[id]?.[lan] ?? null));
     }
     return macs;
   }

@@ -10,6 +10,9 @@ import type { Snapshot } from '../core/farm-types.ts';
 import type { After, ModulePhase } from '../core/module.ts';
 import { decodeJson, encodeJson, snapshotSchema } from './codec.ts';
 
+/** Six bytes, hex, lower case. */
+export const macSchema = z.string().regex(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/);
+
 export interface ModuleRuntime {
   readonly phase: ModulePhase;
   readonly after: After;
@@ -18,7 +21,7 @@ export interface ModuleRuntime {
   readonly farm: Snapshot | null;
 }
 
-const runtimeSchema = z.object({
+const runtimeSchema: z.ZodType<ModuleRuntime> = z.object({
   phase: z.enum([
     'stopped',
     'prestart',
@@ -36,18 +39,27 @@ const runtimeSchema = z.object({
   farm: snapshotSchema.nullable(),
 });
 
-/** The runtime file of one module. */
-export class RuntimeFile {
-  readonly #file: string;
+/** MAC of each node's device on each lan, by node id and lan name. */
+export type NodeMacs = Readonly<Record<string, Readonly<Record<string, string>>>>;
 
-  constructor(runFolder: string, module: string) {
-    this.#file = join(runFolder, 'modules', `${module}.state`);
+const macsSchema: z.ZodType<NodeMacs> = z.record(
+  z.string().max(2),
+  z.record(z.string().max(64), macSchema),
+);
+
+class Kept<T> {
+  readonly #file: string;
+  readonly #schema: z.ZodType<T>;
+
+  constructor(file: string, schema: z.ZodType<T>) {
+    this.#file = file;
+    this.#schema = schema;
   }
 
-  /** Null where there is none or it cannot be read: then the module starts from nothing. */
-  read(): ModuleRuntime | null {
+  /** Null where there is none or it cannot be read: then the agent starts from nothing. */
+  read(): T | null {
     try {
-      const parsed = runtimeSchema.safeParse(decodeJson(readFileSync(this.#file, 'utf8')));
+      const parsed = this.#schema.safeParse(decodeJson(readFileSync(this.#file, 'utf8')));
       return parsed.success ? parsed.data : null;
     } catch {
       return null;
@@ -55,14 +67,28 @@ export class RuntimeFile {
   }
 
   /** @throws when /run cannot be written; the caller serves on and raises an alert. */
-  write(runtime: ModuleRuntime): void {
+  write(value: T): void {
     mkdirSync(dirname(this.#file), { recursive: true, mode: 0o700 });
     const fresh = `${this.#file}.new`;
-    writeFileSync(fresh, encodeJson(runtime), { mode: 0o600 });
+    writeFileSync(fresh, encodeJson(value), { mode: 0o600 });
     renameSync(fresh, this.#file);
   }
 
   remove(): void {
     rmSync(this.#file, { force: true });
+  }
+}
+
+/** The runtime file of one module. */
+export class RuntimeFile extends Kept<ModuleRuntime> {
+  constructor(runFolder: string, module: string) {
+    super(join(runFolder, 'modules', `${module}.state`), runtimeSchema);
+  }
+}
+
+/** What the peers said of their devices: a server that forwards to them does so before they say it again. */
+export class MacFile extends Kept<NodeMacs> {
+  constructor(runFolder: string) {
+    super(join(runFolder, 'macs'), macsSchema);
   }
 }
