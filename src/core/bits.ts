@@ -61,7 +61,7 @@ export function addBucket(map: Uint8Array, bucket: number): void {
 
 export function isEmpty(maps: Bitmaps): boolean {
   for (const map of maps) {
-    for (const byte of map) if (byte !== 0) return false;
+    for (let i = 0; i < map.length; i++) if (map[i] !== 0) return false;
   }
   return true;
 }
@@ -115,20 +115,20 @@ export function ownedBy(owners: readonly Uint8Array[], node: number): Uint8Array
 export function ownerMaps(owners: readonly Uint8Array[]): Map<number, Uint8Array[]> {
   const all = new Map<number, Uint8Array[]>();
   for (const [g, owner] of owners.entries()) {
-    let last = -1;
-    let map: Uint8Array | undefined;
+    let last = nobody;
+    let map = new Uint8Array(0);
     for (let b = 0; b < bucketCount; b++) {
-      const node = owner[b] ?? nobody;
+      const node = owner[b] as number;
       if (node === nobody) continue;
       // Neighbours mostly have the same owner: the lookup is rare.
-      if (node !== last || map === undefined) {
+      if (node !== last) {
         last = node;
-        let maps = all.get(node);
-        if (maps === undefined) all.set(node, (maps = emptyMaps(owners.length)));
-        map = maps[g];
-        if (map === undefined) continue;
+        const maps = all.get(node) ?? emptyMaps(owners.length);
+        all.set(node, maps);
+        map = maps[g] as Uint8Array<ArrayBuffer>;
       }
-      addBucket(map, b);
+      const i = b >> 3;
+      map[i] = (map[i] as number) | (1 << (b & 7));
     }
   }
   return all;

@@ -77,7 +77,8 @@ function admit(work: Work, node: number): void {
   const { lead } = work;
   if (follow === null || lead === null) return;
   const follower: Follower = {
-    learned: '',
+    learned: null,
+    learnedEpoch: 0,
     startedMs: follow.status.startedMs,
     followMark: follow.status.followMark,
     closeMark: follow.status.closeMark,
@@ -114,11 +115,12 @@ function learnInstalled(work: Work, node: number): void {
   const status = freshStatus(work, node);
   const follower = lead?.followers[node];
   if (lead === null || follower === undefined || status === null) return;
-  const { installed, closeMark } = status;
-  const learned = `${view?.epoch} ${installed?.epoch} ${installed?.leader} ${closeMark}`;
-  if (learned === follower.learned) return;
+  const learnedEpoch = view?.epoch ?? 0;
+  if (status === follower.learned && learnedEpoch === follower.learnedEpoch) return;
+  const { closeMark } = status;
   const none = emptyMaps(groupsOf(work));
-  const followers = withKey(lead.followers, node, { ...follower, learned, closeMark });
+  const next = { ...follower, learned: status, learnedEpoch, closeMark };
+  const followers = withKey(lead.followers, node, next);
   // A higher closeMark: it owns nothing, and no view made before can change that.
   const closed = closeMark > follower.closeMark;
   setLead(work, closed ? { followers, claims: withKey(lead.claims, node, none) } : { followers });

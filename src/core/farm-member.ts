@@ -14,6 +14,7 @@ import {
   mayServe,
   nameOf,
   nextMark,
+  nodeKeys,
   nobody,
   noMaps,
   oneWayBeats,
@@ -283,33 +284,47 @@ export function statusOf(work: Work): StatusMessage {
   };
 }
 
-/** All of a status that every peer should know at once, as one string. */
-function newsOf(status: StatusMessage): string {
-  const { running, electable, ready, draining, excludedBy: rival } = status;
-  const masks = `${status.heard} ${status.both} ${status.open}`;
-  const marks = `${status.follows} ${status.followMark} ${status.closeMark}`;
-  const others = `${Object.entries(status.followers).join()} ${status.powers.join()}`;
-  const flags = `${running} ${electable} ${ready} ${draining}`;
-  return `${flags} ${marks} ${masks} ${others} ${rival?.epoch}.${rival?.leader}`;
+/** Does it say the same in all that every peer should know at once? */
+function sameNews(a: StatusMessage, b: StatusMessage): boolean {
+  return (
+    a.heard === b.heard &&
+    a.both === b.both &&
+    a.open === b.open &&
+    a.running === b.running &&
+    a.electable === b.electable &&
+    a.ready === b.ready &&
+    a.draining === b.draining &&
+    a.follows === b.follows &&
+    a.followMark === b.followMark &&
+    a.closeMark === b.closeMark &&
+    sameName(a.excludedBy, b.excludedBy) &&
+    a.powers.every((power, g) => power === b.powers[g]) &&
+    sameFollowers(a.followers, b.followers)
+  );
+}
+
+function sameFollowers(a: StatusMessage['followers'], b: StatusMessage['followers']): boolean {
+  const nodes = nodeKeys(a);
+  return nodes.length === nodeKeys(b).length && nodes.every((node) => a[node] === b[node]);
 }
 
 /** Sends what changed to whom it concerns, and everything once in a while. */
 export function tellStatus(work: Work): void {
   const status = statusOf(work);
-  const key = newsOf(status);
-  const all = key !== work.told || work.nowMs - work.toldMs >= statusMs;
-  const mine = `${status.installed?.epoch}.${status.installed?.leader}`;
-  const leaderOnly = !all && mine !== work.toldInstalled && work.follows !== work.config.me;
-  if (!all && !leaderOnly) return;
+  const { told } = work;
+  const all = told === null || !sameNews(status, told) || work.nowMs - work.toldMs >= statusMs;
+  // What is installed concerns the leader only: it waits for it.
+  const leader = work.follows !== work.config.me ? work.follows : nobody;
+  if (!all && (leader === nobody || sameName(status.installed, told.installed))) return;
   work.seq++;
-  work.told = key;
-  work.toldInstalled = mine;
-  if (all) work.toldMs = work.nowMs;
   const message = { ...status, seq: work.seq };
-  for (const node of work.others) {
-    if (!all && node !== work.follows) continue;
+  work.told = message;
+  if (all) work.toldMs = work.nowMs;
+  for (const node of all ? work.others : [leader]) {
     const peer = peerOf(work, node);
-    if (isBoth(peer) && isRunning(peer)) work.out.effects.push({ kind: 'send', to: node, message });
+    if (isBoth(peer) && isRunning(peer)) {
+      work.out.effects.push({ kind: 'send', to: node, message });
+    }
   }
 }
 

@@ -151,7 +151,7 @@ export function nextView(work: Work, base: View | null, members: bigint): Draft 
     powers.push(Object.fromEntries(weights.map(({ node, power }) => [node, power])));
     const previous = base?.owners[g] ?? new Uint8Array(bucketCount).fill(nobody);
     const target = work.out.rules.table(weights, previous);
-    owners.push(allowed(work, previous, target, claimants(claims, g)));
+    owners.push(allowed(work, previous, target, claims, g));
   }
   const given = ownerMaps(owners);
   const holding = holdingNow(work, base, members, { owners, given, claims });
@@ -180,8 +180,11 @@ function allowed(
   work: Work,
   previous: Uint8Array,
   target: Uint8Array,
-  claimed: Uint8Array,
+  claims: ReadonlyMap<number, Bitmaps | null>,
+  group: number,
 ): Uint8Array {
+  if (target === previous) return target;
+  const claimed = claimants(claims, group);
   const owners = target.slice();
   for (let b = 0; b < bucketCount; b++) {
     const to = target[b] ?? nobody;

@@ -36,8 +36,9 @@ export interface Peer {
 
 /** A node that takes this leader's views. */
 export interface Follower {
-  /** What its last status taught: its installed view, its closeMark, under our view. */
-  readonly learned: string;
+  /** The last status that was learned from, and under which view of ours. */
+  readonly learned: StatusMessage | null;
+  readonly learnedEpoch: number;
   readonly startedMs: number;
   readonly followMark: number;
   readonly closeMark: number;
@@ -122,10 +123,9 @@ export interface FarmState {
   readonly closing: boolean;
   readonly lead: Lead | null;
   /** Canonical forms of the last announcement, table and status, to tell a change. */
-  readonly announced: string;
+  readonly announced: (FarmEffect & { readonly kind: 'announce' }) | null;
   readonly compiled: string;
-  readonly told: string;
-  readonly toldInstalled: string;
+  readonly told: StatusMessage | null;
   readonly toldMs: number;
 }
 

@@ -119,24 +119,29 @@ export function standFor(view: View): { epoch: number; members: bigint } {
 /** What heartbeats say of this node; out before an install, so that an opening is never unsaid. */
 export function refreshAnnouncement(work: Work): void {
   const stopping = work.role === 'stopped';
-  const done = work.installDone === work.install && isEmpty(work.owned);
-  const running = !(stopping && done);
+  const shut = isEmpty(work.owned);
+  const running = !(stopping && shut && work.installDone === work.install);
   const { stands } = work;
   const serving = !stopping && work.excludedBy === null && stands !== null;
   const flags =
     (running ? summaryFlag.running : 0) |
     (!stopping && work.ready ? summaryFlag.ready : 0) |
     (!stopping && work.draining ? summaryFlag.draining : 0) |
-    (!isEmpty(work.owned) ? summaryFlag.open : 0);
+    (shut ? 0 : summaryFlag.open);
   const viewEpoch = stands?.epoch ?? 0;
   const viewMembers = serving ? (stands?.members ?? 0n) : 0n;
-  const key = `${viewEpoch} ${viewMembers} ${flags} ${serving}`;
-  if (key === work.announced) return;
-  work.announced = key;
-  if (!running) {
-    // First that its filter is shut, then that it ended: the end alone could be that of a crash.
-    const shut = summaryFlag.running;
-    work.out.effects.push({ kind: 'announce', viewEpoch, viewMembers, flags: shut, serving });
+  const last = work.announced;
+  if (
+    last?.viewEpoch === viewEpoch &&
+    last.viewMembers === viewMembers &&
+    last.flags === flags &&
+    last.serving === serving
+  ) {
+    return;
   }
-  work.out.effects.push({ kind: 'announce', viewEpoch, viewMembers, flags, serving });
+  const announce = { kind: 'announce', viewEpoch, viewMembers, flags, serving } as const;
+  work.announced = announce;
+  // First that its filter is shut, then that it ended: the end alone could be that of a crash.
+  if (!running) work.out.effects.push({ ...announce, flags: summaryFlag.running });
+  work.out.effects.push(announce);
 }

@@ -129,11 +129,10 @@ export function farmInit(config: FarmConfig): FarmState {
     sockets: none,
     closing: false,
     lead: null,
-    announced: '',
+    announced: null,
     compiled: '',
-    told: '',
+    told: null,
     toldMs: 0,
-    toldInstalled: '',
   };
 }
 
@@ -229,8 +228,8 @@ function onStart(work: Work, event: FarmEvent & { readonly kind: 'start' }): voi
   work.epochMax = Math.max(work.epochMax, event.epochMax, adopt?.epochMax ?? 0);
   work.mark = Math.max(work.mark, adopt?.mark ?? 0);
   work.compiled = '';
-  work.announced = '';
-  work.told = '';
+  work.announced = null;
+  work.told = null;
   work.view = null;
   work.installed = null;
   work.stands = null;
@@ -275,7 +274,7 @@ function onPeer(work: Work, event: FarmEvent & { readonly kind: 'peer' }): void 
   // Perhaps this node is deaf: whoever hears its claim needs time to see that it is not heard.
   if (isRunning(peer) && isBoth(old) && !isBoth(peer)) work.standsMs = null;
   // It may know nothing of this node: tell it afresh.
-  if (isBoth(peer) && (!isBoth(old) || reborn)) work.told = '';
+  if (isBoth(peer) && (!isBoth(old) || reborn)) work.told = null;
 }
 
 function onSummary(work: Work, event: FarmEvent & { readonly kind: 'summary' }): void {
@@ -293,7 +292,7 @@ function onSummary(work: Work, event: FarmEvent & { readonly kind: 'summary' }):
   };
   work.peers = withKey(work.peers, event.node, peer);
   work.epochMax = Math.max(work.epochMax, event.viewEpoch);
-  if (isRunning(peer) && !isRunning(old)) work.told = '';
+  if (isRunning(peer) && !isRunning(old)) work.told = null;
 }
 
 function onMessage(work: Work, from: number, message: Message): void {
@@ -335,7 +334,7 @@ function takeStatus(work: Work, from: number, status: StatusMessage): boolean {
   work.peers = withKey(work.peers, from, quit);
   work.epochMax = Math.max(work.epochMax, status.epochMax);
   const restarted = last !== null && status.startedMs !== last.startedMs;
-  if (restarted || last === null) work.told = '';
+  if (restarted || last === null) work.told = null;
   if (restarted && from === work.follows) work.followSentMs = Number.NEGATIVE_INFINITY;
   return true;
 }
