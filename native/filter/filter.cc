@@ -61,8 +61,12 @@ std::unique_ptr<Filter> Filter::open(const OpenOptions& options, std::string* wh
     return filter;
   }
   std::string note;
+  if (!ensure_bpffs(options.pin_dir, &note, why)) return nullptr;
   filter->dir_ = device_dir(options.pin_dir, options.device);
-  if (!ensure_bpffs(filter->dir_, &note, why)) return nullptr;
+  if (mkdir(filter->dir_.c_str(), 0700) != 0 && errno != EEXIST) {
+    *why = sentence("cannot make the folder " + filter->dir_, errno);
+    return nullptr;
+  }
   filter->leases_ = open_leases(options.pin_dir, why);
   if (!filter->leases_.valid()) return nullptr;
   if (filter->adopt(hash)) return filter;
@@ -233,7 +237,9 @@ bool Filter::counters(farm_counters* sum, std::string* why) const {
 void Filter::detach() {
   if (dir_.empty()) return;
   unlink((dir_ + "/xdp_link").c_str());
-  link_.reset(); /* the last reference: the kernel detaches */
+  /* Whoever else holds the link open (a process of ours that is about to end) does not matter. */
+  if (link_.valid()) bpf_link_detach(link_.get());
+  link_.reset();
   detach_tc(device_, Direction::ingress);
   detach_tc(device_, Direction::egress);
   unpin_object(dir_);
