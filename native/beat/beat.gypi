@@ -2,10 +2,14 @@
 # agent running; its C++ run-time is linked in, so that it needs nothing but libc.
 {
   'variables': {
-    'beat_engine_files': [
+    'beat_files': [
+      'control.cc',
       'engine.cc',
       'engine_receive.cc',
       'engine_report.cc',
+      'notify.cc',
+      'sockets.cc',
+      'thread.cc',
       'wire.cc',
       '../common/sha256.cc',
     ],
@@ -21,14 +25,10 @@
       'type': 'executable',
       'includes': ['../common.gypi'],
       'sources': [
-        '<@(beat_engine_files)',
-        'control.cc',
+        '<@(beat_files)',
         'holdfastd.cc',
         'keeper.cc',
-        'notify.cc',
         'process.cc',
-        'sockets.cc',
-        'thread.cc',
       ],
       'ldflags': ['-static-libstdc++', '-static-libgcc'],
     },
@@ -42,11 +42,12 @@
           'includes': ['../common.gypi'],
           'defines': ['DOCTEST_CONFIG_NO_EXCEPTIONS_BUT_WITH_ALL_ASSERTS'],
           'sources': [
-            '<@(beat_engine_files)',
+            '<@(beat_files)',
             '../test/main.cc',
             '../test/beat_attack.cc',
             '../test/beat_detector.cc',
             '../test/beat_engine.cc',
+            '../test/beat_keeper.cc',
             '../test/beat_lease.cc',
             '../test/beat_lease_world.cc',
             '../test/beat_sha256.cc',

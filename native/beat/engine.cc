@@ -132,7 +132,10 @@ void Engine::woke(int64_t now) {
 void Engine::tick(int64_t now, int64_t agent_alive, bool may_judge) {
   if (!config_.configured()) return;
   hung_ = now - std::min(agent_alive, now) > config_.agent_deadline_ns;
-  const bool may_suspect = may_judge && now >= doubt_until_;
+  if (may_judge) judged_at_ = now;
+  // Put off, not called off: a flood must not hide that a peer is gone.
+  const bool put_off = !may_judge && now - judged_at_ <= 2 * config_.heartbeat_ns;
+  const bool may_suspect = !put_off && now >= doubt_until_;
   each_node(nodes_, [&](uint32_t node) { judge(node, now, may_suspect); });
   if (now >= next_send_) {
     next_send_ += config_.heartbeat_ns;
@@ -140,7 +143,8 @@ void Engine::tick(int64_t now, int64_t agent_alive, bool may_judge) {
     send_all(now);
   }
   renew_leases(now);
-  planned_ = next_wake();
+  // A deadline that was put off lies in the past: waiting for it is no lateness.
+  planned_ = std::max(next_wake(), now);
 }
 
 int64_t Engine::next_wake() const {

@@ -43,7 +43,8 @@ class Engine {
   void receive(uint32_t lan, const uint8_t* data, size_t size, int64_t arrival, int64_t now);
   /**
    * Last call of each wake: judges silence, sends when due, renews leases. `may_judge` says that
-   * all sockets were read until empty in this wake; without it judging is put off.
+   * all sockets were read until empty in this wake; without it judging is put off, for two
+   * heartbeats at most.
    */
   void tick(int64_t now, int64_t agent_alive, bool may_judge);
   /** When tick must be called at the latest. */
@@ -134,7 +135,8 @@ class Engine {
   uint64_t sequence_ = 0;
   int64_t next_send_ = 0;
   int64_t last_send_ = 0;
-  int64_t planned_ = 0;      // the wake that was promised by next_wake
+  int64_t planned_ = 0;  // the wake that was promised by next_wake
+  int64_t judged_at_ = 0;
   int64_t doubt_until_ = 0;  // own lateness: suspect nobody before
   bool hung_ = false;
   int64_t worst_lateness_ = 0;

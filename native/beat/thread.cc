@@ -114,7 +114,7 @@ void HeartbeatThread::loop() {
 void HeartbeatThread::wait(bool paused) {
   const int64_t now = boot_ns();
   int64_t until = config_.configured() ? engine_.next_wake() : now + idle_ns;
-  if (paused) until = std::max(until, now + rest_ns);
+  if (paused) until = now + rest_ns;
   if (until != timer_at_) {
     itimerspec when{};
     when.it_value = to_timespec(std::max(until, int64_t{1}));

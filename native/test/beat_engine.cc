@@ -231,3 +231,18 @@ TEST_CASE("engine: a peer with a longer interval is not suspected between its he
   CHECK(world[0].events.size() == before);
   CHECK(world[0].reach(1) == Reach::both);
 }
+
+TEST_CASE("engine: a flood puts judging off for two heartbeats, not for ever, and is no lateness") {
+  World world(2);
+  world.run(3000 * ms);
+  world[0].flooded = true;
+  world.run(4000 * ms);
+  CHECK(world[0].reach(1) == Reach::both);
+  world[1].dead = true;
+  const int64_t died = world.now;
+  world.run(died + 1000 * ms);
+  REQUIRE(world[0].reach(1) == Reach::silent);
+  const int64_t at = static_cast<int64_t>(world[0].last(EventKind::peer, 1)->at_ns);
+  CHECK(at - world[0].local(died) <= 200 * ms + 2 * 50 * ms + 2 * ms);
+  CHECK(world[0].stats().worst_lateness_us <= 2000);
+}

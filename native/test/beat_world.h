@@ -73,6 +73,7 @@ class Node final : public Port {
   std::vector<Event> events;
   bool paused = false;
   bool dead = false;
+  bool flooded = false;  // its sockets never run empty
   bool agent_alive = true;
   int64_t agent_alive_at = 0;
   int64_t wakes_at = 0;
@@ -204,8 +205,9 @@ class World {
     }
     node.waiting.clear();
     if (node.agent_alive) node.agent_alive_at = local;
-    node.engine->tick(local, node.agent_alive_at, true);
+    node.engine->tick(local, node.agent_alive_at, !node.flooded);
     node.wakes_at = node.engine->next_wake() - node.clock;
+    if (node.flooded) node.wakes_at = std::max(node.wakes_at, now + ms);
   }
 };
 
