@@ -93,7 +93,7 @@ int attach_pass(const std::string& device) {
 
 // lab_tool device PID:START offloads-off|xdp-pass DEVICE…
 // xdp-pass lets the far end of a veth use XDP_TX in native mode (the kernel asks for a program on
-// both ends). Prints one line per device whose driver refuses it; that is not an error.
+// both ends).
 int run_device(const Args& args) {
   if (args.size() < 3) die("usage: device PID:START offloads-off|xdp-pass DEVICE…");
   enter_net(args[0]);
@@ -102,7 +102,7 @@ int run_device(const Args& args) {
       offloads_off(args[i]);
     } else if (args[1] == "xdp-pass") {
       int error = attach_pass(args[i]);
-      if (error != 0) write_line(args[i] + ": no native XDP: " + std::strerror(error));
+      if (error != 0) die("XDP program on " + args[i], error);
     } else {
       die("unknown setting: " + args[1]);
     }

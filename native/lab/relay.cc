@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <optional>
 #include <random>
 
 #include "lab/commands.h"
@@ -77,8 +78,8 @@ class Relay {
   // Takes in what waits at one end (0 or 1), at most a batch.
   void take(size_t end);
   void send_due();
-  // Milliseconds until the next frame is due; -1: none.
-  int next_ms() const;
+  // Time until the next frame is due; none: nothing waits.
+  std::optional<timespec> until_due() const;
   int fd(size_t end) const { return ends_[end].get(); }
 
  private:
@@ -164,11 +165,11 @@ void Relay::send_due() {
   }
 }
 
-int Relay::next_ms() const {
-  if (heap_.empty()) return -1;
-  uint64_t now = now_us();
-  uint64_t due = heap_.front().due_us;
-  return due <= now ? 0 : static_cast<int>((due - now + 999) / 1000);
+std::optional<timespec> Relay::until_due() const {
+  if (heap_.empty()) return {};
+  const uint64_t now = now_us();
+  const uint64_t due = heap_.front().due_us;
+  return to_timespec(due <= now ? 0 : static_cast<int64_t>(due - now) * ns_per_us);
 }
 
 }  // namespace
@@ -187,7 +188,10 @@ int run_relay(const Args& args) {
   while (true) {
     pollfd wait[3] = {
         {relay.fd(0), POLLIN, 0}, {relay.fd(1), POLLIN, 0}, {signals.get(), POLLIN, 0}};
-    if (poll(wait, 3, relay.next_ms()) < 0 && errno != EINTR) die("poll", errno);
+    const std::optional<timespec> limit = relay.until_due();
+    if (ppoll(wait, 3, limit ? &*limit : nullptr, nullptr) < 0 && errno != EINTR) {
+      die("ppoll", errno);
+    }
     char bytes[1024];
     if (wait[2].revents != 0 && read(signals.get(), bytes, sizeof bytes) > 0) relay.configure();
     for (size_t end = 0; end < 2; end++) {

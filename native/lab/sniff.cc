@@ -292,11 +292,10 @@ Fd open_capture(const std::string& device) {
 }  // namespace
 
 // lab_tool sniff DEVICE
-// Prints "ready"; then answers commands: stats, mark (figures, then start anew), stop.
+// Answers commands: stats, mark (figures, then start anew), stop.
 int run_sniff(const Args& args) {
   if (args.size() != 1) die("usage: sniff DEVICE");
   Sniffer sniffer(open_capture(args[0]));
-  write_line("{\"re\":\"0\"}");
   while (true) {
     pollfd wait[2] = {{sniffer.fd(), POLLIN, 0}, {STDIN_FILENO, POLLIN, 0}};
     if (poll(wait, 2, -1) < 0 && errno != EINTR) die("poll", errno);

@@ -22,7 +22,7 @@ export const labErrors = {
   },
   'HF-LAB-006': {
     sentence: 'a step of the lab failed: {step}: {reason}',
-    hint: 'The lab was taken down. Kernel and package needs are listed in docs/reference/lab.md.',
+    hint: 'What the lab needs of the machine is listed in docs/reference/lab.md.',
   },
   'HF-LAB-007': {
     sentence: 'the agent on {host} did not come up within {waitMs} ms: {reason}',
@@ -43,6 +43,18 @@ export const labErrors = {
   'HF-LAB-011': {
     sentence: 'several labs are up: {names}',
     hint: 'Say which one is meant with --lab NAME (`lab down` takes the name itself).',
+  },
+  'HF-LAB-012': {
+    sentence: 'the clients did not see what was waited for within {waitMs} ms: {seen}',
+    hint: 'What they saw instead is in the sentence; docs/reference/lab.md explains the fields.',
+  },
+  'HF-LAB-013': {
+    sentence: 'the clients do not answer: {reason}',
+    hint: 'They end with their namespace (`lab power clients`, `lab down`) and when stopped.',
+  },
+  'HF-LAB-014': {
+    sentence: '{folder} belongs to somebody else',
+    hint: 'The lab runs as root on what is written there. Remove it, or set TMPDIR to a folder of root.',
   },
   'HF-LAB-020': {
     sentence: 'waited {waitMs} ms in vain for {what}; the agents say: {last}',

@@ -148,7 +148,7 @@ class Spoken {
 
   private gone(): HoldfastError {
     const reason = this.errors() || 'it has ended';
-    return new HoldfastError('HF-LAB-006', { step: 'clients', reason });
+    return new HoldfastError('HF-LAB-013', { reason });
   }
 
   ask(verb: string, argument = ''): Promise<Record_> {
@@ -157,7 +157,7 @@ class Spoken {
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
         this.waiting.delete(id);
-        reject(new HoldfastError('HF-LAB-006', { step: verb, reason: 'no answer in time' }));
+        reject(new HoldfastError('HF-LAB-013', { reason: `no answer to ${verb} in time` }));
       }, answerMs);
       this.waiting.set(id, (answer) => {
         clearTimeout(timer);
@@ -251,8 +251,8 @@ export class LoadGenerator {
       const stats = await this.stats();
       if (what(stats)) return stats;
       if (performance.now() > end) {
-        const reason = `not seen within ${timeoutMs} ms: ${JSON.stringify(stats)}`;
-        throw new HoldfastError('HF-LAB-006', { step: 'clients', reason });
+        const seen = JSON.stringify(stats);
+        throw new HoldfastError('HF-LAB-012', { waitMs: timeoutMs, seen });
       }
       await new Promise((resolve) => setTimeout(resolve, 20));
     }

@@ -1,56 +1,27 @@
-import { randomBytes } from 'node:crypto';
-import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { HoldfastError } from '../errors.ts';
 import { buildSwitch, plug, startHolder } from './build.ts';
 import { type LoadOptions, LoadGenerator, Sniffer } from './clients.ts';
 import { applyRules, type Direction, type Fault, type FaultKind } from './faults.ts';
 import { Host } from './host.ts';
-import {
-  clientSpacesMax,
-  clientsPerSpaceMax,
-  deviceName,
-  type Family,
-  hostsMax,
-  lansOf,
-  portName,
-  vipAddress,
-} from './plan.ts';
+import { deviceName, type Family, lansOf, portName, vipAddress } from './plan.ts';
+import { checkPercent, defaultName, type LabOptions, newState } from './options.ts';
 import { applyRelay } from './relay.ts';
 import {
   allStates,
+  ensureLabsFolder,
   type EndState,
   isUp,
-  labsFolder,
   type LabState,
   loadState,
+  removeAtExit,
   removeLab,
   saveState,
   sweep,
 } from './state.ts';
-import { inNet, isAlive, type ProcessId, processId, runTool, signal, until } from './tool.ts';
+import { inNet, isAlive, type ProcessId, runTool, signal, until } from './tool.ts';
 
-export interface LabOptions {
-  /** Name for `holdfast lab …`; a random one where absent. */
-  readonly name?: string;
-  /** Number of servers (named s1, s2, …) or their names. Default 3. */
-  readonly hosts?: number | readonly string[];
-  /** Networks between the servers, 1 or 2; clients are on the first. Default 1. */
-  readonly lans?: number;
-  /** Client namespaces (named clients, clients2, …). Default 1. */
-  readonly clients?: number;
-  /** Source addresses per client namespace, IPv4 and IPv6 each. Default 1000. */
-  readonly clientAddresses?: number;
-  /** True: the lab stays when this process ends, until `down`. Default false. */
-  readonly persist?: boolean;
-  /** True: leave checksum and segmentation offloads on. Default false. */
-  readonly offloads?: boolean;
-  /** Put an XDP_PASS program on the switch's ports, without which XDP_TX on a host's veth goes nowhere. Default true. */
-  readonly xdpPass?: boolean;
-}
-
-/** Name of the lab that `holdfast lab up` builds when it is given none. */
-export const defaultName = 'lab';
+export { defaultName, type LabOptions } from './options.ts';
 
 /** A lab that is up, as `list` shows it. */
 export interface LabSummary {
@@ -76,12 +47,12 @@ export class Lab {
   /** Builds a lab; all or nothing. Also removes what labs of dead owners left behind. */
   static async up(options: LabOptions = {}): Promise<Lab> {
     if (process.getuid?.() !== 0) throw new HoldfastError('HF-LAB-002');
+    ensureLabsFolder();
     await sweep();
     const state = newState(options);
     if (allStates().some((other) => other.name === state.name)) {
       throw new HoldfastError('HF-LAB-003', { name: state.name });
     }
-    mkdirSync(labsFolder(), { recursive: true, mode: 0o755 });
     saveState(state);
     const lab = new Lab(state);
     try {
@@ -90,8 +61,7 @@ export class Lab {
       await removeLab(lab.state);
       throw error;
     }
-    if (!state.persist)
-      process.once('exit', () => rmSync(state.dir, { recursive: true, force: true }));
+    if (!state.persist) removeAtExit(state.dir);
     return lab;
   }
 
@@ -497,56 +467,4 @@ function stopAll(host: Host): ProcessId[] {
     }
   }
   return [...stopped];
-}
-
-function checkPercent(percent: number): void {
-  if (percent >= 0 && percent <= 100) return;
-  throw new HoldfastError('HF-LAB-009', { reason: `${percent} is not a percentage` });
-}
-
-function newState(options: LabOptions): LabState {
-  const id = randomBytes(3).toString('hex');
-  const hosts = options.hosts ?? 3;
-  const names =
-    typeof hosts === 'number' ? Array.from({ length: hosts }, (_, i) => `s${i + 1}`) : hosts;
-  const spaces = options.clients ?? 1;
-  const clientAddresses = options.clientAddresses ?? clientsPerSpaceMax;
-  const lans = options.lans ?? 1;
-  const reason =
-    names.length < 1 || names.length > hostsMax
-      ? `a lab has 1 to ${hostsMax} hosts`
-      : lans !== 1 && lans !== 2
-        ? 'a lab has 1 or 2 networks'
-        : spaces < 0 || spaces > clientSpacesMax
-          ? `a lab has up to ${clientSpacesMax} client namespaces`
-          : clientAddresses < 1 || clientAddresses > clientsPerSpaceMax
-            ? `a client namespace has 1 to ${clientsPerSpaceMax} addresses`
-            : null;
-  if (reason !== null) throw new HoldfastError('HF-LAB-009', { reason });
-  const name = options.name ?? `hf${id}`;
-  const end = (kind: EndState['kind'], endName: string, index: number): EndState => ({
-    kind,
-    name: endName,
-    index,
-    process: null,
-  });
-  const clientName = (i: number) => (i === 0 ? 'clients' : `clients${i + 1}`);
-  return {
-    id,
-    name,
-    dir: join(labsFolder(), id),
-    persist: options.persist ?? false,
-    owner: processId(process.pid) ?? '',
-    lans,
-    offloads: options.offloads ?? false,
-    xdpPass: options.xdpPass ?? true,
-    clientAddresses,
-    switchProcess: null,
-    ends: [
-      ...names.map((host, i) => end('host', host, i + 1)),
-      ...Array.from({ length: spaces }, (_, i) => end('clients', clientName(i), i)),
-    ],
-    faults: [],
-    relays: {},
-  };
 }

@@ -1,6 +1,15 @@
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { HoldfastError } from '../errors.ts';
 import type { Fault } from './faults.ts';
 import type { End } from './plan.ts';
 import { isAlive, type ProcessId, signal, until } from './tool.ts';
@@ -51,15 +60,42 @@ export function loadState(dir: string): LabState | null {
   }
 }
 
+/**
+ * Makes the folder, or finds out that it is not ours: whoever could write there could make root
+ * signal any process. Throws HF-LAB-014.
+ */
+export function ensureLabsFolder(): void {
+  const folder = labsFolder();
+  mkdirSync(folder, { recursive: true, mode: 0o755 });
+  if (!isOurs(folder)) throw new HoldfastError('HF-LAB-014', { folder });
+}
+
+function isOurs(folder: string): boolean {
+  const found = lstatSync(folder, { throwIfNoEntry: false });
+  return (
+    found !== undefined && found.isDirectory() && found.uid === 0 && (found.mode & 0o022) === 0
+  );
+}
+
 /** Every lab that has a folder here, alive or left over. */
 export function allStates(): readonly LabState[] {
-  let names: string[];
-  try {
-    names = readdirSync(labsFolder());
-  } catch {
-    return [];
+  const folder = labsFolder();
+  if (!isOurs(folder)) return [];
+  return readdirSync(folder).flatMap((name) => loadState(join(folder, name)) ?? []);
+}
+
+/** Folders of this process's own labs: they go with it, as their namespaces do. */
+const ownFolders = new Set<string>();
+let isHooked = false;
+
+export function removeAtExit(dir: string): void {
+  if (!isHooked) {
+    isHooked = true;
+    process.once('exit', () => {
+      for (const own of ownFolders) rmSync(own, { recursive: true, force: true });
+    });
   }
-  return names.flatMap((name) => loadState(join(labsFolder(), name)) ?? []);
+  ownFolders.add(dir);
 }
 
 /** A lab is up while its switch is, and, unless it is persistent, while its owner is. */
@@ -86,6 +122,7 @@ export async function removeLab(state: LabState): Promise<void> {
   for (const holder of living) signal(holder, 'SIGKILL');
   await until(() => !living.some(isAlive), endMs);
   rmSync(state.dir, { recursive: true, force: true, maxRetries: 3 });
+  ownFolders.delete(state.dir);
 }
 
 /** Removes what labs of dead owners left behind; returns their names. */

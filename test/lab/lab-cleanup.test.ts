@@ -1,13 +1,22 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, readFileSync } from 'node:fs';
+import {
+  chownSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { describe, test } from 'node:test';
 import { Lab } from '../../src/lab/lab.ts';
 import { allStates, saveState } from '../../src/lab/state.ts';
-import { isAlive, repoRoot, until } from '../../src/lab/tool.ts';
+import { isAlive, processId, repoRoot, until } from '../../src/lab/tool.ts';
 
 const skip = process.getuid?.() === 0 ? false : 'needs root: it builds network namespaces';
 const module = JSON.stringify(join(repoRoot, 'dist/src/lab/lab.js'));
@@ -143,5 +152,36 @@ describe('cleaning up', { skip, timeout: 120_000 }, () => {
         .filter((pid) => pid !== '' && isHolder(pid)).length;
     };
     assert.ok(await until(() => holders() === 0, 10_000));
+  });
+
+  test('a folder that somebody else made is not trusted', async () => {
+    const saved = process.env['TMPDIR'];
+    const temporary = mkdtempSync(join(tmpdir(), 'hflab-'));
+    const stranger = spawn('sleep', ['1000']);
+    const id = processId(stranger.pid ?? 0);
+    const folder = join(temporary, 'holdfast-lab/trap');
+    mkdirSync(folder, { recursive: true });
+    const ends = [{ kind: 'host', name: 's1', index: 1, process: id }];
+    const trap = {
+      name: 'trap',
+      dir: folder,
+      persist: true,
+      owner: '1:1',
+      switchProcess: null,
+      ends,
+    };
+    writeFileSync(join(folder, 'state.json'), JSON.stringify(trap));
+    chownSync(join(temporary, 'holdfast-lab'), 65_534, 65_534);
+    process.env['TMPDIR'] = temporary;
+    try {
+      await assert.rejects(Lab.up({ hosts: 1 }), { code: 'HF-LAB-014' });
+      assert.deepEqual(await Lab.sweep(), []);
+      assert.equal(id !== null && isAlive(id), true);
+    } finally {
+      if (saved === undefined) delete process.env['TMPDIR'];
+      else process.env['TMPDIR'] = saved;
+      stranger.kill('SIGKILL');
+      rmSync(temporary, { recursive: true, force: true });
+    }
   });
 });

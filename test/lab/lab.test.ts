@@ -292,6 +292,6 @@ describe('clients', { skip, timeout: 120_000 }, () => {
     assert.equal(new Set(list.map(({ addr }) => addr)).size, 50);
     assert.ok(list.every(({ server, moves }) => server === 's1' && moves === 0));
     await load.stop();
-    await assert.rejects(load.stats(), { code: 'HF-LAB-006' });
+    await assert.rejects(load.stats(), { code: 'HF-LAB-013' });
   });
 });
