@@ -109,7 +109,8 @@ async function main(): Promise<void> {
     journal,
     logger,
     onCluster: (config) => channel.setPeers(otherNodes(config, name)),
-    onShutdown: () => void end('shutdown'),
+    // Ended by an order, it must not come back by itself.
+    onShutdown: () => void end('shutdown', exitFinal),
     remote: (other) => {
       const found = otherNodes(node.cluster().config, name).find((entry) => entry.name === other);
       if (found === undefined) throw new HoldfastError('HF-AGENT-009', { node: other });
@@ -131,16 +132,16 @@ async function main(): Promise<void> {
   beat.ready();
 
   let ending = false;
-  async function end(why: string): Promise<void> {
+  async function end(why: string, status: number): Promise<void> {
     if (ending) return;
     ending = true;
     logger.info('agent ends', { why });
     await node.stopAll();
     await Promise.allSettled([api.close(), channel.close(), journal?.close(), logger.close()]);
-    process.exit(0);
+    process.exit(status);
   }
-  process.on('SIGTERM', () => void end('SIGTERM'));
-  process.on('SIGINT', () => void end('SIGINT'));
+  process.on('SIGTERM', () => void end('SIGTERM', 0));
+  process.on('SIGINT', () => void end('SIGINT', 0));
 }
 
 /** A programmer's error: better a fresh agent than one in a state nobody thought of. */
