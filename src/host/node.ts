@@ -338,7 +338,7 @@ export class HostNode implements Agent {
   /** Ends for good: every module gives its buckets up and is stopped; what is wanted stays wanted. */
   async stopAll(): Promise<void> {
     await Promise.allSettled(
-      [...this.#modules.values()].map((entry) => entry.hosted?.command('stop')),
+      [...this.#modules.values()].map(async (entry) => entry.hosted?.command('stop')),
     );
   }
 

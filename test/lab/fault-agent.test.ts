@@ -1,6 +1,6 @@
 /** What dies or stops on one server: its agent, holdfastd, both, for a moment or for good. */
 import assert from 'node:assert/strict';
-import { after, before, describe, test } from 'node:test';
+import { after, afterEach, before, describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { isAlive, signal, until } from '../../src/lab/tool.ts';
 import {
@@ -26,6 +26,10 @@ describe('faults of a server', { skip, timeout: 300_000 }, () => {
     farm = await Farm.up({ timing: { agentDeadlineMs } });
   });
   after(async () => farm?.down());
+  afterEach(async () => {
+    await Traffic.stop();
+    await farm.lab.heal();
+  });
 
   test('agents killed at any moment and started again: nothing moves, nothing is lost', async () => {
     // A lost SYN is sent again after 1 s: a request that was not answered at once is a timeout.
@@ -44,7 +48,6 @@ describe('faults of a server', { skip, timeout: 300_000 }, () => {
     const phase = await traffic.mark();
     assert.equal(phase.breaks, 0, JSON.stringify(phase));
     assert.equal(phase.timeouts, 0, JSON.stringify(phase));
-    await traffic.stop();
     for (const name of all) assert.deepEqual(await epochsAt(farm, name), epochs, name);
   });
 
@@ -67,7 +70,6 @@ describe('faults of a server', { skip, timeout: 300_000 }, () => {
     const again = await traffic.mark();
     assert.ok((again.seen.synAcksByMac[host.mac()] ?? 0) > 0, 'it answers again');
     assert.equal(again.breaks, 0, JSON.stringify(again));
-    await traffic.stop();
   });
 
   test('all of Holdfast stopped for 10 s and continued: silent meanwhile, nobody answers twice', async () => {
@@ -88,7 +90,6 @@ describe('faults of a server', { skip, timeout: 300_000 }, () => {
     await traffic.healthy();
     const again = await traffic.mark();
     assert.ok((again.seen.synAcksByMac[host.mac()] ?? 0) > 0, 'it answers again');
-    await traffic.stop();
   });
 
   /** The agent gives no sign of life from the strike on; `resume` ends that. */
@@ -113,7 +114,6 @@ describe('faults of a server', { skip, timeout: 300_000 }, () => {
     await traffic.healthy();
     const again = await traffic.mark();
     assert.ok((again.seen.synAcksByMac[host.mac()] ?? 0) > 0, 'it answers again');
-    await traffic.stop();
   };
 
   test('an agent that is stopped: served on until its deadline, then taken over', async () => {
@@ -156,7 +156,6 @@ describe('faults of a server', { skip, timeout: 300_000 }, () => {
     await traffic.healthy();
     const { breaks, timeouts } = await traffic.mark();
     assert.deepEqual({ breaks, timeouts }, { breaks: 0, timeouts: 0 });
-    await traffic.stop();
     await farm.cluster.startAgent(host);
     await farm.members(all);
   });

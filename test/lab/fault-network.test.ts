@@ -1,6 +1,6 @@
 /** Networks that lose heartbeats, one way or both, some or all, and farms in parts. */
 import assert from 'node:assert/strict';
-import { after, before, describe, test } from 'node:test';
+import { after, afterEach, before, describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { alerted, calm, epochsAt, type Phase, Traffic } from './fault-support.ts';
 import { Farm, skip } from './support.ts';
@@ -15,6 +15,10 @@ describe('faults of networks', { skip, timeout: 300_000 }, () => {
     farm = await Farm.up({ lab: { lans: 2, clients: 2 } });
   });
   after(async () => farm?.down());
+  afterEach(async () => {
+    await Traffic.stop();
+    await farm.lab.heal();
+  });
 
   const assertUnmoved = async (phase: Phase, epochs: Readonly<Record<string, number>>) => {
     const { breaks, timeouts } = phase;
@@ -39,7 +43,6 @@ describe('faults of networks', { skip, timeout: 300_000 }, () => {
     await farm.lab.heal();
     for (const name of all) await alerted(farm, name, /^lan\./, false);
     await assertUnmoved(await traffic.mark(), epochs);
-    await traffic.stop();
   });
 
   test('a fifth of all packets of one network lost for 20 s: nothing moves', async () => {
@@ -51,7 +54,6 @@ describe('faults of networks', { skip, timeout: 300_000 }, () => {
     await farm.lab.heal();
     for (const name of all) await alerted(farm, name, /^lan\./, false);
     await assertUnmoved(await traffic.mark(), epochs);
-    await traffic.stop();
   });
 
   test('a farm in two parts: each side answers its clients; one farm again afterwards', async () => {
@@ -81,7 +83,6 @@ describe('faults of networks', { skip, timeout: 300_000 }, () => {
       const phase = await traffic.mark();
       assert.deepEqual(Object.keys(phase.servers).sort(), all);
       assert.deepEqual([phase.breaks, phase.timeouts], [0, 0], JSON.stringify(phase));
-      await traffic.stop();
     }
   });
 
@@ -101,7 +102,6 @@ describe('faults of networks', { skip, timeout: 300_000 }, () => {
     await traffic.healthy();
     const phase = await traffic.mark();
     assert.deepEqual(Object.keys(phase.servers).sort(), all);
-    await traffic.stop();
   };
 
   test('s1 no longer reaches s2, which reaches s1: nobody answers twice', async () => {
@@ -114,12 +114,16 @@ describe('faults of networks', { skip, timeout: 300_000 }, () => {
   test('heartbeats alone are lost from s1 to s2: nobody answers twice', async () => {
     const nft = (script: string) => farm.host('s2').exec(['nft', '-f', '-'], { input: script });
     const from = [0, 1].map((lan) => farm.host('s1').address(lan)).join(', ');
+    const lines = [
+      'table ip fault {',
+      'chain in {',
+      'type filter hook input priority 0',
+      `ip saddr { ${from} } udp dport 4800 drop`,
+      '}',
+      '}',
+    ];
     await assertOneWay(
-      () =>
-        nft(
-          `table ip fault { chain in { type filter hook input priority 0; ` +
-            `ip saddr { ${from} } udp dport 4800 drop; } }`,
-        ),
+      () => nft(`${lines.join('\n')}\n`),
       () => nft('delete table ip fault'),
     );
   });

@@ -1,10 +1,10 @@
 /** Clients, watchers and waits that the fault tests share. */
 import assert from 'node:assert/strict';
-import type { EventRecord, NodeStatus } from '../../src/host/face.ts';
+import type { NodeStatus } from '../../src/host/face.ts';
 import type { LoadGenerator, LoadStats, Sniffer, SniffStats } from '../../src/lab/clients.ts';
 import type { Host } from '../../src/lab/host.ts';
 import { type ProcessId, signal, until } from '../../src/lab/tool.ts';
-import { assertSingle, type Farm, type Mode } from './support.ts';
+import { assertSingle, type Farm } from './support.ts';
 
 /** What the rule grants a server from its last heartbeat to its silence, in default timing. */
 export const silentMs = 150 + 50;
@@ -32,7 +32,7 @@ function phaseOf(all: readonly LoadStats[], seen: SniffStats): Phase {
   const servers: Record<string, number> = {};
   for (const stats of all) {
     for (const [name, count] of Object.entries(stats.servers)) {
-      servers[name] = (servers[name] ?? 0) + count;
+      if (count > 0) servers[name] = (servers[name] ?? 0) + count;
     }
   }
   return {
@@ -52,6 +52,7 @@ function phaseOf(all: readonly LoadStats[], seen: SniffStats): Phase {
  * namespace: 40 clients each, twice a second.
  */
 export class Traffic {
+  static readonly #running = new Set<Traffic>();
   readonly #loads: readonly LoadGenerator[];
   readonly #sniffer: Sniffer;
 
@@ -75,6 +76,7 @@ export class Traffic {
       ),
     );
     const traffic = new Traffic(loads, sniffer);
+    Traffic.#running.add(traffic);
     await traffic.healthy();
     return traffic;
   }
@@ -113,8 +115,11 @@ export class Traffic {
     await Promise.all(this.#loads.map((load) => steady(load)));
   }
 
-  async stop(): Promise<void> {
-    await Promise.all([...this.#loads, this.#sniffer].map((tool) => tool.stop()));
+  /** Ends all clients. */
+  static async stop(): Promise<void> {
+    const tools = [...Traffic.#running].flatMap((traffic) => [...traffic.#loads, traffic.#sniffer]);
+    Traffic.#running.clear();
+    await Promise.all(tools.map((tool) => tool.stop()));
   }
 }
 
@@ -204,13 +209,6 @@ export function alerted(farm: Farm, name: string, id: RegExp, raised = true): Pr
     ([status]) => status?.alerts.some((alert) => id.test(alert.id)) === raised,
     [farm.host(name)],
   );
-}
-
-/** Newest records of a host's journal, newest last. */
-export function eventsOf(farm: Farm, name: string, mode: Mode | null = null) {
-  return farm.cluster.client(farm.host(name)).events({ limit: 500, module: mode }) as Promise<
-    readonly EventRecord[]
-  >;
 }
 
 /** The server's last answer came so long after a moment; negative: before it, or never since. */
