@@ -29,14 +29,15 @@ export async function runMain(main) {
 }
 
 /** Runs a command that is heard only when it fails: then its output and a StepError. */
-export function quietly(what, command, args, options = {}) {
+export function quietly(what, command, args) {
   const started = Date.now();
   const run = spawnSync(command, args, {
     cwd: root,
     encoding: 'utf8',
     maxBuffer: 64 << 20,
     stdio: ['ignore', 'pipe', 'pipe'],
-    ...options,
+    // Their output goes through a pipe; some colour it all the same where CI is set.
+    env: process.stdout.isTTY === true ? process.env : { ...process.env, NO_COLOR: '1' },
   });
   if (run.error !== undefined) throw new StepError(`${what}: ${run.error.message}`);
   if (run.status !== 0) {
