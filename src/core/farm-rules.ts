@@ -19,27 +19,27 @@ import { buildTable } from './table.ts';
 export interface FarmRules {
   readonly table: typeof buildTable;
   /** May a bucket get a new owner while another node may own it? */
-  mayTake(claimedByOther: boolean): boolean;
+  readonly mayTake: (claimedByOther: boolean) => boolean;
   /** Does an owner stay silent for flows it does not know? `held`: another may hold them. */
-  isQuiet(held: boolean): boolean;
+  readonly isQuiet: (held: boolean) => boolean;
   /** How long after a peer said it hangs, or came back with a new boot, its lease may last. */
-  lapseAfterMs(timing: FarmTiming): number;
+  readonly lapseAfterMs: (timing: FarmTiming) => number;
   /** Does a member take this view, sent by the node that it follows? */
-  mayAdopt(state: FarmState, view: View): boolean;
+  readonly mayAdopt: (state: FarmState, view: View) => boolean;
   /** Does a view without this node, announced by a node it hears, make it own nothing? */
-  excludes(rival: ViewName, own: View, oneWay: boolean): boolean;
+  readonly excludes: (rival: ViewName, own: View, oneWay: boolean) => boolean;
   /** Can a peer be a member, as far as this node's own hearing goes? */
-  mayInclude(peer: Peer): boolean;
+  readonly mayInclude: (peer: Peer) => boolean;
   /** Does a holder's report say anything of what it gave up by the view `since`? */
-  reportCounts(reportEpoch: number, since: number): boolean;
+  readonly reportCounts: (reportEpoch: number, since: number) => boolean;
   /** Does a walk over the sockets show all connections of buckets given up at `installedMs`? */
-  walkCounts(beganMs: number, installedMs: number): boolean;
+  readonly walkCounts: (beganMs: number, installedMs: number) => boolean;
   /** For how long a claim is announced before it is used. */
-  settleMs(timing: FarmTiming): number;
+  readonly settleMs: (timing: FarmTiming) => number;
   /** May a leader issue a view although something speaks against it? */
-  mayIssue(refusal: string | null): boolean;
+  readonly mayIssue: (refusal: string | null) => boolean;
   /** May a node own buckets while its application does not answer? */
-  mayOwnUnready(): boolean;
+  readonly mayOwnUnready: () => boolean;
 }
 
 export const farmRules: FarmRules = {

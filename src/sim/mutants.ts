@@ -49,7 +49,7 @@ export const mutants: readonly Mutant[] = [
     mayAdopt: () => true,
   }),
   plant('an excluded node goes on', ['two answers'], { excludes: () => false }),
-  plant('a leader includes a node that does not hear it', ['not whole again', 'two answers'], {
+  plant('a leader includes a node that does not hear it', ['not served', 'served, then not'], {
     mayInclude: (peer) => peer.reach !== 'silent',
   }),
   plant('a holder is forgotten by an old walk', ['reset of a live connection'], {

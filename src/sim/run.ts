@@ -15,6 +15,9 @@ export interface SimResult {
   readonly steps: number;
   readonly hash: number;
   readonly virtualMs: number;
+  /** World.longestNearMs and longestFarMs. */
+  readonly longestNearMs: number;
+  readonly longestFarMs: number;
   readonly trace: readonly string[];
 }
 
@@ -65,6 +68,8 @@ function result(seed: number, world: World, rule: string | null, text: string): 
     steps: world.steps,
     hash: world.hash,
     virtualMs: world.nowMs,
+    longestNearMs: world.longestNearMs,
+    longestFarMs: world.longestFarMs,
     trace: world.lastTrace(),
   };
 }

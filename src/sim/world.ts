@@ -74,7 +74,7 @@ export class Violation extends Error {
  * Two servers may both answer only while no news can pass between them, and for this long after:
  * after a direct link came (back), or, where only others join them, after one took over.
  */
-export const newsMs = 300;
+export const newsMs = 250;
 /** A link carries news while a heartbeat came over it within two intervals (by the slowest clock). */
 const directMs = 2 * 50 * 0.98;
 const traceLines = 120;
@@ -103,8 +103,9 @@ export class World {
   readonly farAt: number[][];
   /** Since when two nodes could both answer a client; 0: they cannot. */
   readonly bothSince: number[][];
-  /** Longest time for which two nodes that no direct link joined both answered. */
-  longestBothMs = 0;
+  /** Longest times for which two nodes both answered after news could pass: directly, by others. */
+  longestNearMs = 0;
+  longestFarMs = 0;
   readonly views = new Map<string, View>();
   checkHolders = true;
   #changed = false;
@@ -383,6 +384,7 @@ export class World {
     const meet = a.leaseLive && b.leaseLive && this.side[a.id] === this.side[b.id];
     const bucket = meet ? commonBucket(a, b) : -1;
     if (bucket < 0) {
+      if (since[b.id] !== 0) this.#noteLongest(a, b, since[b.id] ?? 0);
       since[b.id] = 0;
       return;
     }
@@ -390,7 +392,6 @@ export class World {
     const began = (since[b.id] ||= this.nowMs);
     const near = this.nowMs - (this.farAt[a.id]?.[b.id] ?? 0);
     const linked = this.nowMs - Math.max(began, this.apartAt[a.id]?.[b.id] ?? 0);
-    this.longestBothMs = Math.max(this.longestBothMs, linked);
     if (near > newsMs || linked > newsMs) {
       const touch =
         near > newsMs
@@ -402,6 +403,13 @@ export class World {
       );
     }
     this.at(this.nowMs + newsMs - Math.max(near, linked) + 0.1, { kind: 'recheck' });
+  }
+
+  #noteLongest(a: SimNode, b: SimNode, began: number): void {
+    const near = this.nowMs - Math.max(began, this.farAt[a.id]?.[b.id] ?? 0);
+    const linked = this.nowMs - Math.max(began, this.apartAt[a.id]?.[b.id] ?? 0);
+    this.longestNearMs = Math.max(this.longestNearMs, near);
+    this.longestFarMs = Math.max(this.longestFarMs, linked);
   }
 
   #checkName(view: View): void {
