@@ -17,8 +17,10 @@ import {
 
 describe('power', { skip, timeout: 240_000 }, () => {
   let farm: Farm;
+  let agents: readonly string[];
   before(async () => {
     farm = await Farm.up();
+    agents = await farm.agents();
   });
   after(async () => farm?.down());
 
@@ -36,6 +38,7 @@ describe('power', { skip, timeout: 240_000 }, () => {
       const loads = await onAll(waysOf(), (way) => farm.load(kind, { ...way, service }, load));
       for (const stats of await onAll(loads, (one) => settledStats(one, asked))) {
         assertUnharmed(stats);
+        assert.equal(stats.timeouts, 0, JSON.stringify(stats));
         assertShares(stats, owned);
       }
       await stopAll(loads);
@@ -66,5 +69,9 @@ describe('power', { skip, timeout: 240_000 }, () => {
     }
     await onAll(modes, (mode) => agent.power(mode, 's2', 'spread', 2));
     await assertGroup('spread', { s1: 1024, s2: 2048, s3: 1024 }, 300);
+  });
+
+  test('no agent has ended', async () => {
+    assert.deepEqual(await farm.agents(), agents);
   });
 });

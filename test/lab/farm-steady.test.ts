@@ -17,8 +17,10 @@ const everyone = ['s1', 's2', 's3'];
 
 describe('a farm of three servers', { skip, timeout: 240_000 }, () => {
   let farm: Farm;
+  let agents: readonly string[];
   before(async () => {
     farm = await Farm.up();
+    agents = await farm.agents();
   });
   after(async () => farm?.down());
 
@@ -108,4 +110,8 @@ describe('a farm of three servers', { skip, timeout: 240_000 }, () => {
       );
     });
   }
+
+  test('no agent has ended', async () => {
+    assert.deepEqual(await farm.agents(), agents);
+  });
 });

@@ -142,6 +142,22 @@ export class Farm {
     }
   }
 
+  /** The server to which clients send what is for a virtual IP, by their neighbour table. */
+  async director(way: Way): Promise<string | null> {
+    const [clients] = this.lab.clients;
+    const argv = ['ip', 'neigh', 'show', this.vip(way.mode, way.family)];
+    const stdout = (await clients?.exec(argv))?.stdout ?? '';
+    const mac = /lladdr (\S+)/.exec(stdout)?.[1];
+    return this.lab.hosts.find((host) => host.mac() === mac)?.name ?? null;
+  }
+
+  /** Since when each agent runs: another number means that one has ended and came back. */
+  async agents(): Promise<readonly string[]> {
+    const hosts = this.cluster.hosts.filter((host) => host.isOn);
+    const statuses = await onAll(hosts, (host) => this.cluster.client(host).status());
+    return statuses.map(({ node, startedWallMs }) => `${node} since ${startedWallMs}`);
+  }
+
   async status(mode: Mode, name: string): Promise<ModuleStatus> {
     return this.cluster.client(this.host(name)).module(mode);
   }
@@ -182,18 +198,27 @@ export async function settledStats(load: LoadGenerator, answers: number): Promis
   return load.until(({ waiting }) => waiting === 0, 20_000);
 }
 
-/** Waits until every client has been answered once more. */
-export async function everybody(load: LoadGenerator, timeoutMs = 30_000): Promise<void> {
-  const { atUs } = await load.stats();
+/** Looks until it finds what it wants (null: not there yet), and fails after timeoutMs. */
+export async function eventually<T>(
+  what: string,
+  look: () => Promise<T | null>,
+  timeoutMs = 30_000,
+): Promise<T> {
   const end = performance.now() + timeoutMs;
   for (;;) {
-    const late = (await load.clients()).filter(({ lastAnswerUs }) => lastAnswerUs <= atUs);
-    if (late.length === 0) return;
-    if (performance.now() > end) {
-      assert.fail(`${late.length} clients not answered, the first: ${JSON.stringify(late[0])}`);
-    }
+    const found = await look();
+    if (found !== null) return found;
+    if (performance.now() > end) assert.fail(`not within ${timeoutMs} ms: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
+}
+
+/** Waits until every client has been answered once more. */
+export async function everybody(load: LoadGenerator): Promise<void> {
+  const { atUs } = await load.stats();
+  await eventually('an answer to every client', async () =>
+    (await load.clients()).every(({ lastAnswerUs }) => lastAnswerUs > atUs) ? true : null,
+  );
 }
 
 /** Ends loads; their last figures. */
