@@ -4,6 +4,7 @@
  */
 import type { ClusterConfig, ModuleConfig } from '../config/model.ts';
 import type { Beat, BeatEvent } from '../native/beat.ts';
+import type { FilterInfo } from '../native/filter.ts';
 import { version } from '../version.ts';
 import type { Alerts } from './alerts.ts';
 import { parseFarmMessage } from './codec.ts';
@@ -51,7 +52,7 @@ export class Exchange {
     const { beat, fabric, channel, me } = this.#ports;
     const cluster = this.#ports.cluster();
     const devices = fabric.devicesFor(config, this.#ports.node);
-    for (const device of devices) this.#alertHook(device.name, device.info().reasons);
+    for (const device of devices) this.#alertHook(device.info());
     return new Farm(
       config,
       cluster.nodes.map((node) => node.id),
@@ -232,12 +233,12 @@ export class Exchange {
     this.#ports.farm(module)?.dispatch({ kind: 'message', from, message: parsed });
   }
 
-  #alertHook(device: string, reasons: readonly string[]): void {
+  #alertHook({ device, hook, reasons }: FilterInfo): void {
     this.#ports.alerts.set(
       `device.${device}.hook`,
-      reasons.length > 0,
+      hook !== 'xdp-native',
       'warning',
-      `the filter of ${device} does not use its fastest hook: ${reasons.join('; ')}`,
+      `the filter of ${device} runs at ${hook}, not at its fastest hook: ${reasons.join('; ')}`,
     );
   }
 

@@ -143,8 +143,8 @@ describe('faults of a server', { skip, timeout: 300_000 }, () => {
     assert.ok(isAlive(agent), 'the agent itself went on');
   });
 
-  test('holdfastd told to end: the farm goes on without a break, the agent is gone with it', async () => {
-    const traffic = await Traffic.start(farm, { timeoutMs: 900 });
+  test('holdfastd told to end: its agent ends first, no connection breaks', async () => {
+    const traffic = await Traffic.start(farm, { timeoutMs: 200 });
     await farm.settled(all);
     await traffic.mark();
     const host = farm.host('s2');
@@ -154,8 +154,8 @@ describe('faults of a server', { skip, timeout: 300_000 }, () => {
     assert.ok(await until(() => processesOf(host).all.length === 0, 1000));
     await farm.settled(['s1', 's3']);
     await traffic.healthy();
-    const { breaks, timeouts } = await traffic.mark();
-    assert.deepEqual({ breaks, timeouts }, { breaks: 0, timeouts: 0 });
+    const phase = await traffic.mark();
+    assert.equal(phase.breaks, 0, JSON.stringify(phase));
     await farm.cluster.startAgent(host);
     await farm.members(all);
   });
