@@ -169,7 +169,10 @@ void Load::tick(uint64_t now) {
     }
     tally_.tries++;
     client.phase = Client::Phase::trying;
-    client.deadline_us = setup_.timeout_us == 0 ? UINT64_MAX : now + setup_.timeout_us;
+    // Who has waited long tries less often: as many new connections as at first would keep servers
+    // busy that only need a moment to recover.
+    uint64_t patience_us = std::max(setup_.timeout_us, (now - client.first_try_us) / 4);
+    client.deadline_us = setup_.timeout_us == 0 ? UINT64_MAX : now + patience_us;
     begin(client, now);
   }
 }
