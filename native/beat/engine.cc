@@ -91,6 +91,7 @@ void Engine::announce(const Announcement& announcement, int64_t now) {
     // The agent knows a view at least as new as the one that excluded this node.
     if (config.view_epoch >= next[i].excluded_epoch) next[i].excluded_epoch = 0;
     if (config.slots == 0) next[i].lease_end = next[i].listen_until = 0;
+    if ((config.flags & module_open) == 0) next[i].must_shut = false;
     next[i].config = config;
     changed = changed || i >= module_count_ ||
               std::memcmp(&modules_[i].config, &config, sizeof config) != 0;
@@ -132,6 +133,9 @@ void Engine::woke(int64_t now) {
 void Engine::tick(int64_t now, int64_t agent_alive, bool may_judge) {
   if (!config_.configured()) return;
   hung_ = now - std::min(agent_alive, now) > config_.agent_deadline_ns;
+  for (uint32_t i = 0; hung_ && i < module_count_; i++) {
+    if ((modules_[i].config.flags & module_open) != 0) modules_[i].must_shut = true;
+  }
   if (may_judge) judged_at_ = now;
   // Put off, not called off: a flood must not hide that a peer is gone.
   const bool put_off = !may_judge && now - judged_at_ <= 2 * config_.heartbeat_ns;
@@ -248,10 +252,11 @@ void Engine::renew_leases(int64_t now) {
   for (uint32_t i = 0; i < module_count_; i++) {
     Module& module = modules_[i];
     if (module.config.slots == 0 || config_.lease_map == nullptr) continue;
-    const LeaseVerdict verdict = lease_verdict(
-        {now, last_send_, config_.heartbeat_ns, config_.suspect_ns, config_.lease_ns, hung_,
-         config_.me, module.config.view_members, module.config.view_epoch, module.excluded_epoch},
-        lease_peers_);
+    const LeaseVerdict verdict =
+        lease_verdict({now, last_send_, config_.heartbeat_ns, config_.suspect_ns, config_.lease_ns,
+                       hung_ || module.must_shut, config_.me, module.config.view_members,
+                       module.config.view_epoch, module.excluded_epoch},
+                      lease_peers_);
     if (verdict.why == LeaseWhy::excluded_by_view) {
       write_slots(module.config.slots, 0);
       module.lease_end = 0;

@@ -91,6 +91,8 @@ class Engine {
     int64_t listen_until = 0;  // the lease lapsed by own lateness: hear the others first
     LeaseWhy why = LeaseWhy::ok;
     bool reported = false;
+    // Its agent hung while its filter was open: others may have its clients by now.
+    bool must_shut = false;
   };
 
   bool same_identity(const Config& config) const;

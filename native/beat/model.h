@@ -49,6 +49,8 @@ struct ModuleConfig {
 };
 
 inline constexpr uint32_t module_running = 1;
+/** Its filter may accept new clients. */
+inline constexpr uint32_t module_open = 8;
 
 struct Announcement {
   uint32_t count = 0;

@@ -160,6 +160,38 @@ TEST_CASE("engine: a hung agent is said to the peers, and they hear when it is b
   CHECK(world[0].serves(0, world.now));
 }
 
+TEST_CASE("engine: after a hang an open VIP stays silent until the agent says that it is shut") {
+  Timing timing;
+  timing.agent_deadline = 1000 * ms;
+  World world(2, 1, 1, timing);
+  world.run(2000 * ms);
+  const auto say = [&](uint32_t flags) {
+    Announcement announcement{};
+    announcement.count = 1;
+    announcement.modules[0] = {9, flags, 1, 3, 1};
+    world[0].engine->announce(announcement, world[0].local(world.now));
+  };
+  say(module_running | module_open);
+  world.run(2100 * ms);
+  CHECK(world[0].serves(0, world.now));
+  world[0].agent_alive = false;
+  world.run(3300 * ms);
+  CHECK_FALSE(world[0].serves(0, world.now));
+  world[0].agent_alive = true;
+  world.run(3500 * ms);
+  CHECK(world[1].last(EventKind::peer, 0)->hung == 0);
+  CHECK_FALSE(world[0].serves(0, world.now));
+  say(module_running | module_open);  // another module's news, say: nothing was shut
+  world.run(3600 * ms);
+  CHECK_FALSE(world[0].serves(0, world.now));
+  say(module_running);
+  world.run(3700 * ms);
+  CHECK(world[0].serves(0, world.now));
+  say(module_running | module_open);
+  world.run(3800 * ms);
+  CHECK(world[0].serves(0, world.now));
+}
+
 TEST_CASE("engine: the same configuration again resets nothing; another address does") {
   World world(3);
   world.run(2000 * ms);

@@ -248,7 +248,7 @@ function issue(work: Work, view: View, holding: Lead['holding']): void {
     const given = ownedBy(view.owners, node);
     claims[node] = unionMaps(claims[node] ?? given, given);
   }
-  const sentMs = Number.NEGATIVE_INFINITY;
+  const sentMs = 0;
   setLead(work, { claims, holding, base: null, issuedMs: work.nowMs, sentMs });
   takeView(work, view);
 }

@@ -78,7 +78,7 @@ export function chooseLeader(work: Work): void {
   if (best === work.follows) return;
   work.follows = best;
   work.followMark = nextMark(work);
-  work.followSentMs = Number.NEGATIVE_INFINITY;
+  work.followSentMs = 0;
   if (work.lead !== null) forgetFollows(work);
   work.lead = best === me ? newLead(work) : null;
 }

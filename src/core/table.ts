@@ -46,19 +46,19 @@ export function shares(weights: readonly Weight[], owned: readonly number[]): nu
 export function buildTable(weights: readonly Weight[], previous: Uint8Array): Uint8Array {
   const slotOf = new Int8Array(256).fill(-1);
   for (const [slot, { node }] of weights.entries()) slotOf[node] = slot;
-  const owned = weights.map(() => 0);
+  const owned = new Int32Array(weights.length);
   for (let b = 0; b < bucketCount; b++) {
-    const slot = slotOf[previous[b] ?? nobody] ?? -1;
+    const slot = slotAt(slotOf, previous, b);
     if (slot >= 0) owned[slot] = (owned[slot] ?? 0) + 1;
   }
-  const missing = shares(weights, owned);
-  if (missing.every((share, slot) => share === owned[slot]) && isFull(owned)) return previous;
+  const share = shares(weights, [...owned]);
+  if (isFull(owned) && share.every((count, slot) => count === owned[slot])) return previous;
+  const missing = Int32Array.from(share);
   const table = new Uint8Array(bucketCount).fill(nobody);
   for (let b = 0; b < bucketCount; b++) {
-    const owner = previous[b] ?? nobody;
-    const slot = slotOf[owner] ?? -1;
+    const slot = slotAt(slotOf, previous, b);
     if (slot < 0 || missing[slot] === 0) continue;
-    table[b] = owner;
+    table[b] = previous[b] ?? nobody;
     missing[slot] = (missing[slot] ?? 0) - 1;
   }
   let next = 0;
@@ -73,7 +73,12 @@ export function buildTable(weights: readonly Weight[], previous: Uint8Array): Ui
   return table;
 }
 
-function isFull(owned: readonly number[]): boolean {
+/** The place in the list of weights of a bucket's owner; -1: none. */
+function slotAt(slotOf: Int8Array, table: Uint8Array, bucket: number): number {
+  return slotOf[table[bucket] ?? nobody] ?? -1;
+}
+
+function isFull(owned: Int32Array): boolean {
   let total = 0;
   for (const count of owned) total += count;
   return total === bucketCount;

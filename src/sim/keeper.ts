@@ -3,7 +3,7 @@
  * rules are those of native/beat/engine.cc and lease.h, for one module and one network; times are
  * milliseconds of the node's own clock.
  */
-import type { FarmTiming, Reach } from '../core/farm.ts';
+import { type FarmTiming, type Reach, summaryFlag } from '../core/farm.ts';
 
 /** The module part of a heartbeat, and whether its lease is to be renewed. */
 export interface Summary {
@@ -81,8 +81,8 @@ export class Keeper {
   plannedMs = 0;
   doubtUntilMs = never;
   hung = false;
-  /** After it was hung, no lease before the agent has announced anew. */
-  hungLatch = false;
+  /** Its agent hung while its filter was open: no lease before the agent says that it is shut. */
+  mustShut = false;
   everHung = false;
   excludedEpoch = 0;
   leaseEndMs = 0;
@@ -111,7 +111,7 @@ export class Keeper {
 
   announce(summary: Summary, nowMs: number): void {
     this.summary = summary;
-    this.hungLatch = this.hung;
+    if ((summary.flags & summaryFlag.open) === 0) this.mustShut = false;
     if (summary.epoch >= this.excludedEpoch) this.excludedEpoch = 0;
     for (const peer of this.peers.values()) this.#checkExcluded(peer.summary);
     this.#sendAll(nowMs);
@@ -124,9 +124,9 @@ export class Keeper {
     const hung = nowMs - agentAliveMs > this.timing.agentDeadlineMs;
     if (hung && !this.hung) {
       this.everHung = true;
-      this.hungLatch = true;
       this.emit({ kind: 'hung' });
     }
+    if (hung && (this.summary.flags & summaryFlag.open) !== 0) this.mustShut = true;
     this.hung = hung;
     this.#judgeAll(nowMs, true);
     if (nowMs >= this.nextSendMs) {
@@ -241,7 +241,7 @@ export class Keeper {
   }
 
   #renew(nowMs: number): void {
-    if (!this.summary.serving || this.hung || this.hungLatch) return;
+    if (!this.summary.serving || this.hung || this.mustShut) return;
     if (this.excludedEpoch > this.summary.epoch) {
       this.leaseEndMs = 0;
       return;

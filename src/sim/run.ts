@@ -35,7 +35,7 @@ const timing: FarmTiming = {
   heartbeatMs: 50,
   suspectMs: 200,
   leaseMs: 150,
-  agentDeadlineMs: 1000,
+  agentDeadlineMs: 2000,
   drainTimeoutMs: 30000,
 };
 const calmNetwork: NetworkOptions = {
