@@ -61,8 +61,13 @@ export interface FarmHooks {
 
 /** A start answers after this at the latest, with the application not answering yet. */
 const startAnswerMs = 60_000;
-/** From shutting the gate to stopping the application; giving the buckets up takes milliseconds. */
-const closeTimeoutMs = 1000;
+/**
+ * From the last bucket given up to stopping the application: handshakes that are under way then, and
+ * wait for their client's next packet, become connections, which the application can end in order.
+ */
+const handshakeMs = 500;
+/** From shutting the gate to stopping the application at the latest. */
+const closeTimeoutMs = 2000;
 
 type Untimed<E> = E extends ModuleEvent ? Omit<E, 'nowMs'> : never;
 
@@ -82,6 +87,10 @@ export class HostedModule {
   #script: AbortController | null = null;
   #scriptEnd: Promise<void> = Promise.resolve();
   #timer: NodeJS.Timeout | null = null;
+  /** Did this node own buckets when the gate was last moved? If so, clients may be on their way. */
+  #answered = false;
+  /** Runs from the last bucket given up to the end of `closing`. */
+  #handshakes: NodeJS.Timeout | null = null;
   #busy = false;
   #abandoned = false;
 
@@ -205,6 +214,7 @@ export class HostedModule {
   abandon(): void {
     this.#abandoned = true;
     if (this.#timer !== null) clearTimeout(this.#timer);
+    if (this.#handshakes !== null) clearTimeout(this.#handshakes);
     this.#watcher?.stop();
     this.#farm?.abandon();
   }
@@ -281,6 +291,7 @@ export class HostedModule {
         else this.#leaveFarm();
         return;
       case 'gate':
+        this.#answered = (this.#farm?.owned() ?? 0) > 0;
         this.#farm?.dispatch({ kind: 'ready', on: effect.open });
         if (!effect.open) this.#checkClosed();
         return;
@@ -348,9 +359,16 @@ export class HostedModule {
     this.#ports.closeFarm(farm);
   }
 
+  /** Ends `closing` once no bucket is owned and nobody is on the way any more. */
   #checkClosed(): void {
-    if (this.#state.phase !== 'closing') return;
-    if (this.#farm === null || this.#farm.owned() === 0) this.#dispatch({ kind: 'closed' });
+    if (this.#state.phase !== 'closing' || this.#handshakes !== null) return;
+    if (this.#farm !== null && this.#farm.owned() > 0) return;
+    const done = () => {
+      this.#handshakes = null;
+      this.#dispatch({ kind: 'closed' });
+    };
+    if (this.#answered) this.#handshakes = setTimeout(done, handshakeMs);
+    else done();
   }
 
   async #settleFormerScript(): Promise<void> {
