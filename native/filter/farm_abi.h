@@ -48,7 +48,7 @@ struct farm_vip {
   __u8 unused[6];
 };
 
-/* The first rule that matches decides. */
+/* The first rule that matches decides. The last four bytes are read as one word. */
 struct farm_rule {
   __u32 vip_mask; /* bit n: farm_config.vips[n] */
   __u16 port_low; /* host order */
@@ -56,7 +56,7 @@ struct farm_rule {
   __u8 proto; /* IPPROTO_TCP, IPPROTO_UDP, IPPROTO_ICMP (which also stands for ICMPv6) */
   __u8 hash;
   __u8 table;
-  __u8 unused;
+  __u8 index; /* its own place; the loader sets it */
 };
 
 struct farm_mac {

@@ -34,8 +34,9 @@ const char* check(const farm_config& c) {
   }
   for (unsigned i = 0; i < c.rule_count; i++) {
     const farm_rule& r = c.rules[i];
-    if (r.table >= c.table_count || r.hash > FARM_ON_IPID || r.port_low > r.port_high) {
-      return "a rule names a table, hash or port range that does not exist";
+    if (r.proto == 0 || r.table >= c.table_count || r.hash > FARM_ON_IPID ||
+        r.port_low > r.port_high) {
+      return "a rule names a protocol, table, hash or port range that does not exist";
     }
   }
   return nullptr;
@@ -204,6 +205,7 @@ bool Filter::commit(std::span<const uint8_t> bytes, std::string* why) {
   copy_tables(next.owner, config.owner, config.table_count);
   copy_tables(next.holder, config.holder, config.table_count);
   if (!dir_.empty()) memcpy(next.mac, device_.mac.data(), sizeof(next.mac));
+  for (unsigned i = 0; i < next.rule_count; i++) next.rules[i].index = static_cast<__u8>(i);
   for (unsigned i = 0; i < next.vip_count; i++) {
     if (next.vips[i].mode == FARM_DIRECTED) memcpy(next.vips[i].farm_mac, next.mac, 6);
   }

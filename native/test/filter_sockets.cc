@@ -32,21 +32,21 @@ std::unique_ptr<farm_config> farm() {
                       .proto = IPPROTO_UDP,
                       .hash = FARM_ON_PORT,
                       .table = 1,
-                      .unused = 0};
+                      .index = 0};
   config->rules[1] = {.vip_mask = 3,
                       .port_low = 80,
                       .port_high = 80,
                       .proto = IPPROTO_TCP,
                       .hash = FARM_ON_PORT,
                       .table = 0,
-                      .unused = 0};
+                      .index = 0};
   config->rules[2] = {.vip_mask = 2,
                       .port_low = 8000,
                       .port_high = 8999,
                       .proto = IPPROTO_TCP,
                       .hash = FARM_ON_ADDR,
                       .table = 1,
-                      .unused = 0};
+                      .index = 0};
   return config;
 }
 

@@ -109,7 +109,7 @@ export interface OpenFilterOptions {
   readonly device: string;
   /** Folder on a bpffs (mounted there when there is none); holds `leases` and one folder a device. */
   readonly pinDir: string;
-  /** Default: the best that works. */
+  /** Default: the best that works. An adopted filter stays where it is. */
   readonly hook?: Hook | 'auto';
   /** Default: build/Release/farm.bpf.o of this package. */
   readonly objectPath?: string;
