@@ -256,4 +256,17 @@ describe('farm: death', () => {
     assert.equal(bench.last(0, 'gratuitous').gone, 2);
     assert.equal(told(1), 0);
   });
+
+  it('the neighbours are told of a server that leaves while it still forwards', () => {
+    const bench = Bench.whole(3);
+    bench.give(0, { kind: 'ready', on: false });
+    bench.advance(500);
+    assert.equal(bench.owned(0), 0);
+    assert.equal(bench.state(0).role, 'leading');
+    assert.equal(bench.last(1, 'gratuitous').gone, 0);
+    assert.deepEqual(
+      bench.effects.get(2)?.filter(({ kind }) => kind === 'gratuitous'),
+      [],
+    );
+  });
 });
