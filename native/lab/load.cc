@@ -170,8 +170,9 @@ void Load::tick(uint64_t now) {
     tally_.tries++;
     client.phase = Client::Phase::trying;
     // Who has waited long tries less often: as many new connections as at first would keep servers
-    // busy that only need a moment to recover.
-    uint64_t patience_us = std::max(setup_.timeout_us, (now - client.first_try_us) / 4);
+    // busy that only need a moment to recover. Datagrams do not, and show the end of a gap exactly.
+    uint64_t waited_us = setup_.connects ? now - client.first_try_us : 0;
+    uint64_t patience_us = std::max(setup_.timeout_us, waited_us / 4);
     client.deadline_us = setup_.timeout_us == 0 ? UINT64_MAX : now + patience_us;
     begin(client, now);
   }
@@ -330,6 +331,7 @@ int run_load(const Args& args) {
   if (setup.icmp || options["kind"] == "udp") {
     load = std::make_unique<UdpLoad>(setup);
   } else if (setup.keep || options["kind"] == "tcp") {
+    setup.connects = true;
     load = std::make_unique<TcpLoad>(setup);
   } else {
     die("kind must be tcp, keep, udp or icmp");

@@ -26,6 +26,8 @@ struct Setup {
   uint64_t stats_us = 0;
   bool keep = false;
   bool icmp = false;
+  // Each try is a connection (tcp) or needs one (keep).
+  bool connects = false;
 };
 
 struct Client {
