@@ -6,6 +6,7 @@ import {
   exceptMaps,
   isEmpty,
   maskHas,
+  maskOf,
   nodesOf,
   ownerMaps,
   sameBytes,
@@ -144,6 +145,8 @@ export function nextView(work: Work, base: View | null, members: bigint): Draft 
   const open = openWitnessed(work);
   const claims = new Map(work.config.nodes.map((node) => [node, claimsOf(work, node, open)]));
   const epoch = work.epochMax + 1;
+  // A view that leaves somebody out takes nothing from the others: each may name it at once.
+  const shrinks = base !== null && (base.members & ~members) !== 0n;
   const powers: Record<number, number>[] = [];
   const owners: Uint8Array[] = [];
   for (let g = 0; g < groups; g++) {
@@ -151,7 +154,8 @@ export function nextView(work: Work, base: View | null, members: bigint): Draft 
     powers.push(Object.fromEntries(weights.map(({ node, power }) => [node, power])));
     const previous = base?.owners[g] ?? new Uint8Array(bucketCount).fill(nobody);
     const target = work.out.rules.table(weights, previous);
-    owners.push(allowed(work, previous, target, claims, g));
+    const keeps = shrinks ? serving(weights) : 0n;
+    owners.push(allowed(work, { previous, target, claims, group: g, keeps }));
   }
   const given = ownerMaps(owners);
   const holding = holdingNow(work, base, members, { owners, given, claims });
@@ -175,21 +179,35 @@ function markOf(work: Work, node: number): number {
   return follower === undefined ? -1 : Math.max(follower.followMark, follower.closeMark);
 }
 
+function serving(weights: readonly Weight[]): bigint {
+  return maskOf(weights.filter(({ power }) => power > 0).map(({ node }) => node));
+}
+
 /** The target, but nobody in each bucket that its new owner must not have yet. */
 function allowed(
   work: Work,
-  previous: Uint8Array,
-  target: Uint8Array,
-  claims: ReadonlyMap<number, Bitmaps | null>,
-  group: number,
+  change: {
+    readonly previous: Uint8Array;
+    readonly target: Uint8Array;
+    readonly claims: ReadonlyMap<number, Bitmaps | null>;
+    readonly group: number;
+    /** Nodes that give up nothing in this view. */
+    readonly keeps: bigint;
+  },
 ): Uint8Array {
+  const { previous, target, keeps } = change;
   if (target === previous) return target;
-  const claimed = claimants(claims, group);
+  const claimed = claimants(change.claims, change.group);
   const owners = target.slice();
   for (let b = 0; b < bucketCount; b++) {
     const to = target[b] ?? nobody;
+    const from = previous[b] ?? nobody;
     // Its present owner keeps a bucket that a third one claims, too: that one is giving way.
-    if (to === previous[b]) continue;
+    if (to === from) continue;
+    if (from !== nobody && maskHas(keeps, from)) {
+      owners[b] = from;
+      continue;
+    }
     const other = claimed[b] !== nobody && claimed[b] !== to;
     if (!work.out.rules.mayTake(other)) owners[b] = nobody;
   }

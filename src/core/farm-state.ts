@@ -108,8 +108,9 @@ export interface FarmState {
   readonly installedMs: number;
   readonly installed: ViewName | null;
   /**
-   * The view that heartbeats name: the one that the filter enforces. An older table under a newer
-   * name would have its lease renewed although others have taken its buckets.
+   * The view that heartbeats name: the one that the filter enforces, or is about to where it gives
+   * nothing up. A table under the name of a view that takes something away from it would have its
+   * lease renewed although others have those buckets by now.
    */
   readonly stands: { readonly epoch: number; readonly members: bigint } | null;
   /** Buckets that the filter may own: by the last table answered for and those under way. */

@@ -1,6 +1,7 @@
 /** From a view to the table that one node's filter enforces, and its announcement. */
-import { emptyMaps, hasBucket, isEmpty, ownedBy, unionMaps } from './bits.ts';
+import { emptyMaps, exceptMaps, hasBucket, isEmpty, ownedBy, unionMaps } from './bits.ts';
 import { groupsOf, viewOpens, type Work } from './farm-state.ts';
+import { isThreatened } from './farm-member.ts';
 import {
   bitmapBytes,
   bucketCount,
@@ -95,6 +96,10 @@ export function refreshTable(work: Work): FarmEffect | null {
   const left = (running ? work.view?.holders[me] : undefined) ?? none;
   work.wanted = opens ? given : none;
   work.held = opens ? left : unionMaps(left, given);
+  // Nothing to give up: the view may be named before the filter has it. Whom it leaves out must
+  // hear of it in the same heartbeat that would tell him that he is heard again.
+  const onlyGains = isEmpty(exceptMaps(work.owned, work.wanted));
+  if (onlyGains && running && work.view !== null) work.stands = standFor(work.view);
   work.owned = unionMaps(work.owned, work.wanted);
   return { kind: 'install', install: work.install, epoch: work.view?.epoch ?? 0, tables };
 }
@@ -122,14 +127,15 @@ export function refreshAnnouncement(work: Work): void {
   const shut = isEmpty(work.owned);
   const running = !(stopping && shut && work.installDone === work.install);
   const { stands } = work;
-  const serving = !stopping && work.excludedBy === null && stands !== null;
+  const counts = !stopping && work.excludedBy === null && stands !== null;
+  const serving = counts && work.out.rules.mayRenew(isThreatened(work));
   const flags =
     (running ? summaryFlag.running : 0) |
     (!stopping && work.ready ? summaryFlag.ready : 0) |
     (!stopping && work.draining ? summaryFlag.draining : 0) |
     (shut ? 0 : summaryFlag.open);
   const viewEpoch = stands?.epoch ?? 0;
-  const viewMembers = serving ? (stands?.members ?? 0n) : 0n;
+  const viewMembers = counts ? stands.members : 0n;
   const last = work.announced;
   if (
     last?.viewEpoch === viewEpoch &&

@@ -201,7 +201,19 @@ export type FarmEvent =
     }
   /** native/beat 'lease' with why agent_hung: our lease was withheld, others may have taken over. */
   | { readonly kind: 'lapsed'; readonly nowMs: number }
+  /**
+   * All that the heartbeats brought at once, in order. Acted upon as a whole: after a pause of the
+   * agent the first of them may be long out of date, and the last says how it is now.
+   */
+  | { readonly kind: 'news'; readonly nowMs: number; readonly news: readonly FarmNews[] }
   | { readonly kind: 'tick'; readonly nowMs: number };
+
+type Untimed<E> = E extends FarmEvent ? Omit<E, 'nowMs'> : never;
+
+/** An event of the heartbeats, without the time that it shares with the others. */
+export type FarmNews = Untimed<
+  Extract<FarmEvent, { readonly kind: 'peer' | 'summary' | 'lapsed' }>
+>;
 
 /** One group's table as native/filter takes it (FilterTable). */
 export interface CompiledTable {

@@ -226,6 +226,9 @@ function perform(work: Work, event: FarmEvent): void {
       return onSockets(work, event.groups, event.beganMs);
     case 'lapsed':
       return onLapsed(work);
+    case 'news':
+      for (const news of event.news) perform(work, { ...news, nowMs: event.nowMs });
+      return;
     case 'tick':
       return;
   }

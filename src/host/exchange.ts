@@ -3,6 +3,7 @@
  * messages in, announcements and messages out.
  */
 import type { ClusterConfig, ModuleConfig } from '../config/model.ts';
+import type { FarmNews } from '../core/farm-types.ts';
 import type { Beat, BeatEvent } from '../native/beat.ts';
 import type { FilterInfo } from '../native/filter.ts';
 import { version } from '../version.ts';
@@ -35,6 +36,15 @@ export interface ExchangePorts {
     text: string,
     data: Readonly<Record<string, unknown>>,
   ) => void;
+}
+
+/** What a batch of heartbeat events says to each farm. */
+type News = Map<Farm, FarmNews[]>;
+
+function addNews(news: News, farm: Farm, item: FarmNews): void {
+  const list = news.get(farm);
+  if (list === undefined) news.set(farm, [item]);
+  else list.push(item);
 }
 
 export class Exchange {
@@ -90,12 +100,14 @@ export class Exchange {
   /** Tells a starting farm what is known of the peers. */
   replayPeers(name: string, farm: Farm): void {
     const key = moduleKey(name);
+    const news: FarmNews[] = [];
     for (const [node, peer] of this.#ports.peerTable.entries()) {
       const { reach, boot, hung } = peer;
-      farm.dispatch({ kind: 'peer', node, reach, boot, hung });
+      news.push({ kind: 'peer', node, reach, boot, hung });
       const said = peer.modules.get(key);
-      if (said !== undefined) farm.dispatch({ kind: 'summary', node, ...said });
+      if (said !== undefined) news.push({ kind: 'summary', node, ...said });
     }
+    farm.dispatch({ kind: 'news', news });
   }
 
   /**
@@ -120,16 +132,19 @@ export class Exchange {
 
   /** Takes heartbeat events in, in order. */
   onBeat(events: readonly BeatEvent[]): void {
+    const news: News = new Map();
     for (const event of events) {
       if (event.kind === 'fault') {
         this.#onFault(event);
       } else if (event.kind === 'lease') {
-        this.#onLease(event);
+        this.#onLease(event, news);
       } else if (this.#ports.peerTable.onBeat(event)) {
         this.#steerChannel(event);
-        this.#feedFarms(event);
+        this.#feedFarms(event, news);
       }
     }
+    // A farm acts on the whole batch: after a pause its first events may be long out of date.
+    for (const [farm, list] of news) farm.dispatch({ kind: 'news', news: list });
     this.#onPeerNews();
   }
 
@@ -143,17 +158,17 @@ export class Exchange {
     if (addr !== undefined) channel.setPath(event.node, addr, event.up);
   }
 
-  #feedFarms(event: Extract<BeatEvent, { node: number }>): void {
+  #feedFarms(event: Extract<BeatEvent, { node: number }>, news: News): void {
     if (event.kind === 'lan') return;
     for (const [name, { farm }] of this.#ports.modules()) {
       if (farm === null) continue;
       const { node } = event;
       if (event.kind === 'peer') {
         const { reach, boot, hung } = event;
-        farm.dispatch({ kind: 'peer', node, reach, boot, hung });
+        addNews(news, farm, { kind: 'peer', node, reach, boot, hung });
       } else if (event.key === moduleKey(name)) {
         const { flags, viewEpoch, viewMembers } = event;
-        farm.dispatch({ kind: 'summary', node, flags, viewEpoch, viewMembers });
+        addNews(news, farm, { kind: 'summary', node, flags, viewEpoch, viewMembers });
       }
     }
     if (event.kind === 'peer') {
@@ -164,7 +179,7 @@ export class Exchange {
     }
   }
 
-  #onLease(event: Extract<BeatEvent, { kind: 'lease' }>): void {
+  #onLease(event: Extract<BeatEvent, { kind: 'lease' }>, news: News): void {
     for (const [name, { farm }] of this.#ports.modules()) {
       if (event.key !== moduleKey(name)) continue;
       this.#ports.record(
@@ -182,7 +197,7 @@ export class Exchange {
         `the virtual IPs of ${name} are silent on this node: ${event.why}`,
       );
       if (!event.renewing && event.why === 'agent_hung') {
-        farm?.dispatch({ kind: 'lapsed' });
+        if (farm !== null) addNews(news, farm, { kind: 'lapsed' });
       }
     }
   }
@@ -230,6 +245,9 @@ export class Exchange {
       });
       return;
     }
+    // After a pause the heartbeats' news must come first: a message may be as old as the pause, and
+    // a view taken on trust would open what others have taken over since.
+    this.#ports.beat.poll();
     this.#ports.farm(module)?.dispatch({ kind: 'message', from, message: parsed });
   }
 

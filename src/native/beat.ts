@@ -171,6 +171,8 @@ export interface Beat {
   ready(): void;
   /** Called with each batch of events, in order. */
   onEvents(listener: (events: readonly BeatEvent[]) => void): void;
+  /** Delivers what has arrived already, without waiting for the event loop to hear the doorbell. */
+  poll(): void;
   /** The process that hosts the heartbeat thread is gone: the agent must end. */
   onLost(listener: () => void): void;
   stats(): BeatStats;
@@ -256,6 +258,10 @@ class BeatOverShm implements Beat {
 
   onEvents(listener: (events: readonly BeatEvent[]) => void): void {
     this.#listener = listener;
+    this.#drain();
+  }
+
+  poll(): void {
     this.#drain();
   }
 

@@ -61,6 +61,12 @@ export const mutants: readonly Mutant[] = [
   }),
   plant('a claim is used as soon as it is made', ['two answers'], { settleMs: () => 0 }),
   plant('a leader issues although another may act', ['two answers'], { mayIssue: () => true }),
+  plant(
+    'the lease goes on beside a node that was left out and does not know',
+    ['two answers'],
+    { mayRenew: () => true },
+    ['oneWay', 'agentPause', 'pairCut'],
+  ),
   {
     name: 'the lease ignores that members do not echo',
     breaks: ['two answers'],

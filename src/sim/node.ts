@@ -7,6 +7,7 @@ import {
   type FarmConfig,
   type FarmEffect,
   type FarmEvent,
+  type FarmNews,
   type FarmState,
   type Snapshot,
   type View,
@@ -237,7 +238,12 @@ export class SimNode {
     this.agentPaused = false;
     const waiting = this.backlog;
     this.backlog = [];
-    for (const event of waiting) this.step({ ...event, nowMs: this.nowMs });
+    // What the heartbeats brought comes as one batch, and before any message (host/exchange.ts).
+    const { nowMs } = this;
+    const news = waiting.filter(isNews).map((event) => ({ ...event }));
+    const others = waiting.filter((event) => !isNews(event));
+    if (news.length > 0) this.step({ kind: 'news', nowMs, news });
+    for (const event of others) this.step({ ...event, nowMs });
     this.step({ kind: 'tick', nowMs: this.nowMs });
   }
 
@@ -353,4 +359,8 @@ export class SimNode {
   flagsOf(group: number, bucket: number): number {
     return this.filter.tables[group]?.flags[bucket] ?? 0;
   }
+}
+
+function isNews(event: FarmEvent): event is Extract<FarmEvent, { kind: FarmNews['kind'] }> {
+  return event.kind === 'peer' || event.kind === 'summary' || event.kind === 'lapsed';
 }
