@@ -232,7 +232,13 @@ export class Farm {
 
   #announce(): void {
     if (this.#abandoned || !this.#running) return;
-    for (const { device } of this.#places) device.announce(this.#config.name);
+    try {
+      for (const { device } of this.#places) device.announce(this.#config.name);
+    } catch (error) {
+      // While the lease withholds the VIP the kernel refuses to speak for it, as it must.
+      const reason = error instanceof Error ? error.message : String(error);
+      this.#ports.record('refusal', `the virtual IP was not announced: ${reason}`, {});
+    }
   }
 
   #part(place: Place): DevicePart {
