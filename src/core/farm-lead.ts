@@ -18,6 +18,7 @@ import { farmRules } from './farm-rules.ts';
 import { openWitnessed, takeView } from './farm-member.ts';
 import { inputsOf, membersNow, nextView, sameContent } from './farm-next.ts';
 import {
+  announcedName,
   type FarmState,
   type Follower,
   freshStatus,
@@ -32,6 +33,7 @@ import {
   nodeKeys,
   nobody,
   patienceBeats,
+  type Peer,
   peerOf,
   record,
   retryMs,
@@ -42,7 +44,7 @@ import {
   withoutKey,
   type Work,
 } from './farm-state.ts';
-import type { View } from './farm-types.ts';
+import type { StatusMessage, View } from './farm-types.ts';
 
 /** Takes in who asked to follow, drops who went away, learns what each has installed. */
 export function refreshFollowers(work: Work): void {
@@ -53,7 +55,8 @@ export function refreshFollowers(work: Work): void {
     const known = work.lead.followers[node];
     // One that was left out, and cannot say that it let go, is judged by its heartbeats alone.
     const inTouch = isBoth(peer) || isMember(work.view, node);
-    const wants = inTouch && status?.running === true && status.follows === work.config.me;
+    const says = status?.running === true && status.follows === work.config.me;
+    const wants = inTouch && says && !wentElsewhere(work, peer, status);
     const { follow } = peer;
     if (
       wants &&
@@ -70,6 +73,16 @@ export function refreshFollowers(work: Work): void {
     }
   }
   dropDeadClaims(work);
+}
+
+/**
+ * Heartbeats name a view of another leader, later than all that the peer's last status knew: it was
+ * said before. (After a pause of this node its peers' statuses are as old as the pause.)
+ */
+function wentElsewhere(work: Work, peer: Peer, status: StatusMessage): boolean {
+  const name = announcedName(peer);
+  if (peer.viewMembers === 0n || status.installed === null) return false;
+  return name.leader !== work.config.me && isBetter(name, status.installed);
 }
 
 function admit(work: Work, node: number): void {
@@ -180,7 +193,10 @@ function refusalToIssue(work: Work): string | null {
     const heldBy = nodeKeys(work.lead?.followers ?? {}).some(
       (member) => ((freshStatus(work, member)?.both ?? 0n) & bit) !== 0n,
     );
-    if (!heldBy) return `node ${node} is heard but does not hear this node`;
+    if (heldBy) continue;
+    return peer.reach === 'silent'
+      ? `node ${node} is out of reach, but others hear it`
+      : `node ${node} is heard but does not hear this node`;
   }
   return null;
 }

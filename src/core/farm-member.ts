@@ -2,7 +2,7 @@
  * The side of the farm that every node has: whose views it takes, when it must own nothing, what it
  * tells the others.
  */
-import { maskHas, nodesOf } from './bits.ts';
+import { bitOf, maskHas, nodesOf } from './bits.ts';
 import {
   announcedName,
   freshStatus,
@@ -205,13 +205,13 @@ export function judgeStanding(work: Work): void {
     work.settled = true;
 }
 
-/** Nodes that may serve, as this node or, for a leader, one of its followers hears them. */
+/** Nodes that may serve, as this node or any that it can speak with hears them. */
 export function openWitnessed(work: Work): bigint {
   let open = ownHearing(work).open;
-  for (const node of Object.keys(work.lead?.followers ?? {}).map(Number)) {
-    open |= freshStatus(work, node)?.open ?? 0n;
+  for (const node of work.others) {
+    if (isBoth(peerOf(work, node))) open |= freshStatus(work, node)?.open ?? 0n;
   }
-  return open;
+  return open & ~bitOf(work.config.me);
 }
 
 export function refreshRole(work: Work): void {

@@ -4,6 +4,7 @@ import {
   bitOf,
   emptyMaps,
   exceptMaps,
+  hasBucket,
   isEmpty,
   maskHas,
   maskOf,
@@ -179,6 +180,16 @@ function markOf(work: Work, node: number): number {
   return follower === undefined ? -1 : Math.max(follower.followMark, follower.closeMark);
 }
 
+function claims(
+  change: { readonly claims: ReadonlyMap<number, Bitmaps | null>; readonly group: number },
+  node: number,
+  bucket: number,
+): boolean {
+  const maps = change.claims.get(node);
+  const map = maps?.[change.group];
+  return maps === null || (map !== undefined && hasBucket(map, bucket));
+}
+
 function serving(weights: readonly Weight[]): bigint {
   return maskOf(weights.filter(({ power }) => power > 0).map(({ node }) => node));
 }
@@ -196,19 +207,20 @@ function allowed(
   },
 ): Uint8Array {
   const { previous, target, keeps } = change;
-  if (target === previous) return target;
   const claimed = claimants(change.claims, change.group);
   const owners = target.slice();
   for (let b = 0; b < bucketCount; b++) {
     const to = target[b] ?? nobody;
     const from = previous[b] ?? nobody;
-    // Its present owner keeps a bucket that a third one claims, too: that one is giving way.
-    if (to === from) continue;
-    if (from !== nobody && maskHas(keeps, from)) {
+    const other = claimed[b] !== nobody && claimed[b] !== to;
+    if (to === from) {
+      // It may have closed since, and another opened: then it is not its own any more. Where both
+      // are open it is kept, as this view is what makes the other one give way.
+      if (!other || claims(change, to, b)) continue;
+    } else if (from !== nobody && maskHas(keeps, from)) {
       owners[b] = from;
       continue;
     }
-    const other = claimed[b] !== nobody && claimed[b] !== to;
     if (!work.out.rules.mayTake(other)) owners[b] = nobody;
   }
   return owners;

@@ -48,6 +48,8 @@ interface KeeperPeer {
   sentMs: number;
   provenSeq: number;
   heardMs: number;
+  /** After it was declared silent, its heartbeats are not echoed until then. */
+  muteUntilMs: number;
   echoedMs: number;
   known: boolean;
   up: boolean;
@@ -197,7 +199,10 @@ export class Keeper {
     for (const [node, peer] of this.peers) {
       if (!peer.known) continue;
       const silentMs = peer.heardMs + this.timing.suspectMs;
-      if (maySuspect && nowMs >= silentMs && nowMs >= this.doubtUntilMs) peer.up = false;
+      if (peer.up && maySuspect && nowMs >= silentMs && nowMs >= this.doubtUntilMs) {
+        peer.up = false;
+        peer.muteUntilMs = nowMs + 2 * this.timing.heartbeatMs;
+      }
       const echoed = peer.heardMs < peer.echoedMs + this.timing.suspectMs;
       const reach = !peer.up ? 'silent' : echoed ? 'both' : 'heard';
       if (reach === peer.reach && !peer.changed) continue;
@@ -217,6 +222,8 @@ export class Keeper {
     this.seq++;
     for (const [to, peer] of this.peers) {
       const candidate = peer.candidate !== 0;
+      // The agent acts upon its silence just now: to be echoed would give it its lease back.
+      const mute = nowMs < peer.muteUntilMs;
       this.send({
         from: this.me,
         to,
@@ -225,7 +232,7 @@ export class Keeper {
         sentMs: nowMs,
         hung: this.hung,
         summary: this.summary,
-        echoBoot: candidate ? peer.candidate : peer.boot,
+        echoBoot: mute ? 0 : candidate ? peer.candidate : peer.boot,
         echoSeq: candidate ? peer.candidateSeq : peer.seq,
         echoSentMs: candidate ? peer.candidateSentMs : peer.sentMs,
       });
@@ -248,6 +255,8 @@ export class Keeper {
     }
     if (nowMs < this.listenUntilMs) return;
     const { heartbeatMs, suspectMs, leaseMs } = this.timing;
+    // Silent by now: others may have its clients by a later view, which its filter has not yet.
+    if (this.leaseEndMs <= nowMs && this.#isBehind(nowMs)) return;
     let end = this.lastSendMs + leaseMs;
     const margin = Math.min(20, suspectMs / 10);
     for (const [node, peer] of this.peers) {
@@ -256,6 +265,16 @@ export class Keeper {
       if (heard && this.options.echoCap) end = Math.min(end, peer.echoedMs + suspectMs - margin);
     }
     this.leaseEndMs = end;
+  }
+
+  /** Does a node that is heard announce a later view of the module? */
+  #isBehind(nowMs: number): boolean {
+    for (const peer of this.peers.values()) {
+      const heard = nowMs - peer.heardMs <= this.timing.suspectMs;
+      if (heard && peer.summary.members !== 0n && peer.summary.epoch > this.summary.epoch)
+        return true;
+    }
+    return false;
   }
 
   #plan(): number {
@@ -279,6 +298,7 @@ function newPeer(): KeeperPeer {
     sentMs: 0,
     provenSeq: 0,
     heardMs: never,
+    muteUntilMs: never,
     echoedMs: never,
     known: false,
     up: false,

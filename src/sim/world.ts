@@ -418,8 +418,17 @@ export class World {
     if (known === undefined) {
       this.views.set(name, view);
       const before = this.views.get(`${view.epoch - 1}.${view.leader}`);
-      if (before !== undefined) checkMoves(before, view);
+      if (before !== undefined)
+        checkMoves(before, view, (g, b, node) => this.#servesAlone(g, b, node));
     } else if (known !== view) throw new Violation('one name, two views', name);
+  }
+
+  /** Is a node's filter the only one in the whole world that lets new clients of a bucket in? */
+  #servesAlone(group: number, bucket: number, id: number): boolean {
+    const { own } = tableFlag;
+    return this.nodes.every(
+      (node) => ((node.flagsOf(group, bucket) & own) !== 0) === (node.id === id),
+    );
   }
 
   viewInstalled(node: SimNode, view: View | null): void {
@@ -586,7 +595,11 @@ export class World {
 }
 
 /** Invariant: no server gives up more buckets than it must to come down to its share. */
-function checkMoves(before: View, after: View): void {
+function checkMoves(
+  before: View,
+  after: View,
+  serves: (group: number, bucket: number, node: number) => boolean,
+): void {
   for (const [g, owners] of after.owners.entries()) {
     const powers = after.powers[g] ?? {};
     let total = 0;
@@ -596,7 +609,8 @@ function checkMoves(before: View, after: View): void {
     for (let b = 0; b < bucketCount; b++) {
       const node = before.owners[g]?.[b] ?? nobody;
       had.set(node, (had.get(node) ?? 0) + 1);
-      if (owners[b] !== node) lost.set(node, (lost.get(node) ?? 0) + 1);
+      if (owners[b] === node || !serves(g, b, node)) continue;
+      lost.set(node, (lost.get(node) ?? 0) + 1);
     }
     for (const [node, count] of lost) {
       const power = powers[node] ?? 0;
