@@ -19,7 +19,7 @@ describe('a farm of three servers', { skip, timeout: 240_000 }, () => {
   let farm: Farm;
   let agents: readonly string[];
   before(async () => {
-    farm = await Farm.up();
+    farm = await Farm.up({ lab: { clients: 3 } });
     agents = await farm.agents();
   });
   after(async () => farm?.down());
@@ -39,6 +39,24 @@ describe('a farm of three servers', { skip, timeout: 240_000 }, () => {
       }
     });
   }
+
+  test('directed: whichever server the neighbours of a network send to, one answers', async () => {
+    const ways = waysOf(['directed']);
+    await onAll(farm.lab.clients, async ({ name: clients }) => {
+      const sniffer = await farm.lab.sniff(clients);
+      const loads = await onAll(['tcp', 'udp'] as const, (kind) =>
+        onAll(ways, (way) => farm.load(kind, way, { clients, count: 50, intervalMs: 1000 })),
+      );
+      for (const load of loads.flat()) {
+        const stats = await settledStats(load, 150);
+        assertUnharmed(stats);
+        assert.equal(stats.answers, stats.tries, JSON.stringify(stats));
+        assert.deepEqual(Object.keys(stats.servers).toSorted(), everyone);
+      }
+      await stopAll(loads.flat());
+      assertSingle(await sniffer.stop());
+    });
+  });
 
   test('on_addr: a client stays with its server, whatever the protocol and the port', async () => {
     for (const way of waysOf()) {
