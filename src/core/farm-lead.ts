@@ -87,8 +87,10 @@ function wentElsewhere(work: Work, peer: Peer, status: StatusMessage): boolean {
 
 function admit(work: Work, node: number): void {
   const { follow } = peerOf(work, node);
-  const { lead } = work;
-  if (follow === null || lead === null) return;
+  const known = work.lead;
+  if (follow === null || known === null) return;
+  if (follow.view !== null && outdates(work, follow.view)) forgetAll(work, node);
+  const lead = work.lead ?? known;
   const follower: Follower = {
     learned: null,
     learnedEpoch: 0,
@@ -108,6 +110,26 @@ function admit(work: Work, node: number): void {
   });
   work.epochMax = Math.max(work.epochMax, follow.status.epochMax, follow.view?.epoch ?? 0);
   hold(work, node, follow.sockets, follow.owned);
+}
+
+/**
+ * A view of another leader, later than the own one and new to this node: while it led here, others
+ * have led elsewhere, perhaps those it takes for its followers.
+ */
+function outdates(work: Work, view: View): boolean {
+  const led = work.view?.leader === work.config.me;
+  return led && view.leader !== work.config.me && isBetter(view, nameOf(baseOf(work)));
+}
+
+/** All but one have to say anew whom they follow and what they own; who still follows does at once. */
+function forgetAll(work: Work, but: number): void {
+  setLead(work, { followers: {}, claims: {} });
+  const peers = { ...work.peers };
+  for (const node of work.others) {
+    const peer = peers[node];
+    if (node !== but && peer !== undefined) peers[node] = { ...peer, follow: null };
+  }
+  work.peers = peers;
 }
 
 /** A newcomer's connections in buckets that others serve: they are its to finish. */

@@ -165,9 +165,9 @@ function rivalHeard(work: Work, own: View): ViewName | null {
 function rivalToldOf(work: Work, own: View): ViewName | null {
   const { me } = work.config;
   if (work.lead === null) {
-    const leader = freshStatus(work, own.leader);
-    const rival = leader?.excludedBy ?? null;
-    return work.follows === own.leader && rival?.leader !== own.leader ? rival : null;
+    const rival = freshStatus(work, work.follows)?.excludedBy ?? null;
+    if (rival === null || rival.leader === own.leader) return null;
+    return work.follows === own.leader || isBetter(rival, nameOf(own)) ? rival : null;
   }
   for (const node of Object.keys(work.lead.followers).map(Number)) {
     const status = freshStatus(work, node);

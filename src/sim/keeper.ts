@@ -242,8 +242,10 @@ export class Keeper {
   #checkExcluded(theirs: Summary): void {
     if ((this.summary.flags & 1) === 0 || theirs.members === 0n) return;
     if (((theirs.members >> BigInt(this.me)) & 1n) === 1n) return;
-    if (theirs.epoch > this.summary.epoch) {
-      this.excludedEpoch = Math.max(this.excludedEpoch, theirs.epoch);
+    // As farm-state.ts isBetter: of two views with one epoch the one with the lower leader.
+    const tie = theirs.epoch === this.summary.epoch && lowest(theirs) < lowest(this.summary);
+    if (theirs.epoch > this.summary.epoch || tie) {
+      this.excludedEpoch = Math.max(this.excludedEpoch, tie ? theirs.epoch + 1 : theirs.epoch);
     }
   }
 
@@ -286,6 +288,11 @@ export class Keeper {
     this.plannedMs = wake;
     return wake;
   }
+}
+
+/** Lowest bit of the members, as a number that compares. */
+function lowest(summary: Summary): bigint {
+  return summary.members & -summary.members;
 }
 
 function newPeer(): KeeperPeer {

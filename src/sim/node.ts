@@ -75,7 +75,7 @@ export class SimNode {
   boots = 0;
   installedView: View | null = null;
   installAt = 0;
-  toAgentAt = 0;
+  ring: FarmNews[] = [];
 
   constructor(world: World, id: number, config: FarmConfig, rules: FarmRules, echoCap: boolean) {
     this.world = world;
@@ -179,20 +179,32 @@ export class SimNode {
     if (!was && this.leaseLive) this.world.filterChanged();
   }
 
+  /** Into the ring; the doorbell is heard a moment later. */
   #fromKeeper(event: KeeperEvent): void {
     if (!this.agentUp) return;
-    const life = this.agentLife;
-    // The ring to the agent keeps the order.
-    this.toAgentAt = Math.max(
-      this.toAgentAt,
-      this.world.nowMs + this.world.chance.between(0.05, 1),
-    );
-    this.world.at(this.toAgentAt, {
-      kind: 'toAgent',
-      node: this.id,
-      life,
-      event,
-    });
+    this.ring.push(this.#newsOf(event));
+    if (this.ring.length > 1) return;
+    const at = this.world.nowMs + this.world.chance.between(0.05, 1);
+    this.world.at(at, { kind: 'doorbell', node: this.id, life: this.agentLife });
+  }
+
+  #newsOf(event: KeeperEvent): FarmNews {
+    if (event.kind === 'peer') return { ...event, boot: BigInt(event.boot) };
+    if (event.kind === 'hung') return { kind: 'lapsed' };
+    const { flags, epoch, members } = event.summary;
+    return { kind: 'summary', node: event.node, flags, viewEpoch: epoch, viewMembers: members };
+  }
+
+  /** Hands over all that the heartbeats brought: by the doorbell, and before any message. */
+  pollRing(): void {
+    if (!this.agentUp || this.agentPaused || this.frozen || this.ring.length === 0) return;
+    const news = this.ring;
+    this.ring = [];
+    if (news.some((item) => item.kind === 'lapsed')) {
+      this.upset++;
+      if (this.keeper !== null) this.keeper.everHung = false;
+    }
+    this.step({ kind: 'news', nowMs: this.nowMs, news });
   }
 
   startAgent(): void {
@@ -202,6 +214,7 @@ export class SimNode {
     this.agentPaused = false;
     this.agentLife++;
     this.backlog = [];
+    this.ring = [];
     this.state = farmInit(this.config);
     const adopt = keeper.summary !== noSummary && !keeper.everHung ? this.disk : null;
     if (adopt === null) this.upset++;
@@ -238,41 +251,20 @@ export class SimNode {
     this.agentPaused = false;
     const waiting = this.backlog;
     this.backlog = [];
-    // What the heartbeats brought comes as one batch, and before any message (host/exchange.ts).
-    const { nowMs } = this;
-    const news = waiting.filter(isNews).map((event) => ({ ...event }));
-    const others = waiting.filter((event) => !isNews(event));
-    if (news.length > 0) this.step({ kind: 'news', nowMs, news });
-    for (const event of others) this.step({ ...event, nowMs });
+    this.pollRing();
+    for (const event of waiting) this.step({ ...event, nowMs: this.nowMs });
     this.step({ kind: 'tick', nowMs: this.nowMs });
   }
 
   /** An event for the machine, now or when the agent runs again. */
   take(event: FarmEvent): void {
     if (!this.agentUp) return;
-    if (this.agentPaused || this.frozen) this.backlog.push(event);
-    else this.step(event);
-  }
-
-  fromKeeper(event: KeeperEvent): void {
-    const nowMs = this.nowMs;
-    if (event.kind === 'peer') {
-      this.take({ ...event, boot: BigInt(event.boot), nowMs });
-    } else if (event.kind === 'summary') {
-      const { flags, epoch, members } = event.summary;
-      this.take({
-        kind: 'summary',
-        node: event.node,
-        flags,
-        viewEpoch: epoch,
-        viewMembers: members,
-        nowMs,
-      });
-    } else {
-      this.upset++;
-      if (this.keeper !== null && this.agentUp) this.keeper.everHung = false;
-      this.take({ kind: 'lapsed', nowMs });
+    if (this.agentPaused || this.frozen) {
+      this.backlog.push(event);
+      return;
     }
+    this.pollRing();
+    this.step(event);
   }
 
   step(event: FarmEvent): void {
@@ -359,8 +351,4 @@ export class SimNode {
   flagsOf(group: number, bucket: number): number {
     return this.filter.tables[group]?.flags[bucket] ?? 0;
   }
-}
-
-function isNews(event: FarmEvent): event is Extract<FarmEvent, { kind: FarmNews['kind'] }> {
-  return event.kind === 'peer' || event.kind === 'summary' || event.kind === 'lapsed';
 }

@@ -7,7 +7,7 @@ import type { FarmRules } from '../core/farm-rules.ts';
 import { bucketCount, nobody, tableFlag } from '../core/farm-types.ts';
 import { isBetter, nameOf } from '../core/farm-state.ts';
 import { Agenda, Chance } from './kit.ts';
-import type { Heartbeat, KeeperEvent } from './keeper.ts';
+import type { Heartbeat } from './keeper.ts';
 import { SimNode } from './node.ts';
 
 export interface NetworkOptions {
@@ -23,12 +23,7 @@ export interface NetworkOptions {
 export type Happening =
   | { readonly kind: 'keeper'; readonly node: number; readonly wake: number }
   | { readonly kind: 'beat'; readonly beat: Heartbeat }
-  | {
-      readonly kind: 'toAgent';
-      readonly node: number;
-      readonly life: number;
-      readonly event: KeeperEvent;
-    }
+  | { readonly kind: 'doorbell'; readonly node: number; readonly life: number }
   | { readonly kind: 'tick'; readonly node: number; readonly life: number; readonly at: number }
   | {
       readonly kind: 'install';
@@ -207,9 +202,9 @@ export class World {
         if (this.cut[beat.from]?.[beat.to] === 0) node.receiveBeat(beat, node.nowMs);
         return;
       }
-      case 'toAgent': {
+      case 'doorbell': {
         const node = this.node(item.node);
-        if (node.agentUp && node.agentLife === item.life) node.fromKeeper(item.event);
+        if (node.agentLife === item.life) node.pollRing();
         return;
       }
       case 'tick': {
@@ -279,9 +274,10 @@ export class World {
     const limit = this.nowMs - directMs;
     const masks = this.nodes.map((node, from) => {
       let mask = 1 << from;
-      if (node.state.role === 'stopped') return mask;
-      this.nodes.forEach((_other, to) => {
-        if ((this.heardAt[from]?.[to] ?? 0) >= limit) mask |= 1 << to;
+      // News between nodes that do not hear each other is passed on by agents.
+      if (!passesNews(node)) return mask;
+      this.nodes.forEach((other, to) => {
+        if (passesNews(other) && (this.heardAt[from]?.[to] ?? 0) >= limit) mask |= 1 << to;
       });
       return mask;
     });
@@ -592,6 +588,10 @@ export class World {
       return `a bucket of group ${group} without its one owner`;
     return null;
   }
+}
+
+function passesNews(node: SimNode): boolean {
+  return node.agentUp && !node.agentPaused && node.state.role !== 'stopped';
 }
 
 /** Invariant: no server gives up more buckets than it must to come down to its share. */
