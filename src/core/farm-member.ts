@@ -117,24 +117,6 @@ function newLead(work: Work): Lead {
 }
 
 /**
- * Does a node that no longer hears this one, and that is left out here, still take it for a member?
- * It may believe this node dead at any moment and serve its clients: until it has heard that it was
- * left out, the lease must rest. (For members the heartbeat thread sees to that by their echoes.)
- */
-export function isThreatened(work: Work): boolean {
-  return work.others.some((node) => {
-    const peer = peerOf(work, node);
-    return (
-      peer.reach === 'heard' &&
-      mayServe(peer, work.nowMs) &&
-      maskHas(peer.viewMembers, work.config.me) &&
-      work.stands !== null &&
-      !maskHas(work.stands.members, node)
-    );
-  });
-}
-
-/**
  * The best view that this node hears of and that shuts it out; null: none. A view without this node
  * does; so does a better one that includes it, when its own view is without the open node that
  * announces it: this node went its own way and is called back.
@@ -209,7 +191,8 @@ export function judgeStanding(work: Work): void {
 export function openWitnessed(work: Work): bigint {
   let open = ownHearing(work).open;
   for (const node of work.others) {
-    if (isBoth(peerOf(work, node))) open |= freshStatus(work, node)?.open ?? 0n;
+    const speaks = isBoth(peerOf(work, node)) || work.lead?.followers[node] !== undefined;
+    if (speaks) open |= freshStatus(work, node)?.open ?? 0n;
   }
   return open & ~bitOf(work.config.me);
 }

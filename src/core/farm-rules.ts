@@ -36,8 +36,6 @@ export interface FarmRules {
   readonly walkCounts: (beganMs: number, installedMs: number) => boolean;
   /** For how long a claim is announced before it is used. */
   readonly settleMs: (timing: FarmTiming) => number;
-  /** Is the lease to be renewed while a node that was left out still takes this one for a member? */
-  readonly mayRenew: (threatened: boolean) => boolean;
   /** May a leader issue a view although something speaks against it? */
   readonly mayIssue: (refusal: string | null) => boolean;
   /** May a node own buckets while its application does not answer? */
@@ -62,7 +60,6 @@ export const farmRules: FarmRules = {
   walkCounts: (beganMs, installedMs) => beganMs >= installedMs + holdMinMs,
   // Time for a node that hears the claim, but is not heard, to find that out and to give way.
   settleMs: (timing) => timing.suspectMs + patienceBeats * timing.heartbeatMs,
-  mayRenew: (threatened) => !threatened,
   mayIssue: (refusal) => refusal === null,
   mayOwnUnready: () => false,
 };

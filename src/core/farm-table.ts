@@ -1,7 +1,6 @@
 /** From a view to the table that one node's filter enforces, and its announcement. */
 import { emptyMaps, exceptMaps, hasBucket, isEmpty, ownedBy, unionMaps } from './bits.ts';
 import { groupsOf, viewOpens, type Work } from './farm-state.ts';
-import { isThreatened } from './farm-member.ts';
 import {
   bitmapBytes,
   bucketCount,
@@ -127,15 +126,14 @@ export function refreshAnnouncement(work: Work): void {
   const shut = isEmpty(work.owned);
   const running = !(stopping && shut && work.installDone === work.install);
   const { stands } = work;
-  const counts = !stopping && work.excludedBy === null && stands !== null;
-  const serving = counts && work.out.rules.mayRenew(isThreatened(work));
+  const serving = !stopping && work.excludedBy === null && stands !== null;
   const flags =
     (running ? summaryFlag.running : 0) |
     (!stopping && work.ready ? summaryFlag.ready : 0) |
     (!stopping && work.draining ? summaryFlag.draining : 0) |
     (shut ? 0 : summaryFlag.open);
   const viewEpoch = stands?.epoch ?? 0;
-  const viewMembers = counts ? stands.members : 0n;
+  const viewMembers = serving ? stands.members : 0n;
   const last = work.announced;
   if (
     last?.viewEpoch === viewEpoch &&

@@ -59,10 +59,27 @@ interface KeeperPeer {
   summary: Summary;
 }
 
-export interface KeeperOptions {
-  /** The cap of the lease by what members echo; off is a planted bug. */
+/** Guards of the heartbeat thread; each off is a planted bug. */
+export interface KeeperGuards {
+  /** The lease is capped by what members echo. */
   readonly echoCap: boolean;
+  /** … and by what nodes echo that are no members here, but take this one for a member. */
+  readonly strangersCap: boolean;
+  /** After a hang no lease before the agent says that the filter is shut. */
+  readonly shutFirst: boolean;
+  /** A lease that has lapsed waits for the newest view to be enforced here, and for rivals to end. */
+  readonly noRevival: boolean;
+  /** A peer just declared silent is not echoed while the agent acts upon it. */
+  readonly mute: boolean;
 }
+
+export const allGuards: KeeperGuards = {
+  echoCap: true,
+  strangersCap: true,
+  shutFirst: true,
+  noRevival: true,
+  mute: true,
+};
 
 const never = Number.NEGATIVE_INFINITY;
 export const noSummary: Summary = { flags: 0, epoch: 0, members: 0n, serving: false };
@@ -72,7 +89,7 @@ export class Keeper {
   readonly nodes: readonly number[];
   readonly boot: number;
   readonly timing: FarmTiming;
-  readonly options: KeeperOptions;
+  readonly guards: KeeperGuards;
   readonly peers = new Map<number, KeeperPeer>();
   readonly emit: (event: KeeperEvent) => void;
   readonly send: (beat: Heartbeat) => void;
@@ -96,7 +113,7 @@ export class Keeper {
     boot: number,
     nowMs: number,
     timing: FarmTiming,
-    options: KeeperOptions,
+    guards: KeeperGuards,
     send: (beat: Heartbeat) => void,
     emit: (event: KeeperEvent) => void,
   ) {
@@ -104,7 +121,7 @@ export class Keeper {
     this.nodes = nodes;
     this.boot = boot;
     this.timing = timing;
-    this.options = options;
+    this.guards = guards;
     this.send = send;
     this.emit = emit;
     this.nextSendMs = nowMs;
@@ -128,7 +145,8 @@ export class Keeper {
       this.everHung = true;
       this.emit({ kind: 'hung' });
     }
-    if (hung && (this.summary.flags & summaryFlag.open) !== 0) this.mustShut = true;
+    if (this.guards.shutFirst && hung && (this.summary.flags & summaryFlag.open) !== 0)
+      this.mustShut = true;
     this.hung = hung;
     this.#judgeAll(nowMs, true);
     if (nowMs >= this.nextSendMs) {
@@ -223,7 +241,7 @@ export class Keeper {
     for (const [to, peer] of this.peers) {
       const candidate = peer.candidate !== 0;
       // The agent acts upon its silence just now: to be echoed would give it its lease back.
-      const mute = nowMs < peer.muteUntilMs;
+      const mute = this.guards.mute && nowMs < peer.muteUntilMs;
       this.send({
         from: this.me,
         to,
@@ -241,7 +259,7 @@ export class Keeper {
 
   #checkExcluded(theirs: Summary): void {
     if ((this.summary.flags & 1) === 0 || theirs.members === 0n) return;
-    if (((theirs.members >> BigInt(this.me)) & 1n) === 1n) return;
+    if (has(theirs.members, this.me)) return;
     // As farm-state.ts isBetter: of two views with one epoch the one with the lower leader.
     const tie = theirs.epoch === this.summary.epoch && lowest(theirs) < lowest(this.summary);
     if (theirs.epoch > this.summary.epoch || tie) {
@@ -258,23 +276,31 @@ export class Keeper {
     if (nowMs < this.listenUntilMs) return;
     const { heartbeatMs, suspectMs, leaseMs } = this.timing;
     // Silent by now: others may have its clients by a later view, which its filter has not yet.
-    if (this.leaseEndMs <= nowMs && this.#isBehind(nowMs)) return;
+    if (this.guards.noRevival && this.leaseEndMs <= nowMs && this.#isBehind(nowMs)) return;
     let end = this.lastSendMs + leaseMs;
     const margin = Math.min(20, suspectMs / 10);
     for (const [node, peer] of this.peers) {
-      if (((this.summary.members >> BigInt(node)) & 1n) === 0n) continue;
+      if (!has(this.summary.members, node) && !this.#countsUs(peer)) continue;
       const heard = nowMs - peer.heardMs <= 2 * heartbeatMs;
-      if (heard && this.options.echoCap) end = Math.min(end, peer.echoedMs + suspectMs - margin);
+      if (heard && this.guards.echoCap) end = Math.min(end, peer.echoedMs + suspectMs - margin);
     }
     this.leaseEndMs = end;
   }
 
-  /** Does a node that is heard announce a later view of the module? */
+  /** Does a node that was perhaps left out serve as if this one were a member, and could die? */
+  #countsUs(peer: KeeperPeer): boolean {
+    const { flags, members } = peer.summary;
+    const open = (flags & summaryFlag.open) !== 0;
+    return this.guards.strangersCap && open && has(members, this.me);
+  }
+
+  /** Is a node heard that announces a later view, or serves by a view without this one? */
   #isBehind(nowMs: number): boolean {
     for (const peer of this.peers.values()) {
-      const heard = nowMs - peer.heardMs <= this.timing.suspectMs;
-      if (heard && peer.summary.members !== 0n && peer.summary.epoch > this.summary.epoch)
-        return true;
+      const { epoch, members, flags } = peer.summary;
+      if (nowMs - peer.heardMs > this.timing.suspectMs || members === 0n) continue;
+      const rival = (flags & summaryFlag.open) !== 0 && !has(members, this.me);
+      if (rival || epoch > this.summary.epoch) return true;
     }
     return false;
   }
@@ -288,6 +314,10 @@ export class Keeper {
     this.plannedMs = wake;
     return wake;
   }
+}
+
+function has(members: bigint, node: number): boolean {
+  return ((members >> BigInt(node)) & 1n) === 1n;
 }
 
 /** Lowest bit of the members, as a number that compares. */

@@ -7,6 +7,7 @@ import { nobody } from '../core/farm-types.ts';
 import { shares } from '../core/table.ts';
 import type { FarmRules } from '../core/farm-rules.ts';
 import type { FaultKind } from './faults.ts';
+import type { KeeperGuards } from './keeper.ts';
 import type { SimOptions } from './run.ts';
 
 export interface Mutant extends SimOptions {
@@ -22,6 +23,15 @@ function plant(
   faults: readonly FaultKind[] = [],
 ): Mutant {
   const mutant = { name, breaks, rules: { ...farmRules, ...rules } };
+  return faults.length === 0 ? mutant : { ...mutant, faults };
+}
+
+function plantKeeper(
+  name: string,
+  guards: Partial<KeeperGuards>,
+  faults: readonly FaultKind[] = [],
+): Mutant {
+  const mutant = { name, breaks: ['two answers'], guards };
   return faults.length === 0 ? mutant : { ...mutant, faults };
 }
 
@@ -61,16 +71,25 @@ export const mutants: readonly Mutant[] = [
   }),
   plant('a claim is used as soon as it is made', ['two answers'], { settleMs: () => 0 }),
   plant('a leader issues although another may act', ['two answers'], { mayIssue: () => true }),
-  plant(
-    'the lease goes on beside a node that was left out and does not know',
-    ['two answers'],
-    { mayRenew: () => true },
-    ['oneWay', 'agentPause', 'pairCut'],
+  plantKeeper('the lease ignores that members do not echo', { echoCap: false }),
+  plantKeeper(
+    'the lease ignores a node that was left out and does not know',
+    { strangersCap: false },
+    ['oneWay', 'agentPause'],
   ),
-  {
-    name: 'the lease ignores that members do not echo',
-    breaks: ['two answers'],
-    echoCap: false,
-  },
+  plantKeeper('after a hang the lease is renewed at once', { shutFirst: false }, [
+    'agentPause',
+    'freeze',
+    'oneWay',
+  ]),
+  plantKeeper(
+    'a lapsed lease comes back before the newest view is enforced',
+    { noRevival: false },
+    ['oneWay', 'agentPause'],
+  ),
+  plantKeeper('a peer is echoed while it is being taken for dead', { mute: false }, [
+    'oneWay',
+    'agentPause',
+  ]),
   plant('the table moves more than it must', ['needless moves'], { table: rangesTable }),
 ];

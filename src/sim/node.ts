@@ -14,7 +14,7 @@ import {
 } from '../core/farm.ts';
 import type { FarmRules } from '../core/farm-rules.ts';
 import { bitmapBytes, bucketCount } from '../core/farm-types.ts';
-import { Keeper, type KeeperEvent, type KeeperOptions, noSummary } from './keeper.ts';
+import { Keeper, type KeeperEvent, type KeeperGuards, noSummary } from './keeper.ts';
 import type { World } from './world.ts';
 
 /** What the kernel enforces; outlives the agent and the keeper, not the server. */
@@ -45,7 +45,7 @@ export class SimNode {
   readonly world: World;
   readonly config: FarmConfig;
   readonly rules: FarmRules;
-  readonly keeperOptions: KeeperOptions;
+  readonly guards: KeeperGuards;
   /** Own clock: base + rate x true time. */
   readonly rate: number;
   readonly base: number;
@@ -77,12 +77,18 @@ export class SimNode {
   installAt = 0;
   ring: FarmNews[] = [];
 
-  constructor(world: World, id: number, config: FarmConfig, rules: FarmRules, echoCap: boolean) {
+  constructor(
+    world: World,
+    id: number,
+    config: FarmConfig,
+    rules: FarmRules,
+    guards: KeeperGuards,
+  ) {
     this.world = world;
     this.id = id;
     this.config = config;
     this.rules = rules;
-    this.keeperOptions = { echoCap };
+    this.guards = guards;
     this.rate = 1 + world.chance.between(-0.02, 0.02) * world.options.skew;
     this.base = world.chance.between(1000, 1e6);
     this.state = farmInit(config);
@@ -130,7 +136,7 @@ export class SimNode {
       this.id * 1000 + this.boots,
       this.nowMs,
       this.config.timing,
-      this.keeperOptions,
+      this.guards,
       (beat) => this.world.sendBeat(beat),
       (event) => this.#fromKeeper(event),
     );

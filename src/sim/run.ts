@@ -2,6 +2,7 @@
 import { farmRules, type FarmRules } from '../core/farm-rules.ts';
 import type { FarmConfig, FarmTiming } from '../core/farm.ts';
 import { type FaultKind, faultKinds, planFault } from './faults.ts';
+import { allGuards, type KeeperGuards } from './keeper.ts';
 import { Chance } from './kit.ts';
 import { type NetworkOptions, Violation, World } from './world.ts';
 
@@ -23,7 +24,7 @@ export interface SimResult {
 
 export interface SimOptions {
   readonly rules?: FarmRules;
-  readonly echoCap?: boolean;
+  readonly guards?: Partial<KeeperGuards>;
   /** Only these faults, where given. */
   readonly faults?: readonly FaultKind[];
 }
@@ -101,7 +102,10 @@ function makeWorld(seed: number, options: SimOptions): World {
     timing: { ...timing, drainTimeoutMs },
   });
   const rules = options.rules ?? farmRules;
-  const world = new World(seed, count, makeConfig, rules, network, options.echoCap ?? true);
+  const world = new World(seed, count, makeConfig, rules, network, {
+    ...allGuards,
+    ...options.guards,
+  });
   world.checkHolders = drainTimeoutMs > 1000;
   return world;
 }

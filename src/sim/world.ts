@@ -7,7 +7,7 @@ import type { FarmRules } from '../core/farm-rules.ts';
 import { bucketCount, nobody, tableFlag } from '../core/farm-types.ts';
 import { isBetter, nameOf } from '../core/farm-state.ts';
 import { Agenda, Chance } from './kit.ts';
-import type { Heartbeat } from './keeper.ts';
+import type { Heartbeat, KeeperGuards } from './keeper.ts';
 import { SimNode } from './node.ts';
 
 export interface NetworkOptions {
@@ -115,7 +115,7 @@ export class World {
     makeConfig: (me: number) => FarmConfig,
     rules: FarmRules,
     options: NetworkOptions,
-    echoCap: boolean,
+    guards: KeeperGuards,
   ) {
     this.chance = new Chance(seed);
     this.options = options;
@@ -131,7 +131,7 @@ export class World {
     this.bothSince = square(0);
     this.side = Array.from({ length: count }, () => 0);
     for (let id = 0; id < count; id++) {
-      this.nodes.push(new SimNode(this, id, makeConfig(id), rules, echoCap));
+      this.nodes.push(new SimNode(this, id, makeConfig(id), rules, guards));
     }
   }
 
