@@ -65,6 +65,8 @@ export interface KeeperGuards {
   readonly echoCap: boolean;
   /** … and by what nodes echo that are no members here, but take this one for a member. */
   readonly strangersCap: boolean;
+  /** … also when it is not heard any more, if it did not hear this one before. */
+  readonly deafCap: boolean;
   /** After a hang no lease before the agent says that the filter is shut. */
   readonly shutFirst: boolean;
   /** A lease that has lapsed waits for the newest view to be enforced here, and for rivals to end. */
@@ -76,6 +78,7 @@ export interface KeeperGuards {
 export const allGuards: KeeperGuards = {
   echoCap: true,
   strangersCap: true,
+  deafCap: true,
   shutFirst: true,
   noRevival: true,
   mute: true,
@@ -274,24 +277,33 @@ export class Keeper {
       return;
     }
     if (nowMs < this.listenUntilMs) return;
-    const { heartbeatMs, suspectMs, leaseMs } = this.timing;
+    const { suspectMs, leaseMs } = this.timing;
     // Silent by now: others may have its clients by a later view, which its filter has not yet.
     if (this.guards.noRevival && this.leaseEndMs <= nowMs && this.#isBehind(nowMs)) return;
     let end = this.lastSendMs + leaseMs;
     const margin = Math.min(20, suspectMs / 10);
     for (const [node, peer] of this.peers) {
-      if (!has(this.summary.members, node) && !this.#countsUs(peer)) continue;
-      const heard = nowMs - peer.heardMs <= 2 * heartbeatMs;
-      if (heard && this.guards.echoCap) end = Math.min(end, peer.echoedMs + suspectMs - margin);
+      if (this.guards.echoCap && this.#mayTakeOver(node, peer, nowMs)) {
+        end = Math.min(end, peer.echoedMs + suspectMs - margin);
+      }
     }
     this.leaseEndMs = end;
   }
 
-  /** Does a node that was perhaps left out serve as if this one were a member, and could die? */
-  #countsUs(peer: KeeperPeer): boolean {
-    const { flags, members } = peer.summary;
-    const open = (flags & summaryFlag.open) !== 0;
-    return this.guards.strangersCap && open && has(members, this.me);
+  /**
+   * Could this node be taken for dead by that one? A node that counts it as a member and is heard,
+   * or was when it had not echoed for a while: then it lives, but does not hear. One that is
+   * simply dead echoed to the end.
+   */
+  #mayTakeOver(node: number, peer: KeeperPeer, nowMs: number): boolean {
+    const { heartbeatMs, suspectMs } = this.timing;
+    const silentMs = nowMs - peer.heardMs;
+    const deaf = this.guards.deafCap && peer.echoedMs < peer.heardMs - 2 * heartbeatMs;
+    const heard = silentMs <= 2 * heartbeatMs;
+    if (has(this.summary.members, node)) return heard || deaf;
+    const open = (peer.summary.flags & summaryFlag.open) !== 0;
+    const counts = this.guards.strangersCap && open && has(peer.summary.members, this.me);
+    return counts && (heard || (deaf && silentMs <= suspectMs));
   }
 
   /** Is a node heard that announces a later view, or serves by a view without this one? */

@@ -77,6 +77,10 @@ export const mutants: readonly Mutant[] = [
     { strangersCap: false },
     ['oneWay', 'agentPause'],
   ),
+  plantKeeper('the lease forgets a deaf node as soon as it is not heard', { deafCap: false }, [
+    'deaf',
+    'oneWay',
+  ]),
   plantKeeper('after a hang the lease is renewed at once', { shutFirst: false }, [
     'agentPause',
     'freeze',

@@ -159,6 +159,7 @@ export class SimNode {
   }
 
   resumeKeeper(): void {
+    if (this.frozen) return;
     this.keeperPaused = false;
     const { keeper } = this;
     if (keeper === null) return;
@@ -253,7 +254,7 @@ export class SimNode {
   }
 
   resumeAgent(): void {
-    if (!this.agentUp || !this.agentPaused) return;
+    if (!this.agentUp || !this.agentPaused || this.frozen) return;
     this.agentPaused = false;
     const waiting = this.backlog;
     this.backlog = [];
