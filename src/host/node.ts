@@ -41,32 +41,16 @@ import type { Logger } from './logger.ts';
 import { writeNodeMetrics } from './node-metrics.ts';
 import { HostedModule, type ModulePorts } from './module.ts';
 import type { PeerTable } from './peers.ts';
+import { RecordFile } from './record.ts';
 import { RuntimeFile } from './runtime.ts';
-import { DurableFile, type StoreKind } from './store.ts';
 import { timingRows } from './timing.ts';
 import { watchReady } from './watch.ts';
-import { z } from 'zod';
 
 /** A node holds at most this many modules: the module part of a heartbeat has 32 places. */
 const modulesMax = 32;
 
-/** What of a module must outlive a reboot. */
-interface ModuleRecord {
-  /** The configuration in force, as text; null: none was ever accepted. */
-  readonly xml: string | null;
-  /** Started by an administrator and not stopped since. */
-  readonly wanted: boolean;
-}
-
-const recordKind: StoreKind<ModuleRecord> = {
-  kind: 'module',
-  version: 1,
-  parse: (content) => z.object({ xml: z.string().nullable(), wanted: z.boolean() }).parse(content),
-};
-
 interface Entry {
-  readonly file: DurableFile<ModuleRecord>;
-  record: ModuleRecord;
+  readonly record: RecordFile;
   /** Null: no valid configuration yet. */
   hosted: HostedModule | null;
 }
@@ -188,20 +172,19 @@ export class HostNode implements Agent {
   }
 
   async uninstallModule(name: string): Promise<void> {
-    const { hosted } = this.#entry(name);
+    const { hosted, record } = this.#entry(name);
     if (hosted !== null && !hosted.stopped) {
       throw new HoldfastError('HF-AGENT-006', { module: name, what: 'installation' });
     }
     await uninstallModule(this.#parts.paths, name);
+    record.close();
     this.#modules.delete(name);
     this.#parts.fabric.releaseSlot(name);
     this.#record(name, 'config', `module ${name} uninstalled`, {});
   }
 
-  checkConfig(name: string, xml: string): readonly ErrorRecord[];
-  checkConfig(name: string, xml: string | null): readonly ErrorRecord[];
   checkConfig(name: string, xml: string | null): readonly ErrorRecord[] {
-    const text = xml ?? this.#entry(name).record.xml;
+    const text = xml ?? this.#entry(name).record.value.xml;
     if (text === null) return [new HoldfastError('HF-AGENT-004', { module: name }).toRecord()];
     return this.#parse(name, text).errors.map((error) => error.toRecord());
   }
@@ -221,7 +204,7 @@ export class HostNode implements Agent {
     if (entry.hosted === null) entry.hosted = this.#host(config, null);
     else entry.hosted.setConfig(config);
     if (xml !== null) await writeUserconfig(this.#parts.paths, name, xml);
-    await this.#keep(name, entry, { ...entry.record, xml: text });
+    await entry.record.change({ xml: text });
     for (const warning of warnings) this.#record(name, 'config', warning.line('warning'), {});
     this.#record(name, 'config', 'configuration applied', { signature: config.signature });
     return this.#moduleStatus(name);
@@ -316,8 +299,9 @@ export class HostNode implements Agent {
     fabric.setCluster(config);
     // Powers and networks of a module are by node: the modules are read again for the new cluster.
     for (const [name, entry] of this.#modules) {
-      if (entry.record.xml === null || entry.hosted === null) continue;
-      const again = this.#parse(name, entry.record.xml);
+      const { xml: former } = entry.record.value;
+      if (former === null || entry.hosted === null) continue;
+      const again = this.#parse(name, former);
       if (again.config !== null) entry.hosted.setConfig(again.config);
       const why = again.errors[0];
       this.#parts.alerts.set(
@@ -360,14 +344,13 @@ export class HostNode implements Agent {
   async #read(name: string): Promise<Entry> {
     const { paths, alerts } = this.#parts;
     const path = join(moduleDirs(paths, name).state, 'active.json');
-    const { file, stored } = await DurableFile.open(path, recordKind);
-    const damage = stored.damage;
-    alerts.set(`module.${name}.record`, damage !== null, 'warning', damage?.line() ?? '');
-    const record = stored.value ?? { xml: null, wanted: false };
-    const entry: Entry = { file, record, hosted: null };
+    const record = await RecordFile.open(path, (error) =>
+      alerts.set(`module.${name}.record`, error !== null, 'critical', error?.line() ?? ''),
+    );
+    const entry: Entry = { record, hosted: null };
     this.#modules.set(name, entry);
-    if (record.xml !== null) {
-      const { config, errors } = this.#parse(name, record.xml);
+    if (record.value.xml !== null) {
+      const { config, errors } = this.#parse(name, record.value.xml);
       if (config !== null) entry.hosted = this.#host(config, new RuntimeFile(paths.run, name));
       for (const error of errors) this.#record(name, 'refusal', error.line(), {});
     }
@@ -429,18 +412,7 @@ export class HostNode implements Agent {
 
   async #want(name: string, wanted: boolean): Promise<void> {
     const entry = this.#entry(name);
-    if (entry.record.wanted !== wanted) await this.#keep(name, entry, { ...entry.record, wanted });
-  }
-
-  async #keep(name: string, entry: Entry, record: ModuleRecord): Promise<void> {
-    entry.record = record;
-    const outcome = await entry.file.write(record);
-    this.#parts.alerts.set(
-      `module.${name}.record`,
-      !outcome.ok,
-      'critical',
-      outcome.ok ? '' : outcome.error.line(),
-    );
+    if (entry.record.value.wanted !== wanted) await entry.record.change({ wanted });
   }
 
   #moduleStatus(name: string): ModuleStatus {
@@ -489,7 +461,7 @@ export class HostNode implements Agent {
 
 function startsAtBoot(entry: Entry): boolean {
   const boot = entry.hosted?.config.service.boot;
-  return boot === 'on' || (boot !== 'off' && entry.record.wanted);
+  return boot === 'on' || (boot !== 'off' && entry.record.value.wanted);
 }
 
 /** The cluster's configuration of this node. HF-AGENT-002 or the first error of cluster.xml. */

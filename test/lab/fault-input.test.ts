@@ -158,7 +158,7 @@ describe('bad input and broken surroundings', { skip, timeout: 300_000 }, () => 
     await assertUnmoved(traffic, epochs);
   });
 
-  test('a full disk of the state folder: the farm serves on, an alert says it while it lasts', async () => {
+  test('a full disk of the state folder: the farm serves on, an alert says it while it lasts', async (t) => {
     const host = farm.host('s3');
     const state = '/var/lib/holdfast';
     farm.cluster.daemons.get('s3')?.kill('SIGTERM');
@@ -175,6 +175,7 @@ describe('bad input and broken surroundings', { skip, timeout: 300_000 }, () => 
     const traffic = await Traffic.start(farm, { timeoutMs: 900 });
     await traffic.mark();
 
+    t.after(() => host.exec(['rm', '-f', `${state}/fill`]));
     await host.exec(['sh', '-c', `cat /dev/zero > ${state}/fill`], { check: false });
     const client = farm.cluster.client(host);
     const full = async () => {
@@ -184,6 +185,9 @@ describe('bad input and broken surroundings', { skip, timeout: 300_000 }, () => 
     // Each is an event; the first ones may still fit into the last block of the journal.
     for (let i = 0; i < 500 && !(await full()); i++) await client.power(mode, 's3', 'spread', 1);
     assert.ok(await full());
+    // Also what the node must remember for its next start does not fit.
+    await client.applyConfig(mode, null);
+    await alerted(farm, 's3', /^module\.invisible\.record$/);
     await assertUnmoved(traffic, epochs);
     // Also an agent that starts again finds what it needs.
     await killAgent(host);

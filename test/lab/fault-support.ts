@@ -172,8 +172,9 @@ function epochsOf(status: NodeStatus): Epochs {
 }
 
 /**
- * Waits until the farm has nothing left to do: these members, all agents connected to each other,
- * no bucket kept for old connections. The epochs that stay from then on when nothing happens.
+ * Waits until the farm has nothing left to do: these members, each with its share, all agents
+ * connected to each other, no bucket kept for old connections. The epochs that stay from then on
+ * when nothing happens.
  */
 export async function calm(farm: Farm, names: readonly string[]): Promise<Epochs> {
   const hosts = names.map((name) => farm.host(name));
@@ -187,7 +188,7 @@ export async function calm(farm: Farm, names: readonly string[]): Promise<Epochs
         (status) =>
           JSON.stringify(epochsOf(status)) === JSON.stringify(epochs) &&
           status.modules.every(({ farm: it }) =>
-            it?.groups.every(({ holding }) => holding === 0),
+            it?.groups.every(({ buckets, holding }) => buckets > 0 && holding === 0),
           ) &&
           status.peers.every((peer) => !names.includes(peer.node) || peer.connected),
       );
