@@ -5,7 +5,9 @@ import { type Finding, numbered, type Source } from './source.ts';
 export const maxLines = 500;
 
 /** Files longer than maxLines that are right as they are, each with the reason. */
-export const longFiles: Readonly<Record<string, string>> = {};
+export const longFiles: Readonly<Record<string, string>> = {
+  'src/sim/world.ts': 'one world: its checks read all of what its events change',
+};
 
 export function tooLong(files: readonly Source[]): Finding[] {
   return files
