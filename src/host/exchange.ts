@@ -90,7 +90,8 @@ export class Exchange {
         send: (to, message) => {
           channel.send(to, { kind: 'farm', module: config.name, message });
         },
-        record: (kind, text, data) => this.#ports.record(config.name, kind, text, data),
+        record: (kind, text, data) =>
+          this.#ports.record(config.name, kind, this.#named(text), data),
         persist: hooks.persist,
         changed: hooks.changed,
       },
@@ -258,6 +259,11 @@ export class Exchange {
       'warning',
       `the filter of ${device} runs at ${hook}, not at its fastest hook: ${reasons.join('; ')}`,
     );
+  }
+
+  /** The machine speaks of nodes by id; people know them by name. */
+  #named(text: string): string {
+    return text.replace(/\bnode (\d+)\b/g, (_all, id: string) => this.nodeName(Number(id)));
   }
 
   nodeName(id: number): string {

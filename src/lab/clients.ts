@@ -23,7 +23,10 @@ export interface LoadOptions {
   readonly first?: number;
   /** Time from one request of a client to its next. Default 500. */
   readonly intervalMs?: number;
-  /** A try without answer is given up after this (or a quarter of the wait so far, where that is longer) and made again; 0: never. Default 100, keep: 0. */
+  /**
+   * A try without answer is given up after this and made again; tcp and keep: after a quarter of the
+   * wait so far where that is longer. 0: never. Default 100, keep: 0.
+   */
   readonly timeoutMs?: number;
   /** Pause after a reset before the next try. Default 10. */
   readonly backoffMs?: number;
