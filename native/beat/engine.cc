@@ -185,6 +185,9 @@ void Engine::judge(uint32_t node, int64_t now, bool may_suspect) {
   const bool echoed = said.last_heard_ns < said.echoed_ns + config_.suspect_ns;
   const Reach reach = !any_up ? Reach::silent : echoed ? Reach::both : Reach::heard;
   if (peer.known && !peer.changed && reach == peer.reach) return;
+  if (reach == Reach::silent && peer.reach != Reach::silent) {
+    peer.mute_until = now + 2 * config_.heartbeat_ns;
+  }
   peer.known = true;
   peer.changed = false;
   peer.reach = reach;
@@ -207,7 +210,8 @@ void Engine::compose(uint32_t node, int64_t now, Heartbeat& beat) const {
   header.sequence = sequence_;
   header.sent_ns = static_cast<uint64_t>(now);
   header.next_ns = static_cast<uint64_t>(next_send_);
-  header.echo_boot = peer.boot;
+  // An echo would give it its lease back while the agent is giving its clients away.
+  header.echo_boot = now < peer.mute_until ? 0 : peer.boot;
   header.challenge_boot = peer.candidate;
   header.challenge_sequence = peer.candidate_sequence;
   for (uint32_t lan = 0; lan < config_.lan_count; lan++) {
@@ -251,18 +255,22 @@ void Engine::send_all(int64_t now) {
 void Engine::renew_leases(int64_t now) {
   for (uint32_t i = 0; i < module_count_; i++) {
     Module& module = modules_[i];
-    if (module.config.slots == 0 || config_.lease_map == nullptr) continue;
+    const ModuleConfig& ours = module.config;
+    if (ours.slots == 0 || config_.lease_map == nullptr) continue;
+    const Claims claims = claims_on(ours, now);
     const LeaseVerdict verdict =
         lease_verdict({now, last_send_, config_.heartbeat_ns, config_.suspect_ns, config_.lease_ns,
-                       hung_ || module.must_shut, config_.me, module.config.view_members,
-                       module.config.view_epoch, module.excluded_epoch},
+                       hung_ || module.must_shut, config_.me, ours.view_members, ours.view_epoch,
+                       module.excluded_epoch, claims.counted_by},
                       lease_peers_);
     if (verdict.why == LeaseWhy::excluded_by_view) {
-      write_slots(module.config.slots, 0);
+      write_slots(ours.slots, 0);
       module.lease_end = 0;
     } else if (verdict.why != LeaseWhy::agent_hung) {
       if (now < module.listen_until) continue;
-      write_slots(module.config.slots, verdict.end_ns);
+      // Silent by now: others may have its clients by a view that its filter does not have yet.
+      if (module.lease_end <= now && claims.ahead) continue;
+      write_slots(ours.slots, verdict.end_ns);
       module.lease_end = verdict.end_ns;
       leases_renewed_++;
     }
@@ -271,6 +279,24 @@ void Engine::renew_leases(int64_t now) {
     module.why = verdict.why;
     emit_lease(module, now);
   }
+}
+
+Engine::Claims Engine::claims_on(const ModuleConfig& ours, int64_t now) const {
+  Claims claims;
+  each_node(nodes_, [&](uint32_t node) {
+    const Peer& peer = peers_[node];
+    const int64_t heard = lease_peers_[node].last_heard_ns;
+    if (heard == 0 || now - heard > config_.suspect_ns || peer.hung) return;
+    for (uint32_t i = 0; i < peer.module_count; i++) {
+      const WireModule& theirs = peer.modules[i];
+      if (theirs.key != ours.key || theirs.view_members == 0) continue;
+      const bool open = (theirs.flags & module_open) != 0;
+      const bool with_us = (theirs.view_members >> config_.me & 1) != 0;
+      if (open && with_us) claims.counted_by |= uint64_t{1} << node;
+      if (theirs.view_epoch > ours.view_epoch || (open && !with_us)) claims.ahead = true;
+    }
+  });
+  return claims;
 }
 
 void Engine::write_slots(uint64_t slots, int64_t end) {

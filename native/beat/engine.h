@@ -79,6 +79,7 @@ class Engine {
     bool known = false;    // an event was emitted
     bool changed = false;  // one is due whatever reach says
     Reach reach = Reach::silent;
+    int64_t mute_until = 0;  // declared silent: not echoed while the agent acts upon it
     bool hung = false;
     uint32_t module_count = 0;
     WireModule modules[max_modules] = {};
@@ -108,6 +109,12 @@ class Engine {
   void check_excluded(const WireModule& theirs);
   void judge(uint32_t node, int64_t now, bool may_suspect);
   void renew_leases(int64_t now);
+  /** What the others that are heard say of a module, as far as its lease is concerned. */
+  struct Claims {
+    uint64_t counted_by = 0;  // LeaseInput
+    bool ahead = false;       // one announces a later view, or serves by a view without this node
+  };
+  Claims claims_on(const ModuleConfig& ours, int64_t now) const;
   void write_slots(uint64_t slots, int64_t end);
   void emit_peer(uint32_t node, int64_t now);
   void emit_module(uint32_t node, const WireModule& module, int64_t now);

@@ -180,8 +180,12 @@ void Engine::check_excluded(const WireModule& theirs) {
     if (ours.key != theirs.key || (ours.flags & module_running) == 0) continue;
     const bool without_us =
         theirs.view_members != 0 && (theirs.view_members >> config_.me & 1) == 0;
-    if (without_us && theirs.view_epoch > ours.view_epoch) {
-      module.excluded_epoch = std::max(module.excluded_epoch, theirs.view_epoch);
+    if (!without_us) continue;
+    // Of two views with one epoch the one with the lower leader counts, the lowest member.
+    const bool tie = theirs.view_epoch == ours.view_epoch &&
+                     std::countr_zero(theirs.view_members) < std::countr_zero(ours.view_members);
+    if (theirs.view_epoch > ours.view_epoch || tie) {
+      module.excluded_epoch = std::max(module.excluded_epoch, theirs.view_epoch + (tie ? 1 : 0));
     }
   }
 }

@@ -30,6 +30,9 @@ struct LeaseInput {
   uint64_t view_epoch;    // announced by the own agent
   uint64_t
       excluded_epoch;  // newest later view without this node that a heard node announced; 0: none
+  // Nodes that serve by a view with this one, though they may be no members here: left out, and not
+  // aware of it, they may still take this node for dead.
+  uint64_t counted_by;
 };
 
 struct LeaseVerdict {
@@ -44,19 +47,33 @@ inline int64_t lease_margin_ns(int64_t suspect_ns) {
 }
 
 /**
- * lease_end = min(last send + lease, min over members heard within two heartbeats of
- * (send time of the newest own heartbeat that the member echoed + suspect - margin)).
+ * Could that node take this one for dead and serve its clients? If it is heard; or if its newest
+ * heartbeat already echoed nothing new, so that it lives and does not hear. One that is simply dead
+ * echoed to the end and withholds nothing.
+ */
+inline bool lease_at_stake(const LeaseInput& in, const LeasePeer& peer, bool member) {
+  if (peer.last_heard_ns == 0) return false;
+  const int64_t silent = in.now_ns - peer.last_heard_ns;
+  if (silent <= 2 * in.heartbeat_ns) return true;
+  const bool deaf = peer.echoed_ns < peer.last_heard_ns - 2 * in.heartbeat_ns;
+  return deaf && (member || silent <= in.suspect_ns);
+}
+
+/**
+ * lease_end = min(last send + lease, min over the nodes for which lease_at_stake holds of
+ * (send time of the newest own heartbeat that it echoed + suspect - margin)).
  * `peers` has max_nodes entries, by node id.
  */
 inline LeaseVerdict lease_verdict(const LeaseInput& in, const LeasePeer* peers) {
   if (in.agent_hung) return {0, LeaseWhy::agent_hung};
   if (in.excluded_epoch > in.view_epoch) return {0, LeaseWhy::excluded_by_view};
   int64_t end = in.last_send_ns + in.lease_ns;
-  for (uint64_t rest = in.view_members & ~(uint64_t{1} << in.me); rest != 0; rest &= rest - 1) {
+  const uint64_t others = (in.view_members | in.counted_by) & ~(uint64_t{1} << in.me);
+  for (uint64_t rest = others; rest != 0; rest &= rest - 1) {
     const LeasePeer& peer = peers[std::countr_zero(rest)];
-    const bool heard =
-        peer.last_heard_ns > 0 && in.now_ns - peer.last_heard_ns <= 2 * in.heartbeat_ns;
-    if (heard) end = std::min(end, peer.echoed_ns + in.suspect_ns - lease_margin_ns(in.suspect_ns));
+    const bool member = (in.view_members & rest & -rest) != 0;
+    if (!lease_at_stake(in, peer, member)) continue;
+    end = std::min(end, peer.echoed_ns + in.suspect_ns - lease_margin_ns(in.suspect_ns));
   }
   return {end, end > in.now_ns ? LeaseWhy::ok : LeaseWhy::not_echoed};
 }

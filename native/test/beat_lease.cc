@@ -36,7 +36,7 @@ constexpr uint64_t members(std::initializer_list<uint32_t> nodes) {
 
 /** The default timing, last send 10 ms ago, node 0 in a view {0, 1, 2} of epoch 5. */
 LeaseInput standard() {
-  return {now, now - 10 * ms, 50 * ms, 200 * ms, 150 * ms, false, 0, members({0, 1, 2}), 5, 0};
+  return {now, now - 10 * ms, 50 * ms, 200 * ms, 150 * ms, false, 0, members({0, 1, 2}), 5, 0, 0};
 }
 
 LeaseInput with(void (*change)(LeaseInput&)) {
@@ -67,7 +67,28 @@ const std::vector<Case> cases = {
      180 - now / ms},
     {"a dead member withholds nothing",
      standard(),
+     {{1, 101, 150}, {2, 20, 30}},
+     LeaseWhy::ok,
+     140},
+    {"a member that did not hear this one and is not heard any more goes on withholding",
+     standard(),
      {{1, 101, 5000}, {2, 20, 30}},
+     LeaseWhy::not_echoed,
+     -4820},
+    {"left out, but it still counts this node in",
+     with([](LeaseInput& in) {
+       in.view_members = members({0, 2});
+       in.counted_by = members({1});
+     }),
+     {{1, 10, 120}, {2, 20, 30}},
+     LeaseWhy::ok,
+     60},
+    {"left out, deaf, and silent for long: it is the agent's by now",
+     with([](LeaseInput& in) {
+       in.view_members = members({0, 2});
+       in.counted_by = members({1});
+     }),
+     {{1, 201, 5000}, {2, 20, 30}},
      LeaseWhy::ok,
      140},
     {"two heartbeats are still heard", standard(), {{1, 100, 150}, {2, 20, 30}}, LeaseWhy::ok, 30},
@@ -190,6 +211,12 @@ const std::vector<Mutant> mutants = {
          if (peer.last_heard_ns > 0) peer.last_heard_ns = in.now_ns;
        }
        return over(in, changed);
+     }},
+    {"who was left out is forgotten",
+     [](const LeaseInput& in, const LeasePeer* peers) {
+       LeaseInput changed = in;
+       changed.counted_by = 0;
+       return over(changed, copy(peers));
      }},
     {"one heartbeat instead of two",
      [](const LeaseInput& in, const LeasePeer* peers) {

@@ -310,7 +310,7 @@ export class Keeper {
   #isBehind(nowMs: number): boolean {
     for (const peer of this.peers.values()) {
       const { epoch, members, flags } = peer.summary;
-      if (nowMs - peer.heardMs > this.timing.suspectMs || members === 0n) continue;
+      if (nowMs - peer.heardMs > this.timing.suspectMs || peer.hung || members === 0n) continue;
       const rival = (flags & summaryFlag.open) !== 0 && !has(members, this.me);
       if (rival || epoch > this.summary.epoch) return true;
     }

@@ -155,7 +155,9 @@ export class SimNode {
     const next = keeper.tick(this.nowMs, alive);
     this.#syncLease();
     const wake = ++this.keeperWake;
-    this.world.at(this.trueMs(next), { kind: 'keeper', node: this.id, wake });
+    // Never the same instant again: two clocks convert with rounding.
+    const at = Math.max(this.trueMs(next), this.world.nowMs + 0.01);
+    this.world.at(at, { kind: 'keeper', node: this.id, wake });
   }
 
   resumeKeeper(): void {

@@ -66,10 +66,18 @@ export class Violation extends Error {
 }
 
 /**
- * Two servers may both answer only while no news can pass between them, and for this long after:
- * after a direct link came (back), or, where only others join them, after one took over.
+ * Two servers may both answer while no news can pass between them (each side of a partition serves),
+ * and for so long after a link is back. Nowhere else, not for a moment.
+ *
+ * nearMs, where one hears the other: if only one direction came back, the one that hears needs
+ * `suspect` to see that it is not heard, waits three heartbeats for the other direction, and one
+ * more may pass before the first word.
+ * farMs, where only a third node hears both: it follows the lower of the two when its channel is up
+ * again (up to 250 ms here), is believed after `suspect` and two heartbeats, and its word excludes
+ * the other.
  */
-export const newsMs = 250;
+export const nearMs = 400;
+export const farMs = 1000;
 /** A link carries news while a heartbeat came over it within two intervals (by the slowest clock). */
 const directMs = 2 * 50 * 0.98;
 const traceLines = 120;
@@ -388,9 +396,9 @@ export class World {
     const began = (since[b.id] ||= this.nowMs);
     const near = this.nowMs - (this.farAt[a.id]?.[b.id] ?? 0);
     const linked = this.nowMs - Math.max(began, this.apartAt[a.id]?.[b.id] ?? 0);
-    if (near > newsMs || linked > newsMs) {
+    if (near > nearMs || linked > farMs) {
       const touch =
-        near > newsMs
+        near > nearMs
           ? `hear each other for ${near.toFixed(1)}`
           : `could know for ${linked.toFixed(1)}`;
       throw new Violation(
@@ -398,7 +406,7 @@ export class World {
         `bucket ${bucket} at n${a.id} and n${b.id}, which ${touch} ms`,
       );
     }
-    this.at(this.nowMs + newsMs - Math.max(near, linked) + 0.1, { kind: 'recheck' });
+    this.at(this.nowMs + Math.min(nearMs - near, farMs - linked) + 0.1, { kind: 'recheck' });
   }
 
   #noteLongest(a: SimNode, b: SimNode, began: number): void {
