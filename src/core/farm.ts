@@ -344,10 +344,8 @@ function takeStatus(work: Work, from: number, status: StatusMessage): boolean {
     status.startedMs > last.startedMs ||
     (status.startedMs === last.startedMs && status.seq > last.seq);
   if (!newer || status.powers.length !== groupsOf(work)) return false;
-  const heard: Peer = { ...peer, status, statusMs: work.nowMs };
-  // It stopped, and says so after its filter was shut.
-  const quit: Peer = status.running ? heard : { ...heard, flags: 0, lapseMs: 0 };
-  work.peers = withKey(work.peers, from, quit);
+  // Whether it runs and may serve is for the heartbeats to say: this may have been overtaken.
+  work.peers = withKey(work.peers, from, { ...peer, status, statusMs: work.nowMs });
   work.epochMax = Math.max(work.epochMax, status.epochMax);
   const restarted = last !== null && status.startedMs !== last.startedMs;
   if (restarted || last === null) work.told = null;

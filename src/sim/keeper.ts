@@ -26,6 +26,9 @@ export interface Heartbeat {
   readonly echoBoot: number;
   readonly echoSeq: number;
   readonly echoSentMs: number;
+  /** A boot of the receiver that was heard and is not believed yet. */
+  readonly challengeBoot: number;
+  readonly challengeSeq: number;
 }
 
 export type KeeperEvent =
@@ -43,7 +46,6 @@ interface KeeperPeer {
   boot: number;
   candidate: number;
   candidateSeq: number;
-  candidateSentMs: number;
   seq: number;
   sentMs: number;
   provenSeq: number;
@@ -195,10 +197,11 @@ export class Keeper {
   }
 
   #prove(peer: KeeperPeer, beat: Heartbeat): boolean {
-    if (beat.echoBoot !== this.boot || beat.echoSeq <= peer.provenSeq) {
+    const echoed = beat.echoBoot === this.boot ? beat.echoSeq : 0;
+    const challenged = beat.challengeBoot === this.boot ? beat.challengeSeq : 0;
+    if (Math.max(echoed, challenged) <= peer.provenSeq) {
       peer.candidate = beat.boot;
       peer.candidateSeq = beat.seq;
-      peer.candidateSentMs = beat.sentMs;
       return false;
     }
     peer.boot = beat.boot;
@@ -242,7 +245,6 @@ export class Keeper {
     this.lastSendMs = nowMs;
     this.seq++;
     for (const [to, peer] of this.peers) {
-      const candidate = peer.candidate !== 0;
       // The agent acts upon its silence just now: to be echoed would give it its lease back.
       const mute = this.guards.mute && nowMs < peer.muteUntilMs;
       this.send({
@@ -253,9 +255,11 @@ export class Keeper {
         sentMs: nowMs,
         hung: this.hung,
         summary: this.summary,
-        echoBoot: mute ? 0 : candidate ? peer.candidate : peer.boot,
-        echoSeq: candidate ? peer.candidateSeq : peer.seq,
-        echoSentMs: candidate ? peer.candidateSentMs : peer.sentMs,
+        echoBoot: mute ? 0 : peer.boot,
+        echoSeq: peer.seq,
+        echoSentMs: peer.sentMs,
+        challengeBoot: peer.candidate,
+        challengeSeq: peer.candidateSeq,
       });
     }
   }
@@ -342,7 +346,6 @@ function newPeer(): KeeperPeer {
     boot: 0,
     candidate: 0,
     candidateSeq: 0,
-    candidateSentMs: 0,
     seq: 0,
     sentMs: 0,
     provenSeq: 0,
