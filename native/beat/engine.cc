@@ -292,7 +292,7 @@ Engine::Claims Engine::claims_on(const ModuleConfig& ours, int64_t now) const {
       if (theirs.key != ours.key || theirs.view_members == 0) continue;
       const bool open = (theirs.flags & module_open) != 0;
       const bool with_us = (theirs.view_members >> config_.me & 1) != 0;
-      if (open && with_us) claims.counted_by |= uint64_t{1} << node;
+      if (with_us) claims.counted_by |= uint64_t{1} << node;
       if (theirs.view_epoch > ours.view_epoch || (open && !with_us)) claims.ahead = true;
     }
   });

@@ -30,8 +30,8 @@ struct LeaseInput {
   uint64_t view_epoch;    // announced by the own agent
   uint64_t
       excluded_epoch;  // newest later view without this node that a heard node announced; 0: none
-  // Nodes that serve by a view with this one, though they may be no members here: left out, and not
-  // aware of it, they may still take this node for dead.
+  // Nodes that stand for a view with this one, though they may be no members here: left out, and
+  // not aware of it, they may still take this node for dead.
   uint64_t counted_by;
 };
 

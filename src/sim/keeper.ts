@@ -305,8 +305,7 @@ export class Keeper {
     const deaf = this.guards.deafCap && peer.echoedMs < peer.heardMs - 2 * heartbeatMs;
     const heard = silentMs <= 2 * heartbeatMs;
     if (has(this.summary.members, node)) return heard || deaf;
-    const open = (peer.summary.flags & summaryFlag.open) !== 0;
-    const counts = this.guards.strangersCap && open && has(peer.summary.members, this.me);
+    const counts = this.guards.strangersCap && has(peer.summary.members, this.me);
     return counts && (heard || (deaf && silentMs <= suspectMs));
   }
 
