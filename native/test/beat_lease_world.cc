@@ -211,3 +211,87 @@ TEST_CASE("lease: fast timing (10 ms) serves without a gap") {
   world.run(30 * ns_per_s, [&] { always = always && world[0].serves(0, world.now); });
   CHECK(always);
 }
+
+TEST_CASE("lease: of two views with one epoch the lower leader's silences the other") {
+  World world(2);
+  world.run(2000 * ms);
+  world.announce(0, 4, 1, 1);
+  world.announce(1, 4, 2, 1);
+  world.run(2100 * ms);
+  CHECK(world[0].serves(0, world.now));
+  CHECK_FALSE(world[1].serves(0, world.now));
+  world.announce(1, 5, 3, 1);
+  world.announce(0, 5, 3, 1);
+  world.run(2200 * ms);
+  CHECK(world[0].serves(0, world.now));
+  CHECK(world[1].serves(0, world.now));
+}
+
+TEST_CASE("lease: once lapsed it comes back only with the newest view") {
+  World world(2);
+  world.run(2000 * ms);
+  world.announce(0, 4, 3, 1);
+  world.announce(1, 4, 3, 1);
+  world.run(2100 * ms);
+  // Node 1 no longer hears node 0, takes it out of the view and, when it hears it again, back in:
+  // the heartbeat that says the first is lost.
+  world.drops = [](const Datagram& datagram) { return datagram.from == 0; };
+  world.run(2400 * ms);
+  CHECK_FALSE(world[0].serves(0, world.now));
+  world.drops = nullptr;
+  world.announce(1, 6, 3, 1);
+  world.run(2700 * ms);
+  CHECK(world[0].reach(1) == Reach::both);
+  CHECK_FALSE(world[0].serves(0, world.now));
+  world.announce(0, 6, 3, 1);
+  world.run(2800 * ms);
+  CHECK(world[0].serves(0, world.now));
+}
+
+TEST_CASE("lease: a peer just declared silent is not echoed while the agent acts upon it") {
+  World world(2);
+  world.run(2000 * ms);
+  world.announce(0, 4, 3, 1);
+  world.announce(1, 4, 3, 1);
+  world.run(2100 * ms);
+  world.drops = [](const Datagram& datagram) { return datagram.from == 0; };
+  while (world[1].reach(0) != Reach::silent) world.run(world.now + ms);
+  world.drops = nullptr;
+  const int64_t silent_at = world.now;
+  world.run(silent_at + 95 * ms, [&] { CHECK_FALSE(world[0].serves(0, world.now)); });
+  world.run(silent_at + 300 * ms);
+  CHECK(world[0].serves(0, world.now));
+}
+
+TEST_CASE(
+    "lease: a node that was left out and does not hear caps the lease while it counts us in") {
+  World world(2);
+  world.run(2000 * ms);
+  world.announce(0, 4, 3, 1);
+  world.announce(1, 4, 3, 1);
+  world.run(2100 * ms);
+  world.drops = [](const Datagram& datagram) { return datagram.from == 0; };
+  world.run(2120 * ms);
+  world.announce(0, 5, 1, 1);  // alone from here on, says node 0; node 1 cannot hear it
+  world.run(2400 * ms);
+  CHECK_FALSE(world[0].serves(0, world.now));
+  world.announce(1, 4, 0, 0);  // node 1 stands for nothing any more
+  world.run(2500 * ms);
+  CHECK(world[0].serves(0, world.now));
+}
+
+TEST_CASE("lease: a deaf node that is not heard any more may still take over") {
+  World world(2);
+  world.run(2000 * ms);
+  world.announce(0, 4, 3, 1);
+  world.announce(1, 4, 3, 1);
+  world.run(2100 * ms);
+  world.drops = [](const Datagram& datagram) { return datagram.from == 0; };
+  world.run(2250 * ms);
+  world.drops = [](const Datagram&) { return true; };
+  world.run(2700 * ms);
+  CHECK_FALSE(world[0].serves(0, world.now));
+  world.announce(0, 5, 1, 1);
+  world.run(2800 * ms);
+  CHECK(world[0].serves(0, world.now));
+}
