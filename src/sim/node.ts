@@ -177,7 +177,7 @@ export class SimNode {
       if (this.inbox.length < 4096) this.inbox.push({ arrived: arrivedMs, beat });
       return;
     }
-    if (keeper.receive(beat, arrivedMs, this.nowMs)) this.world.heard(beat.from, this.id);
+    if (keeper.receive(beat, arrivedMs, this.nowMs)) this.world.checks.heard(beat.from, this.id);
     this.#syncLease();
   }
 
@@ -344,7 +344,7 @@ export class SimNode {
   ): void {
     const own = wanted.map((map) => new Uint32Array(map.slice().buffer));
     this.filter = { tables: effect.tables, own, leaseEndMs: this.filter.leaseEndMs };
-    this.world.viewInstalled(this, view);
+    this.world.checks.viewInstalled(this, view);
     this.installedView = view;
     this.world.filterChanged();
     this.take({ kind: 'installed', nowMs: this.nowMs, install: effect.install });

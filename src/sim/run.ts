@@ -4,7 +4,8 @@ import type { FarmConfig, FarmTiming } from '../core/farm.ts';
 import { type FaultKind, faultKinds, planFault } from './faults.ts';
 import { allGuards, type KeeperGuards } from './keeper.ts';
 import { Chance } from './kit.ts';
-import { type NetworkOptions, Violation, World } from './world.ts';
+import { Violation } from './checks.ts';
+import { type NetworkOptions, World } from './world.ts';
 
 export interface SimResult {
   readonly seed: number;
@@ -69,8 +70,8 @@ function result(seed: number, world: World, rule: string | null, text: string): 
     steps: world.steps,
     hash: world.hash,
     virtualMs: world.nowMs,
-    longestNearMs: world.longestNearMs,
-    longestFarMs: world.longestFarMs,
+    longestNearMs: world.checks.longestNearMs,
+    longestFarMs: world.checks.longestFarMs,
     trace: world.lastTrace(),
   };
 }
@@ -106,7 +107,7 @@ function makeWorld(seed: number, options: SimOptions): World {
     ...allGuards,
     ...options.guards,
   });
-  world.checkHolders = drainTimeoutMs > 1000;
+  world.clients.checkHolders = drainTimeoutMs > 1000;
   return world;
 }
 
@@ -123,11 +124,11 @@ function playLasting(world: World): void {
   };
   world.record(9, 'fault', `lasting cut ${from}->${to}${both ? ', both ways' : ''}`);
   set(true);
-  const served = world.run(world.nowMs + calmMs, () => world.unserved() === null);
-  if (!served) throw new Violation('not served', world.unserved() ?? 'late');
+  const served = world.run(world.nowMs + calmMs, () => world.checks.unserved() === null);
+  if (!served) throw new Violation('not served', world.checks.unserved() ?? 'late');
   world.run(world.nowMs + 1000, null);
-  const still = world.run(world.nowMs + 100, () => world.unserved() === null);
-  if (!still) throw new Violation('served, then not', world.unserved() ?? 'late');
+  const still = world.run(world.nowMs + 100, () => world.checks.unserved() === null);
+  if (!still) throw new Violation('served, then not', world.checks.unserved() ?? 'late');
   set(false);
 }
 
@@ -167,10 +168,10 @@ function play(world: World, options: SimOptions): void {
     }
   }
   if (world.nodes.length > 2 && chance.is(0.15)) playLasting(world);
-  const whole = world.run(world.nowMs + calmMs, () => world.unsettled() === null);
-  if (!whole) throw new Violation('not whole again', world.unsettled() ?? 'late');
+  const whole = world.run(world.nowMs + calmMs, () => world.checks.unsettled() === null);
+  if (!whole) throw new Violation('not whole again', world.checks.unsettled() ?? 'late');
   world.run(world.nowMs + 300, null);
   // A holder may be let go in just this moment: the next look must find it whole.
-  const still = world.run(world.nowMs + 200, () => world.unsettled() === null);
-  if (!still) throw new Violation('whole, then not', world.unsettled() ?? 'late');
+  const still = world.run(world.nowMs + 200, () => world.checks.unsettled() === null);
+  if (!still) throw new Violation('whole, then not', world.checks.unsettled() ?? 'late');
 }
