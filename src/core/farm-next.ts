@@ -4,7 +4,6 @@ import {
   bitOf,
   emptyMaps,
   exceptMaps,
-  hasBucket,
   isEmpty,
   maskHas,
   maskOf,
@@ -29,9 +28,6 @@ import {
 } from './farm-state.ts';
 import { bitmapBytes, bucketCount, type View } from './farm-types.ts';
 import type { Weight } from './table.ts';
-
-/** Claimant of a bucket that more than one other node may own. */
-const several = 254;
 
 /**
  * The members: lowest id first, every follower that this node and all members so far reach both
@@ -97,20 +93,22 @@ function claimsOf(work: Work, node: number, open: bigint): Bitmaps | null {
   return known ?? null;
 }
 
-/** Per bucket of one group: the node that may own it, nobody, or `several`. */
-function claimants(claims: ReadonlyMap<number, Bitmaps | null>, group: number): Uint8Array {
-  const found = new Uint8Array(bucketCount).fill(nobody);
-  for (const [node, maps] of claims) {
+/** Of one group: buckets that any node may own, and those that more than one may. */
+function unionOf(
+  claims: ReadonlyMap<number, Bitmaps | null>,
+  group: number,
+): { any: Uint8Array; twice: Uint8Array } {
+  const any = new Uint8Array(bitmapBytes);
+  const twice = new Uint8Array(bitmapBytes);
+  for (const maps of claims.values()) {
     const map = maps?.[group];
     for (let i = 0; i < bitmapBytes; i++) {
       const byte = map === undefined ? 255 : (map[i] ?? 0);
-      if (byte === 0) continue;
-      for (let b = i * 8; b < i * 8 + 8; b++) {
-        if (((byte >> (b & 7)) & 1) === 1) found[b] = found[b] === nobody ? node : several;
-      }
+      twice[i] = (twice[i] ?? 0) | ((any[i] ?? 0) & byte);
+      any[i] = (any[i] ?? 0) | byte;
     }
   }
-  return found;
+  return { any, twice };
 }
 
 /** Everything that nextView is made from, as one string: unchanged means that it would be, too. */
@@ -180,48 +178,52 @@ function markOf(work: Work, node: number): number {
   return follower === undefined ? -1 : Math.max(follower.followMark, follower.closeMark);
 }
 
-function claims(
-  change: { readonly claims: ReadonlyMap<number, Bitmaps | null>; readonly group: number },
-  node: number,
-  bucket: number,
-): boolean {
-  const maps = change.claims.get(node);
-  const map = maps?.[change.group];
-  return maps === null || (map !== undefined && hasBucket(map, bucket));
-}
-
 function serving(weights: readonly Weight[]): bigint {
   return maskOf(weights.filter(({ power }) => power > 0).map(({ node }) => node));
 }
 
+interface Change {
+  readonly previous: Uint8Array;
+  readonly target: Uint8Array;
+  readonly claims: ReadonlyMap<number, Bitmaps | null>;
+  readonly group: number;
+  /** Nodes that give up nothing in this view. */
+  readonly keeps: bigint;
+}
+
 /** The target, but nobody in each bucket that its new owner must not have yet. */
-function allowed(
-  work: Work,
-  change: {
-    readonly previous: Uint8Array;
-    readonly target: Uint8Array;
-    readonly claims: ReadonlyMap<number, Bitmaps | null>;
-    readonly group: number;
-    /** Nodes that give up nothing in this view. */
-    readonly keeps: bigint;
-  },
-): Uint8Array {
-  const { previous, target, keeps } = change;
-  const claimed = claimants(change.claims, change.group);
+function allowed(work: Work, change: Change): Uint8Array {
+  const owners = kept(change);
+  const { any, twice } = unionOf(change.claims, change.group);
+  let result = owners;
+  for (const [to, maps] of ownerMaps([owners])) {
+    const given = maps[0];
+    const own = change.claims.get(to);
+    for (let i = 0; i < bitmapBytes; i++) {
+      const byte = own === null ? 255 : (own?.[change.group]?.[i] ?? 0);
+      // Claimed by another: by two at least, or by one that is not its owner to be.
+      const others = (given?.[i] ?? 0) & ((twice[i] ?? 0) | ((any[i] ?? 0) & ~byte));
+      for (let b = i * 8; others >> (b - i * 8) !== 0; b++) {
+        if (((others >> (b & 7)) & 1) === 0) continue;
+        // It may have closed since, and another opened: then it is not its own any more. Where both
+        // are open it is kept, as this view is what makes the other one give way.
+        const stays = change.previous[b] === to && ((byte >> (b & 7)) & 1) === 1;
+        if (stays || work.out.rules.mayTake(true)) continue;
+        if (result === owners) result = owners.slice();
+        result[b] = nobody;
+      }
+    }
+  }
+  return result;
+}
+
+/** The target, with what the nodes that give up nothing have already. */
+function kept({ previous, target, keeps }: Change): Uint8Array {
+  if (keeps === 0n || target === previous) return target;
   const owners = target.slice();
   for (let b = 0; b < bucketCount; b++) {
-    const to = target[b] ?? nobody;
     const from = previous[b] ?? nobody;
-    const other = claimed[b] !== nobody && claimed[b] !== to;
-    if (to === from) {
-      // It may have closed since, and another opened: then it is not its own any more. Where both
-      // are open it is kept, as this view is what makes the other one give way.
-      if (!other || claims(change, to, b)) continue;
-    } else if (from !== nobody && maskHas(keeps, from)) {
-      owners[b] = from;
-      continue;
-    }
-    if (!work.out.rules.mayTake(other)) owners[b] = nobody;
+    if (from !== target[b] && from !== nobody && maskHas(keeps, from)) owners[b] = from;
   }
   return owners;
 }
