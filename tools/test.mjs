@@ -58,7 +58,7 @@ async function runTests(files) {
   const serial = files.filter(isSerial);
   const parallel = files.filter((file) => !isSerial(file));
   const runs = [];
-  const timeout = 10 * minuteMs;
+  const timeout = 20 * minuteMs;
   if (parallel.length > 0) {
     runs.push(() => run({ files: parallel, concurrency: parallelFiles, timeout }));
   }
