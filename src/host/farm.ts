@@ -69,7 +69,6 @@ export class Farm {
   #timer: NodeJS.Timeout | null = null;
   #scan: NodeJS.Timeout | null = null;
   #scanning = false;
-  #scanAgain = false;
   #draining = false;
   #running = false;
   #serving = false;
@@ -224,9 +223,6 @@ export class Farm {
       case 'gratuitous':
         for (const delayMs of announceMs) setTimeout(() => this.#announce(), delayMs).unref();
         return;
-      case 'count':
-        void this.scanSockets();
-        return;
       case 'persist':
         this.#view = effect.snapshot.view;
         this.#ports.persist(effect.snapshot);
@@ -285,11 +281,7 @@ export class Farm {
 
   /** Tells the machine where this node has connections now. */
   async scanSockets(): Promise<void> {
-    if (this.#scanning) {
-      // The walk under way began too early to show what is asked for now.
-      this.#scanAgain = true;
-      return;
-    }
+    if (this.#scanning) return;
     this.#scanning = true;
     const beganMs = this.#ports.nowMs();
     try {
@@ -308,9 +300,6 @@ export class Farm {
     } finally {
       this.#scanning = false;
     }
-    if (!this.#scanAgain) return;
-    this.#scanAgain = false;
-    await this.scanSockets();
   }
 }
 
