@@ -41,6 +41,8 @@ export function membersNow(
   let members = bitOf(me);
   const cutMs: Record<number, number> = {};
   for (const node of work.others) {
+    // A lower node leads or is left out: the leader is always the lowest member.
+    if (node < me) continue;
     if (reachedByAll(work, node, members & ~bitOf(me))) {
       members |= bitOf(node);
       continue;

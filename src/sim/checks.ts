@@ -147,6 +147,9 @@ export class Checks {
   name(view: View): void {
     const name = `${view.epoch}.${view.leader}`;
     const known = this.#views.get(name);
+    if ((view.members & ((1n << BigInt(view.leader)) - 1n)) !== 0n) {
+      throw new Violation('a member below the leader', name);
+    }
     if (known === undefined) {
       this.#views.set(name, view);
       const before = this.#views.get(`${view.epoch - 1}.${view.leader}`);
