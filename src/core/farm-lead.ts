@@ -133,7 +133,7 @@ function forgetAll(work: Work, but: number): void {
 }
 
 /** A newcomer's connections in buckets that others serve: they are its to finish. */
-function hold(work: Work, node: number, sockets: Bitmaps, owned: Bitmaps): void {
+export function hold(work: Work, node: number, sockets: Bitmaps, owned: Bitmaps): void {
   const { lead } = work;
   if (lead === null) return;
   const foreign = exceptMaps(sockets, owned);

@@ -2,7 +2,7 @@
  * The side of the farm that every node has: whose views it takes, when it must own nothing, what it
  * tells the others.
  */
-import { bitOf, maskHas, nodesOf } from './bits.ts';
+import { bitOf, exceptMaps, isEmpty, maskHas, nodesOf, unionMaps } from './bits.ts';
 import {
   announcedName,
   freshStatus,
@@ -250,6 +250,12 @@ export function finishClosing(work: Work): void {
   if (!work.closing || work.installDone !== work.install) return;
   work.closing = false;
   work.closeMark = nextMark(work);
+  work.out.effects.push({ kind: 'count' });
+}
+
+/** Connections in buckets that it neither owns nor holds: they are from a life apart. */
+export function strays(work: Work): boolean {
+  return !isEmpty(exceptMaps(work.sockets, unionMaps(work.owned, work.held)));
 }
 
 export function statusOf(work: Work): StatusMessage {

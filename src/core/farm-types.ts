@@ -190,8 +190,8 @@ export type FarmEvent =
   | { readonly kind: 'installed'; readonly nowMs: number; readonly install: number }
   /**
    * Per group, the buckets in which this node has TCP sockets (Filter.socketBuckets); beganMs: when
-   * the walk over the sockets began. Wanted about once a second while `holding` of farmStatus > 0,
-   * and once before `start`.
+   * the walk over the sockets began. Wanted about once a second while
+   * its table holds buckets, once before `start`, and when `count` asks.
    */
   | {
       readonly kind: 'sockets';
@@ -250,5 +250,7 @@ export type FarmEffect =
     }
   /** vmac_directed: announce the VIPs by gratuitous ARP / unsolicited NA, as `gone` answers no more. */
   | { readonly kind: 'gratuitous'; readonly gone: number }
+  /** Walk over the sockets now and answer with `sockets`: it may hold connections nobody knows of. */
+  | { readonly kind: 'count' }
   /** Persist (overwrite) before the next effect; needed for a later start. May fail: serve on. */
   | { readonly kind: 'persist'; readonly snapshot: Snapshot };

@@ -36,6 +36,7 @@
  */
 import {
   behind,
+  hold,
   leadViews,
   onReport,
   patienceMs,
@@ -52,6 +53,7 @@ import {
   reportable,
   setRole,
   snapshotOf,
+  strays,
   tellFollow,
   tellStatus,
 } from './farm-member.ts';
@@ -62,6 +64,7 @@ import {
   isBoth,
   isRunning,
   nobody,
+  nextMark,
   noMaps,
   nodeKeys,
   oneWayBeats,
@@ -356,6 +359,15 @@ function takeStatus(work: Work, from: number, status: StatusMessage): boolean {
 function onSockets(work: Work, groups: readonly Uint8Array[], beganMs: number): void {
   if (groups.length !== groupsOf(work) || groups.some((map) => map.length !== bitmapBytes)) return;
   work.sockets = groups;
+  if (strays(work)) {
+    if (work.lead !== null) {
+      hold(work, work.config.me, groups, work.owned);
+    } else {
+      // It follows anew, with what its leader does not know of.
+      work.followMark = nextMark(work);
+      work.followSentMs = 0;
+    }
+  }
   if (!reportable(work, beganMs) || work.view === null) return;
   if (work.lead !== null) {
     onReport(work, work.config.me, work.view.epoch, groups);

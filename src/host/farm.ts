@@ -69,6 +69,7 @@ export class Farm {
   #timer: NodeJS.Timeout | null = null;
   #scan: NodeJS.Timeout | null = null;
   #scanning = false;
+  #scanAgain = false;
   #draining = false;
   #running = false;
   #serving = false;
@@ -223,6 +224,9 @@ export class Farm {
       case 'gratuitous':
         for (const delayMs of announceMs) setTimeout(() => this.#announce(), delayMs).unref();
         return;
+      case 'count':
+        void this.scanSockets();
+        return;
       case 'persist':
         this.#view = effect.snapshot.view;
         this.#ports.persist(effect.snapshot);
@@ -281,7 +285,11 @@ export class Farm {
 
   /** Tells the machine where this node has connections now. */
   async scanSockets(): Promise<void> {
-    if (this.#scanning) return;
+    if (this.#scanning) {
+      // The walk under way began too early to show what is asked for now.
+      this.#scanAgain = true;
+      return;
+    }
     this.#scanning = true;
     const beganMs = this.#ports.nowMs();
     try {
@@ -300,6 +308,9 @@ export class Farm {
     } finally {
       this.#scanning = false;
     }
+    if (!this.#scanAgain) return;
+    this.#scanAgain = false;
+    await this.scanSockets();
   }
 }
 

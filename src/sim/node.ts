@@ -331,6 +331,9 @@ export class SimNode {
         return;
       case 'gratuitous':
         return;
+      case 'count':
+        this.walk();
+        return;
     }
   }
 
@@ -347,7 +350,19 @@ export class SimNode {
     this.take({ kind: 'installed', nowMs: this.nowMs, install: effect.install });
   }
 
-  /** The walk over the sockets, as of now. */
+  walk(): void {
+    if (!this.agentUp || this.agentPaused || this.frozen) return;
+    const { world } = this;
+    world.at(world.nowMs + world.chance.between(1, 60), {
+      kind: 'walked',
+      node: this.id,
+      life: this.agentLife,
+      beganMs: this.nowMs,
+      groups: this.socketMaps(),
+    });
+  }
+
+  /** What the walk over the sockets finds, as of now. */
   socketMaps(): Uint8Array[] {
     const maps = this.config.groups.map(() => new Uint8Array(bitmapBytes));
     for (const { group, bucket } of this.flows) {

@@ -291,15 +291,7 @@ export class World {
 
   #walkSockets(): void {
     for (const node of this.nodes) {
-      if (!node.agentUp || node.agentPaused || node.frozen) continue;
-      const event: Happening = {
-        kind: 'walked',
-        node: node.id,
-        life: node.agentLife,
-        beganMs: node.nowMs,
-        groups: node.socketMaps(),
-      };
-      this.at(this.nowMs + this.chance.between(1, 60), event);
+      if (node.state.held.some((map) => map.some((byte) => byte !== 0))) node.walk();
     }
     this.at(this.nowMs + 500, { kind: 'walk' });
   }

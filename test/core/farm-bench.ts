@@ -41,6 +41,7 @@ export class Bench {
   holdLetters = false;
   holdInstalls = new Set<number>();
   readonly waiting: { readonly node: number; readonly install: number }[] = [];
+  readonly #said = new Map<number, Extract<FarmEffect, { kind: 'announce' }>>();
   readonly #reach = new Map<string, Reach>();
   readonly #boots = new Map<number, bigint>();
   readonly #hung = new Set<number>();
@@ -172,6 +173,7 @@ export class Bench {
         if (!this.holdLetters) this.deliver();
         return;
       case 'announce':
+        this.#said.set(node, effect);
         for (const other of this.states.keys()) if (other !== node) this.#tellSummary(node, other);
         return;
       default:
@@ -180,8 +182,8 @@ export class Bench {
 
   #tellSummary(from: number, to: number): void {
     if (from === to || this.reach(from, to) === 'silent') return;
-    const said = this.effects.get(from)?.findLast((effect) => effect.kind === 'announce');
-    if (said?.kind !== 'announce') return;
+    const said = this.#said.get(from);
+    if (said === undefined) return;
     this.give(to, {
       kind: 'summary',
       node: from,
