@@ -152,25 +152,12 @@ export function farmStep(
   const work = { ...state, nowMs, out };
   const before = work.view;
   const closeMark = work.closeMark;
-  if (mayHaveHung(state, nowMs)) onLapsed(work);
   perform(work, event);
   out.hearing = null;
   if (work.startedMs > 0) settle(work, before, closeMark);
   // Without a copy: the object is the new state from here on, and nobody else's.
   const next: { out: unknown } & typeof work = Object.assign(work, { out: null });
   return [next, out.effects];
-}
-
-/**
- * A running machine has a tick at least every statusMs. One that had none for most of the agent's
- * deadline may have been declared hung: it must not act on anything before it has shut itself.
- */
-function mayHaveHung(state: FarmState, nowMs: number): boolean {
-  const { agentDeadlineMs } = state.config.timing;
-  return (
-    state.role !== 'stopped' &&
-    nowMs - state.nowMs > Math.max(0.7 * agentDeadlineMs, 1.5 * statusMs)
-  );
 }
 
 /** Everything that follows from the changed state, in the order that the effects need. */
