@@ -1,0 +1,21 @@
+# holdfast-replica: holder and worker of one mirror's replication in one executable. Its C++ run-time
+# is linked in; it needs libc and the system's OpenSSL (TLS 1.3), which the distribution keeps patched.
+{
+  'variables': {
+    'replica_files': [
+      'record.cc',
+    ],
+  },
+  'targets': [
+    {
+      'target_name': 'holdfast-replica',
+      'type': 'executable',
+      'includes': ['../common.gypi'],
+      'sources': [
+        '<@(replica_files)',
+      ],
+      'libraries': ['-lssl', '-lcrypto'],
+      'ldflags': ['-static-libstdc++', '-static-libgcc', '-pthread'],
+    },
+  ],
+}
