@@ -17,5 +17,6 @@ int run_relay(const Args& args);
 int run_load(const Args& args);
 int run_serve(const Args& args);
 int run_sniff(const Args& args);
+int run_write(const Args& args);
 
 }  // namespace holdfast::lab

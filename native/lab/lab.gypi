@@ -7,7 +7,7 @@
       'includes': ['../common.gypi'],
       'sources': [
         'main.cc', 'util.cc', 'host.cc', 'device.cc', 'relay.cc', 'load.cc', 'load_tcp.cc', 'load_udp.cc',
-        'serve.cc', 'sniff.cc',
+        'serve.cc', 'sniff.cc', 'write.cc',
       ],
     },
   ],

@@ -13,11 +13,12 @@ int main(int argc, char** argv) {
       {"net", holdfast::lab::run_net},       {"power", holdfast::lab::run_power},
       {"device", holdfast::lab::run_device}, {"relay", holdfast::lab::run_relay},
       {"load", holdfast::lab::run_load},     {"serve", holdfast::lab::run_serve},
-      {"sniff", holdfast::lab::run_sniff},
+      {"sniff", holdfast::lab::run_sniff},   {"write", holdfast::lab::run_write},
   };
   auto found = argc < 2 ? commands.end() : commands.find(argv[1]);
   if (found == commands.end()) {
-    std::fprintf(stderr, "usage: lab_tool host|exec|net|power|device|relay|load|serve|sniff …\n");
+    std::fprintf(stderr,
+                 "usage: lab_tool host|exec|net|power|device|relay|load|serve|sniff|write …\n");
     return 2;
   }
   std::signal(SIGPIPE, SIG_IGN);
