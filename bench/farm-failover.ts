@@ -3,12 +3,11 @@
  * answer when a server loses its power, for a Holdfast farm and for keepalived at the same heartbeat
  * interval, interleaved in one run. docs/reference/benchmarks.md says what each figure includes.
  */
-import { execFileSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import os from 'node:os';
 import { parseArgs } from 'node:util';
 import type { ClusterTiming } from '../src/lab/cluster.ts';
-import { packageRoot, version } from '../src/version.ts';
+import { environment, progress } from './environment.ts';
 import { type Pull, type Summary, summaryOf } from './failover/figures.ts';
 import { HoldfastRig } from './failover/holdfast.ts';
 import { KeepalivedRig, keepalivedVersion } from './failover/keepalived.ts';
@@ -110,29 +109,6 @@ async function run(contest: Contest, pulls: number): Promise<readonly Row[]> {
   }));
 }
 
-function environment(loadAtStart: number): Readonly<Record<string, string>> {
-  const git = (...words: string[]) =>
-    execFileSync('git', words, { cwd: packageRoot, stdio: ['ignore', 'pipe', 'ignore'] })
-      .toString()
-      .trim();
-  let commit = 'no commit';
-  try {
-    commit = git('rev-parse', '--short', 'HEAD') + (git('status', '--porcelain') ? '+changes' : '');
-  } catch {
-    // Run from an installed package.
-  }
-  const load = os.loadavg()[0] ?? 0;
-  return {
-    machine: `${os.cpus().length} x ${os.cpus()[0]?.model.trim() ?? 'unknown CPU'}`,
-    kernel: `Linux ${os.release()}`,
-    node: process.version,
-    holdfast: `${version} (${commit})`,
-    peer: keepalivedVersion(),
-    load: `${loadAtStart.toFixed(1)} at the start, ${load.toFixed(1)} at the end, the bench included`,
-    order: 'no seed: servers in turn; no warm-up: all pulls count',
-  };
-}
-
 const ms = (value: number) => value.toFixed(1);
 
 const columns = ['p50', 'p95', 'max', 'x keepalived', 'clients hit', 'others max', 'quiet max'];
@@ -185,13 +161,6 @@ function printTargets(rows: readonly Row[]): void {
   }
 }
 
-const isTerminal = process.stderr.isTTY === true;
-
-/** One line that is written over on a terminal. */
-function progress(text: string): void {
-  process.stderr.write(isTerminal ? `\r\x1b[K${text}` : `${text}\n`);
-}
-
 async function main(): Promise<void> {
   const { pulls, lostCount, json } = readOptions();
   if (process.getuid?.() !== 0) {
@@ -209,9 +178,13 @@ async function main(): Promise<void> {
     }
   } finally {
     await downAll();
-    if (isTerminal) progress('');
+    progress('');
   }
-  const facts = environment(loadAtStart);
+  const facts = environment(
+    loadAtStart,
+    keepalivedVersion(),
+    'no seed: servers in turn; no warm-up: all pulls count',
+  );
   console.log(
     `farm-failover: longest wait of any client when a server's power is pulled, ms; ${pulls} pulls each\n`,
   );
