@@ -3,7 +3,9 @@
 {
   'variables': {
     'replica_files': [
+      'ids.cc',
       'record.cc',
+      'tree.cc',
     ],
   },
   'targets': [

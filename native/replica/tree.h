@@ -43,6 +43,8 @@ class Tree {
   /** The file, opened when it is not in the cache. error ESTALE: no such id, or the file is gone.
    */
   Result<FileRef> open(FileId id);
+  /** The file of an entry, past the cache; its own descriptor. */
+  Result<FileRef> open_entry(const IdEntry& entry) const;
   /** Drops the cached descriptor, and keeps it from coming back while it is being replaced. */
   void drop(FileId id);
 

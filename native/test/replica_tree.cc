@@ -1,0 +1,108 @@
+#include <doctest/doctest.h>
+
+#include "replica/tree.h"
+#include "test/replica_scratch.h"
+
+using namespace holdfast;
+using namespace holdfast::replica;
+using namespace holdfast::replica::test;
+
+namespace {
+
+struct World {
+  Scratch scratch;
+  Ids ids;
+  Tree tree{ids, 16};
+  Fd root;
+
+  World() {
+    REQUIRE(ids.open(scratch.at("ids")).ok());
+    const Result<uint8_t> added = tree.add_volume(scratch.folder("tree"));
+    CHECK(added.error == 0);
+    REQUIRE(added.ok());
+    root = scratch.folder("tree");
+  }
+  FileId know(const char* name) {
+    IdEntry entry;
+    struct stat attributes;
+    REQUIRE(tree.identify(tree.root_fd(0), name, entry.handle, attributes) == 0);
+    entry.id = ids.allocate(1);
+    entry.type = attributes.st_mode & S_IFMT;
+    REQUIRE(ids.put(entry) == 0);
+    return entry.id;
+  }
+};
+
+ino_t inode_of(int fd) {
+  struct stat attributes;
+  REQUIRE(fstatat(fd, "", &attributes, AT_EMPTY_PATH) == 0);
+  return attributes.st_ino;
+}
+
+}  // namespace
+
+TEST_CASE("tree: files of every type are reached by id, whatever they are called by now") {
+  if (!is_root()) {
+    MESSAGE("skipped: file handles need root");
+    return;
+  }
+  World world;
+  const int root = world.root.get();
+  REQUIRE(mkdirat(root, "folder", 0755) == 0);
+  REQUIRE(symlinkat("nowhere", root, "link") == 0);
+  REQUIRE(mknodat(root, "fifo", S_IFIFO | 0600, 0) == 0);
+  REQUIRE(mknodat(root, "null", S_IFCHR | 0600, 0x103) == 0);
+  const Fd plain(openat(root, "plain", O_CREAT | O_RDWR, 0));
+  for (const char* name : {"folder", "link", "fifo", "null", "plain"}) {
+    struct stat attributes;
+    REQUIRE(fstatat(root, name, &attributes, AT_SYMLINK_NOFOLLOW) == 0);
+    const FileId id = world.know(name);
+    const std::string other = std::string(name) + ".moved";
+    REQUIRE(renameat(root, name, root, other.c_str()) == 0);
+    const Result<FileRef> file = world.tree.open(id);
+    REQUIRE(file.ok());
+    CHECK(file.value->type == (attributes.st_mode & S_IFMT));
+    CHECK(file.value->writable == S_ISREG(attributes.st_mode));
+    CHECK(inode_of(file.value->fd.get()) == attributes.st_ino);
+    CHECK(world.tree.open(id).value == file.value);
+  }
+  CHECK(inode_of(world.tree.open(1).value->fd.get()) == inode_of(root));
+  CHECK(world.tree.open(999).error == ESTALE);
+  CHECK(world.tree.sync_all() == 0);
+}
+
+TEST_CASE("tree: a file that is gone is ESTALE once nobody holds it") {
+  if (!is_root()) {
+    MESSAGE("skipped: file handles need root");
+    return;
+  }
+  World world;
+  REQUIRE(Fd(openat(world.root.get(), "a", O_CREAT | O_RDWR, 0600)).valid());
+  const FileId id = world.know("a");
+  FileRef held = world.tree.open(id).value;
+  REQUIRE(unlinkat(world.root.get(), "a", 0) == 0);
+  CHECK(world.tree.open(id).value == held);
+  world.tree.drop(id);
+  held.reset();
+  CHECK(world.tree.open(id).error == ESTALE);
+}
+
+TEST_CASE("tree: at most so many descriptors stay open") {
+  if (!is_root()) {
+    MESSAGE("skipped: file handles need root");
+    return;
+  }
+  World world;
+  std::vector<std::weak_ptr<OpenFile>> seen;
+  for (int i = 0; i < 200; i++) {
+    const std::string name = "f" + std::to_string(i);
+    REQUIRE(Fd(openat(world.root.get(), name.c_str(), O_CREAT | O_RDWR, 0600)).valid());
+    const Result<FileRef> file = world.tree.open(world.know(name.c_str()));
+    REQUIRE(file.ok());
+    seen.push_back(file.value);
+  }
+  int open = 0;
+  for (const auto& file : seen) open += file.expired() ? 0 : 1;
+  CHECK(open <= 16);
+  CHECK(open > 0);
+}
