@@ -25,6 +25,7 @@ enum class Frame : uint32_t {
   ping = 9,      // either, each second when nothing else was sent: nothing
   differs = 10,  // secondary: what a check record found (verify.h)
 };
+inline constexpr Frame last_frame = Frame::differs;
 
 struct FrameHead {
   uint32_t type;
