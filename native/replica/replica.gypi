@@ -3,8 +3,11 @@
 {
   'variables': {
     'replica_files': [
+      'disk.cc',
       'ids.cc',
+      'journal.cc',
       'record.cc',
+      'super.cc',
       'tree.cc',
     ],
   },
