@@ -1,14 +1,39 @@
 import { HoldfastError } from '../errors.ts';
 import type { ModuleConfig } from './model.ts';
+import { nested } from './rfs.ts';
 import { groupsMax, rulesMax, vipsMax } from './vip.ts';
 
 /**
  * What keeps modules from being active on the same servers, although each alone is right: two have
- * the same virtual IP, or together they are more than the filter of a network device holds. The
- * later module of the list is the one that is in the way.
+ * the same virtual IP or the same replicated files, or together they are more than the filter of a
+ * network device holds. The later module of the list is the one that is in the way.
  */
 export function conflictsBetween(modules: readonly ModuleConfig[]): HoldfastError[] {
-  return [...sharedAddresses(modules), ...crowdedDevices(modules)];
+  return [...sharedAddresses(modules), ...crowdedDevices(modules), ...sharedReplicas(modules)];
+}
+
+/** Two mirrors that replicate the same files, or wait for the other server at the same port. */
+function sharedReplicas(modules: readonly ModuleConfig[]): HoldfastError[] {
+  const errors: HoldfastError[] = [];
+  const seen: { readonly name: string; readonly dir: string }[] = [];
+  const ports = new Map<number, string>();
+  for (const { name: other, rfs } of modules) {
+    for (const { dir } of rfs?.directories ?? []) {
+      const clash = seen.find((entry) => entry.name !== other && nested(entry.dir, dir));
+      if (clash === undefined) seen.push({ name: other, dir });
+      else {
+        const reason = `replicate directories in one another: ${clash.dir}, ${dir}`;
+        errors.push(new HoldfastError('HF-CONFIG-078', { name: clash.name, other, reason }));
+      }
+    }
+    const port = rfs?.port ?? null;
+    const name = port === null ? undefined : ports.get(port);
+    if (name !== undefined) {
+      const reason = `both have the port ${port} of replication`;
+      errors.push(new HoldfastError('HF-CONFIG-078', { name, other, reason }));
+    } else if (port !== null) ports.set(port, other);
+  }
+  return errors;
 }
 
 function sharedAddresses(modules: readonly ModuleConfig[]): HoldfastError[] {

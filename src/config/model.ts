@@ -198,6 +198,58 @@ export interface VirtualHostname {
   readonly when: 'prim' | 'second' | 'both';
 }
 
+/** One `<heartbeat>` of a mirror. */
+export interface HeartbeatConfig {
+  /** Name of a network of cluster.xml. */
+  readonly lan: string;
+  /** Name of its resource; flow is the network of replication. */
+  readonly ident: string;
+  readonly pulseMs: number;
+  readonly timeoutMs: number;
+  readonly line: number;
+}
+
+export interface HeartConfig {
+  readonly heartbeats: readonly HeartbeatConfig[];
+}
+
+/** What of a directory is not replicated. */
+export interface SkipPattern {
+  /** path: below the directory, with all that is in it. regex: POSIX extended, on such a path. */
+  readonly kind: 'path' | 'regex';
+  readonly value: string;
+  /** True: only what matches is replicated. */
+  readonly only: boolean;
+}
+
+export interface ReplicatedDir {
+  /** Absolute, without a slash at its end. */
+  readonly dir: string;
+  readonly skip: readonly SkipPattern[];
+  /** Paths below it that must exist before it is replicated. */
+  readonly toCheck: readonly string[];
+  readonly line: number;
+}
+
+export interface RfsConfig {
+  /** When the peer acknowledges: none = durable there, second = received there. */
+  readonly async: 'none' | 'second';
+  /** What waits for the acknowledgement: fsync and its kind alone, or (strict) every change too. */
+  readonly ack: 'fsync' | 'strict';
+  /** Changes that the peer may not have yet, in memory. */
+  readonly ringBytes: number;
+  /** On the secondary's disk, before they are in the directory. */
+  readonly journalBytes: number;
+  readonly sendTimeoutMs: number;
+  readonly lockTimeoutMs: number;
+  /** TCP; null: 5600 + (number of the module - 1) * 4. */
+  readonly port: number | null;
+  /** Network of replication, of cluster.xml, and the ids of the two nodes on it. */
+  readonly lan: string;
+  readonly nodes: readonly number[];
+  readonly directories: readonly ReplicatedDir[];
+}
+
 export interface ModuleConfig {
   readonly name: string;
   readonly service: ServiceConfig;
@@ -207,6 +259,9 @@ export interface ModuleConfig {
   /** Buckets of a draining node are taken over at the latest after this. */
   readonly drainTimeoutMs: number;
   readonly vip: VipConfig | null;
+  /** Of a mirror alone. */
+  readonly heart: HeartConfig | null;
+  readonly rfs: RfsConfig | null;
   readonly user: UserConfig | null;
   readonly checks: readonly CheckConfig[];
   readonly errd: ErrdConfig | null;

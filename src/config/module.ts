@@ -7,6 +7,7 @@ import type {
   ClusterConfig,
   ErrdConfig,
   FailoverConfig,
+  Mode,
   ModuleConfig,
   ProcConfig,
   ReadyConfig,
@@ -15,6 +16,7 @@ import type {
   VirtualHostname,
 } from './model.ts';
 import { Problems } from './problems.ts';
+import { readHeart, readRfs } from './rfs.ts';
 import { schemaOf } from './schema.ts';
 import { suggestion } from './suggest.ts';
 import { readVip } from './vip.ts';
@@ -69,12 +71,9 @@ function readService(
 ): ModuleConfig | null {
   const problems = fields.problems;
   const mode = fields.oneOf(element, 'mode', ['farm', 'light', 'mirror']);
-  if (mode === 'mirror') {
-    problems.error('HF-CONFIG-060', fields.line(element, 'mode'));
-    return null;
-  }
+  if (mode === 'mirror') problems.warning('HF-CONFIG-060', fields.line(element, 'mode'));
   belongsElsewhere(element, mode, fields);
-  notActedOn(element, fields);
+  notActedOn(element, mode, fields);
   const user = childOf(element, 'user');
   const errd = childOf(element, 'errd');
   if (user === undefined) problems.warning('HF-CONFIG-065', element.line);
@@ -87,11 +86,14 @@ function readService(
     loopIntervalMs: fields.ms(element, 'loop_interval'),
     automaticReboot: fields.on(element, 'automatic_reboot'),
   };
+  const heart = mode === 'mirror' ? readHeart(element, fields, options.cluster) : null;
   return {
     name: options.name,
     service,
     ...readFarm(fields.child(element, 'farm'), mode, fields, options.cluster),
     vip: readVip(childOf(element, 'vip'), mode, fields, options.cluster),
+    heart,
+    rfs: mode === 'mirror' ? readRfs(element, heart, fields, options.cluster) : null,
     user: user === undefined ? null : readUser(user, fields),
     checks: readChecks(childOf(element, 'check'), fields),
     errd: errd === undefined ? null : readErrd(errd, fields),
@@ -102,15 +104,18 @@ function readService(
 }
 
 /** Elements and attributes of another mode. */
-function belongsElsewhere(service: Element, mode: 'farm' | 'light', fields: Fields) {
+function belongsElsewhere(service: Element, mode: Mode, fields: Fields) {
   const wrong = (element: Element | undefined, other: string) => {
     if (element === undefined) return;
     const values = { element: element.name, mode: other, own: mode };
     fields.problems.error('HF-CONFIG-061', element.line, values);
   };
-  wrong(childOf(service, 'heart'), 'mirror');
-  wrong(childOf(service, 'rfs'), 'mirror');
-  wrong(childOf(childOf(service, 'check'), 'splitbrain'), 'mirror');
+  if (mode === 'mirror') wrong(childOf(service, 'farm'), 'farm');
+  else {
+    wrong(childOf(service, 'heart'), 'mirror');
+    wrong(childOf(service, 'rfs'), 'mirror');
+    wrong(childOf(childOf(service, 'check'), 'splitbrain'), 'mirror');
+  }
   if (mode === 'light') {
     wrong(childOf(service, 'farm'), 'farm');
     const vip = childOf(service, 'vip');
@@ -118,14 +123,20 @@ function belongsElsewhere(service: Element, mode: 'farm' | 'light', fields: Fiel
   }
   for (const attribute of ['failover', 'defaultprim']) {
     if (!fields.given(service, attribute)) continue;
-    const values = { attribute, element: 'service', mode };
-    fields.problems.warning('HF-CONFIG-076', fields.line(service, attribute), values);
+    const line = fields.line(service, attribute);
+    if (mode === 'mirror') {
+      const reason = 'a mirror is run by hand in this version';
+      fields.problems.warning('HF-CONFIG-049', line, { attribute, element: 'service', reason });
+    } else {
+      fields.problems.warning('HF-CONFIG-076', line, { attribute, element: 'service', mode });
+    }
   }
 }
 
 /** What a later version will act on: said, so that nobody relies on it. */
-function notActedOn(service: Element, fields: Fields) {
-  for (const name of ['vhost', 'errd', 'check', 'failover']) {
+function notActedOn(service: Element, mode: Mode, fields: Fields) {
+  const later = ['vhost', 'errd', 'check', 'failover', ...(mode === 'mirror' ? ['vip'] : [])];
+  for (const name of later) {
     const element = childOf(service, name);
     const empty = name === 'check' && element?.children.length === 0;
     if (element !== undefined && !empty) {
@@ -136,7 +147,7 @@ function notActedOn(service: Element, fields: Fields) {
 
 function readFarm(
   farm: Element,
-  mode: 'farm' | 'light',
+  mode: Mode,
   fields: Fields,
   cluster: ClusterConfig,
 ): Pick<ModuleConfig, 'farmLans' | 'ready' | 'drainTimeoutMs'> {

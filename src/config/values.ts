@@ -35,6 +35,24 @@ export function formatDuration(ms: number): string {
   return `${ms}ms`;
 }
 
+const sizeUnits = { '': 1, k: 1024, m: 1024 ** 2, g: 1024 ** 3 } as const;
+
+/** Bytes of "64m", "256k", "1g" (powers of 1024) or a bare number of bytes; null: none of these. */
+export function parseSize(text: string): number | null {
+  const match = /^([0-9]{1,12})([kmg]?)$/.exec(text);
+  if (match === null) return null;
+  const bytes = Number(match[1]) * sizeUnits[match[2] as keyof typeof sizeUnits];
+  return Number.isSafeInteger(bytes) ? bytes : null;
+}
+
+/** The shortest way to write a size; parseSize reads it back. */
+export function formatSize(bytes: number): string {
+  for (const unit of ['g', 'm', 'k'] as const) {
+    if (bytes > 0 && bytes % sizeUnits[unit] === 0) return `${bytes / sizeUnits[unit]}${unit}`;
+  }
+  return String(bytes);
+}
+
 export type Family = 'ipv4' | 'ipv6';
 
 /** An address in its canonical form (IPv6: lower case, shortest), so that equal addresses are equal texts. */

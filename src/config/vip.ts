@@ -3,6 +3,7 @@ import type {
   ClusterConfig,
   LoadGroup,
   LoadRule,
+  Mode,
   VipConfig,
   VipInterface,
   VirtualAddr,
@@ -28,7 +29,7 @@ export const rulesMax = 64;
 /** Reads `<vip>`; null where there is none. */
 export function readVip(
   element: Element | undefined,
-  mode: 'farm' | 'light',
+  mode: Mode,
   fields: Fields,
   cluster: ClusterConfig,
 ): VipConfig | null {

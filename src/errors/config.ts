@@ -206,8 +206,8 @@ export const configErrors = {
   },
   // userconfig.xml: the module.
   'HF-CONFIG-060': {
-    sentence: 'mode="mirror" is not in this version',
-    hint: 'Use mode="farm" or mode="light"; mirror modules follow in a later version.',
+    sentence: 'mode="mirror" is run by hand in this version: nothing is taken over by itself',
+    hint: 'Run `holdfast prim` on one server and `holdfast second` on the other.',
   },
   'HF-CONFIG-061': {
     sentence: '<{element}> belongs to mode="{mode}", this module is mode="{own}"',
@@ -383,5 +383,46 @@ export const configErrors = {
   'HF-CONFIG-104': {
     sentence: 'modules {names} have {count} {what} together; the filter of {place} holds {limit}',
     hint: 'Remove some, or put a module on another device with <interface name="…">.',
+  },
+  // userconfig.xml: mirrors.
+  'HF-CONFIG-110': {
+    sentence: 'mode="mirror" needs <{element}>',
+    hint: '<heart> names the networks between the two servers, <rfs> the directories that are replicated.',
+  },
+  'HF-CONFIG-111': {
+    sentence: 'timeout = {timeout} ms is not longer than pulse = {pulse} ms',
+    hint: 'One late heartbeat must not make a server count as dead.',
+  },
+  'HF-CONFIG-112': {
+    sentence: '<{element}> needs the attribute "name"',
+    hint: 'Name a network of cluster.xml; addresses in <server>, as SafeKit had them before 7.2, are not read.',
+  },
+  'HF-CONFIG-113': {
+    sentence: 'dir="{value}" of <replicated>: {reason}',
+    hint: 'Write the path of the directory from "/" on, as `realpath` prints it.',
+  },
+  'HF-CONFIG-114': {
+    sentence: 'dir="{value}" and "{other}" on line {first} are the same or lie in one another',
+    hint: 'Replicate the outer one alone.',
+  },
+  'HF-CONFIG-115': {
+    sentence: 'dir="{value}" and {own}, a folder of Holdfast itself, lie in one another',
+    hint: 'Each server keeps its own; put the data of the application elsewhere.',
+  },
+  'HF-CONFIG-116': {
+    sentence: '<flow> is of former versions of SafeKit',
+    hint: 'Write ident="flow" at the <heartbeat> of that network in its place.',
+  },
+  'HF-CONFIG-117': {
+    sentence: 'network "{name}", on which directories are replicated, has {count} servers, not two',
+    hint: 'A mirror is on two servers: give ident="flow" to the <heartbeat> of a <lan> that holds just these.',
+  },
+  'HF-CONFIG-118': {
+    sentence: '<notreplicated> needs either path or regexpath',
+    hint: 'path names a file or folder, regexpath matches relative paths; write two elements for both.',
+  },
+  'HF-CONFIG-119': {
+    sentence: '{attribute}="{value}" of <{element}> is not a path below the directory',
+    hint: 'Write it relative to dir, without a leading "/" and without ".".',
   },
 } as const;

@@ -6,9 +6,10 @@ import { parseClusterConfig, parseModuleConfig } from '../../src/config/index.ts
 import type { Case } from './case.ts';
 import { clusterCases } from './cluster-cases.ts';
 import { cluster, clusterXml, edited, lines, moduleXml, parseModule, places } from './fixtures.ts';
+import { mirrorCodes } from './mirror-cases.ts';
 import { many, moduleCases } from './module-cases.ts';
 
-const tried = new Set<string>();
+const tried = new Set<string>(mirrorCodes);
 
 function check(
   parsed: ReturnType<typeof parseModule> | ReturnType<typeof parseClusterConfig>,
@@ -105,6 +106,7 @@ describe('the registry of configuration errors', () => {
       '037',
       '048',
       '049',
+      '060',
       '063',
       '065',
       '067',
@@ -113,6 +115,7 @@ describe('the registry of configuration errors', () => {
       '077',
       '099',
       '100',
+      '116',
     ]);
     const untried = Object.keys(errorRegistry)
       .filter((code) => code.startsWith('HF-CONFIG-') && !tried.has(code))

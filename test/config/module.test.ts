@@ -393,26 +393,6 @@ describe('macros', () => {
   });
 });
 
-describe('a mirror', () => {
-  const mirror = `<safe>
- <service mode="mirror" defaultprim="alone" failover="on">
-  <heart pulse="700" timeout="30000"><heartbeat name="office"/><heartbeat name="private" ident="flow"/></heart>
-  <vip><interface_list><interface check="on" arpreroute="on"><real_interface>
-    <virtual_addr addr="10.0.0.100" where="one_side_alias"/></real_interface></interface></interface_list></vip>
-  <rfs async="second" syncdelta="5"><replicated dir="/srv/data" mode="read_only"><notreplicated path="tmp"/><tocheck path="x"/></replicated></rfs>
-  <user/>
-  <check><splitbrain ident="w" exec="ping" arg="10.0.0.254"/></check>
- </service>
-</safe>`;
-  it('is of the right form, and said not to be in this version', () => {
-    assert.deepEqual(places(parseModule(mirror).errors), ['060:2']);
-  });
-  it('has its form checked', () => {
-    const wrong = edited(mirror, ['notreplicated path', 'notreplicated pathh']);
-    assert.deepEqual(places(parseModule(wrong).errors), ['012:6']);
-  });
-});
-
 describe('the signature of a module', () => {
   const signature = (xml: string, env = {}) => config(parseModule(xml, env)).signature;
   it('is that of the content', () => {

@@ -1,0 +1,201 @@
+import { type Case, one } from './case.ts';
+import { many } from './module-cases.ts';
+
+export const mirrorClusterXml = `<cluster>
+  <lans>
+    <lan name="office">
+      <node name="db1" addr="10.0.0.1"/>
+      <node name="db2" addr="10.0.0.2"/>
+      <node name="web1" addr="10.0.0.3"/>
+    </lan>
+    <lan name="private">
+      <node name="db1" addr="192.168.7.1"/>
+      <node name="db2" addr="192.168.7.2"/>
+    </lan>
+  </lans>
+</cluster>
+`;
+
+/** The lines of this file are what the table below refers to. */
+export const mirrorXml = `<?xml version="1.0" encoding="UTF-8"?>
+<safe>
+  <service mode="mirror">
+    <heart pulse="700" timeout="30000">
+      <heartbeat name="office"/>
+      <heartbeat name="private" ident="flow" pulse="100ms" timeout="2s"/>
+    </heart>
+    <rfs async="second" ack="strict" ring="16m"
+         journal="1g" sendtimeout="10" locktimeout="1m">
+      <replicated dir="/srv/data/" mode="read_only">
+        <notreplicated path="tmp/cache/"/>
+        <notreplicated regexpath="\\.(bak|old)$"/>
+        <notreplicated regexpath="!^base/"/>
+        <tocheck path="base"/>
+      </replicated>
+      <replicated dir="/srv/conf"/>
+    </rfs>
+    <user/>
+  </service>
+</safe>
+`;
+
+const path = '<notreplicated path="tmp/cache/"/>';
+const regex = '<notreplicated regexpath="\\.(bak|old)$"/>';
+const check = '<tocheck path="base"/>';
+const conf = '<replicated dir="/srv/conf"/>';
+const dir = (value: string) => ['"/srv/conf"', `"${value}"`] as const;
+const ere = (value: string) => [regex, `<notreplicated regexpath="${value}"/>`] as const;
+
+/** Mistakes in mirrorXml. */
+export const mirrorCases: readonly Case[] = [
+  // Names and forms.
+  one('012:8', /unknown attribute "asinc" of <rfs>; did you mean "async"\?/, ['async=', 'asinc=']),
+  one('012:9', /unknown attribute "journalsize" of <rfs>; did you mean "journal"\?/, [
+    'journal=',
+    'journalsize=',
+  ]),
+  one('012:9', /unknown attribute "locktimout" of <rfs>; did you mean "locktimeout"\?/, [
+    'locktimeout',
+    'locktimout',
+  ]),
+  one('012:10', /unknown attribute "directory" of <replicated>/, [
+    'mode="read_only"',
+    'directory="/x"',
+  ]),
+  one('012:11', /unknown attribute "pth" of <notreplicated>; did you mean "path"\?/, [
+    path,
+    '<notreplicated pth="x"/>',
+  ]),
+  one('012:6', /unknown attribute "idnt" of <heartbeat>; did you mean "ident"\?/, [
+    'ident="flow"',
+    'idnt="flow"',
+  ]),
+  one('010:14', /unknown element <tochek> in <replicated>; did you mean "tocheck"\?/, [
+    check,
+    '<tochek path="base"/>',
+  ]),
+  one('010:16', /unknown element <replicate> in <rfs>; did you mean "replicated"\?/, [
+    conf,
+    '<replicate dir="/srv/conf"/>',
+  ]),
+  one('013:16', /<replicated> needs the attribute "dir"/, [conf, '<replicated/>']),
+  one('013:14', /<tocheck> needs the attribute "path"/, [check, '<tocheck/>']),
+  one('015:8', /async="first" of <rfs>: not one of none or second|second or none/, [
+    'async="second"',
+    'async="first"',
+  ]),
+  one('015:8', /ack="all" of <rfs>: not one of fsync or strict/, ['ack="strict"', 'ack="all"']),
+  one('015:10', /mode="read_write" of <replicated>/, ['"read_only"', '"read_write"']),
+  one('016:8', /ring="16M" of <rfs>: expected a whole number of bytes/, ['"16m"', '"16M"']),
+  one('016:9', /journal="1t"/, ['"1g"', '"1t"']),
+  one('016:8', /port="65536" of <rfs>/, ['ring="16m"', 'port="65536"']),
+  one('017:9', /sendtimeout="500ms" of <rfs>: the unit ms is smaller/, [
+    'sendtimeout="10"',
+    'sendtimeout="500ms"',
+  ]),
+  one('018:9', /locktimeout="400d" of <rfs>: longer than 365 days/, ['"1m"', '"400d"']),
+  // Bounds.
+  one('072:8', /ring="4m" of <rfs> is outside 8m to 1g/, ['"16m"', '"4m"']),
+  one('072:8', /ring="2g" of <rfs> is outside 8m to 1g/, ['"16m"', '"2g"']),
+  one('072:9', /journal="32m" of <rfs> is outside 64m to 64g/, ['"1g"', '"32m"']),
+  one('072:9', /sendtimeout="0" of <rfs> is outside 1s to 1h/, [
+    'sendtimeout="10"',
+    'sendtimeout="0"',
+  ]),
+  one('072:9', /locktimeout="2h" of <rfs> is outside 1s to 1h/, ['"1m"', '"2h"']),
+  one('072:4', /pulse="1ms" of <heart> is outside 10ms to 1m/, ['pulse="700"', 'pulse="1ms"']),
+  one('072:4', /timeout="11m" of <heart> is outside 100ms to 10m/, [
+    'timeout="30000"',
+    'timeout="11m"',
+  ]),
+  // Networks.
+  one('110:3', /needs <heart>/, [
+    mirrorXml.slice(mirrorXml.indexOf('    <heart '), mirrorXml.indexOf('    <rfs')),
+    '',
+  ]),
+  one('110:3', /needs <rfs>/, [
+    mirrorXml.slice(mirrorXml.indexOf('    <rfs'), mirrorXml.indexOf('    <user')),
+    '',
+  ]),
+  one('061:18', /<farm> belongs to mode="farm", this module is mode="mirror"/, [
+    '<user/>',
+    '<farm/><user/>',
+  ]),
+  one('111:4', /timeout = 700 ms is not longer than pulse = 700 ms/, [
+    'timeout="30000"',
+    'timeout="700"',
+  ]),
+  one('111:6', /timeout = 2000 ms is not longer than pulse = 3000 ms/, ['"100ms"', '"3s"']),
+  one('112:5', /<heartbeat> needs the attribute "name"/, [
+    '<heartbeat name="office"/>',
+    '<heartbeat><server addr="10.0.0.1"/></heartbeat>',
+  ]),
+  one('064:5', /no lan "ofice" in cluster.xml; did you mean "office"\?/, ['"office"', '"ofice"']),
+  one('068:6', /<heartbeat> "office" is defined twice, first on line 5/, [
+    'timeout="2s"/>',
+    'timeout="2s"/><heartbeat name="office"/>',
+  ]),
+  one('117:5', /network "office", on which directories are replicated, has 3 servers, not two/, [
+    'ident="flow" ',
+    '',
+  ]),
+  one('117:16', /network "office"/, ['ident="flow" ', ''], [conf, `<flow name="office"/>${conf}`]),
+  one('064:16', /no lan "nowhere"/, [conf, `<flow name="nowhere"/>${conf}`]),
+  one('112:16', /<flow> needs the attribute "name"/, [conf, `<flow/>${conf}`]),
+  one('011:17', /there can be only one, and one is on line 16/, [
+    conf,
+    '<flow name="private"/>\n<flow name="private"/><replicated dir="/srv/conf"/>',
+  ]),
+  // Directories.
+  one('014:8', /<rfs> needs <replicated>/, [
+    mirrorXml.slice(mirrorXml.indexOf('      <replicated'), mirrorXml.indexOf('    </rfs>')),
+    '',
+  ]),
+  one('113:16', /dir="srv\/conf" of <replicated>: it is not an absolute path/, dir('srv/conf')),
+  one('113:16', /the root of the file system cannot be replicated/, dir('/')),
+  one('113:16', /it has "\/\/", "." or ".." in it/, dir('/srv//conf')),
+  one('113:16', /it has "\/\/", "." or ".." in it/, dir('/srv/../conf')),
+  one('113:16', /it has "\/\/", "." or ".." in it/, dir('/srv/./conf')),
+  one('114:16', /dir="\/srv\/data" and "\/srv\/data" on line 10/, dir('/srv/data')),
+  one('114:16', /dir="\/srv\/data\/x" and "\/srv\/data" on line 10/, dir('/srv/data/x')),
+  one('114:16', /dir="\/srv" and "\/srv\/data" on line 10/, dir('/srv')),
+  one('115:16', /and \/var\/lib\/holdfast, a folder of Holdfast/, dir('/var/lib/holdfast/x')),
+  one('115:16', /and \/etc\/holdfast, a folder of Holdfast/, dir('/etc/holdfast')),
+  one('115:16', /dir="\/var" and \/var\/lib\/holdfast/, dir('/var')),
+  one('089:16', /more than 16 replicated directories/, [
+    conf,
+    many(16, (n) => `<replicated dir="/data/${n}"/>`),
+  ]),
+  // What is left out, what must be there.
+  one('118:11', /needs either path or regexpath/, [path, '<notreplicated/>']),
+  one('118:11', /needs either path or regexpath/, [
+    path,
+    '<notreplicated path="a" regexpath="b"/>',
+  ]),
+  one('119:11', /path="\/tmp" of <notreplicated> is not a path below/, ['"tmp/cache/"', '"/tmp"']),
+  one('119:11', /path="\.\.\/x"/, ['"tmp/cache/"', '"../x"']),
+  one('119:11', /path="a\/\.\.\/b"/, ['"tmp/cache/"', '"a/../b"']),
+  one('119:11', /path="\."/, ['"tmp/cache/"', '"."']),
+  one('119:14', /path="\/base" of <tocheck>/, ['path="base"', 'path="/base"']),
+  one('089:10', /more than 64 <notreplicated> of \/srv\/data/, [
+    path,
+    many(63, (n) => `<notreplicated path="p${n}"/>`),
+  ]),
+  one('079:12', /"\(a" is not a regular expression: a "\(" is not closed/, ere('(a')),
+  one('079:12', /a "\)" without "\("/, ere('a)')),
+  one('079:12', /a "\[" is not closed/, ere('[^]a')),
+  one('079:12', /nothing before "\*" to repeat/, ere('*a')),
+  one('079:12', /nothing before "\+" to repeat/, ere('a|+')),
+  one('079:12', /"\{3,2\}" ends before it begins/, ere('a{3,2}')),
+  one('079:12', /more than 255 times/, ere('a{3,256}')),
+  one('079:12', /no count and "\}"/, ere('a{x')),
+  one('079:12', /no class "\[:letter:\]"/, ere('[[:letter:]]')),
+  one('079:12', /the range "z-a" is backwards/, ere('[z-a]')),
+  one('079:12', /it ends with/, ere('a\\')),
+  one('079:12', /it is empty/, ere('!')),
+];
+
+/** The codes that these cases try, and no other file does. */
+export const mirrorCodes: ReadonlySet<string> = new Set(
+  mirrorCases.flatMap((c) => c.at.map((at) => `HF-CONFIG-${at.split(':')[0]}`)),
+);

@@ -1,0 +1,268 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { whyNotEre } from '../../src/config/ere.ts';
+import { conflictsBetween, parseClusterConfig, parseModuleConfig } from '../../src/config/index.ts';
+import { formatSize, parseSize } from '../../src/config/values.ts';
+import { config, edited, lines, places } from './fixtures.ts';
+import { mirrorCases, mirrorClusterXml, mirrorXml } from './mirror-cases.ts';
+
+const cluster = config(parseClusterConfig(mirrorClusterXml));
+const parse = (xml: string, name = 'db') => parseModuleConfig(xml, { name, cluster });
+
+describe('userconfig.xml of a mirror', () => {
+  const parsed = parse(mirrorXml);
+  const mirror = config(parsed);
+
+  it('becomes the model: networks', () => {
+    assert.equal(mirror.service.mode, 'mirror');
+    assert.deepEqual(mirror.heart, {
+      heartbeats: [
+        { lan: 'office', ident: 'office', pulseMs: 700, timeoutMs: 30_000, line: 5 },
+        { lan: 'private', ident: 'flow', pulseMs: 100, timeoutMs: 2000, line: 6 },
+      ],
+    });
+  });
+
+  it('becomes the model: replication', () => {
+    assert.deepEqual(mirror.rfs, {
+      async: 'second',
+      ack: 'strict',
+      ringBytes: 16 * 1024 ** 2,
+      journalBytes: 1024 ** 3,
+      sendTimeoutMs: 10_000,
+      lockTimeoutMs: 60_000,
+      port: null,
+      lan: 'private',
+      nodes: [0, 1],
+      directories: [
+        {
+          dir: '/srv/data',
+          skip: [
+            { kind: 'path', value: 'tmp/cache', only: false },
+            { kind: 'regex', value: '\\.(bak|old)$', only: false },
+            { kind: 'regex', value: '^base/', only: true },
+          ],
+          toCheck: ['base'],
+          line: 10,
+        },
+        { dir: '/srv/conf', skip: [], toCheck: [], line: 16 },
+      ],
+    });
+  });
+
+  it('is said to be run by hand', () => {
+    assert.deepEqual(places(parsed.warnings), ['060:3']);
+  });
+
+  it('has safe defaults', () => {
+    const least = config(
+      parse(
+        '<safe><service mode="mirror"><heart><heartbeat name="private"/></heart>' +
+          '<rfs><replicated dir="/d"/></rfs></service></safe>',
+      ),
+    );
+    assert.deepEqual(least.heart?.heartbeats, [
+      { lan: 'private', ident: 'private', pulseMs: 700, timeoutMs: 30_000, line: 1 },
+    ]);
+    assert.deepEqual(least.rfs, {
+      async: 'none',
+      ack: 'fsync',
+      ringBytes: 64 * 1024 ** 2,
+      journalBytes: 256 * 1024 ** 2,
+      sendTimeoutMs: 30_000,
+      lockTimeoutMs: 100_000,
+      port: null,
+      lan: 'private',
+      nodes: [0, 1],
+      directories: [{ dir: '/d', skip: [], toCheck: [], line: 1 }],
+    });
+  });
+
+  it('takes a port, and as many directories and patterns as there may be', () => {
+    const most = edited(
+      mirrorXml,
+      ['ring="16m"', 'port="7000"'],
+      ['<replicated dir="/srv/conf"/>', replicated(15)],
+      ['<tocheck path="base"/>', '<notreplicated path="x"/>'.repeat(61)],
+    );
+    const { rfs } = config(parse(most));
+    assert.equal(rfs?.port, 7000);
+    assert.equal(rfs?.directories.length, 16);
+    assert.equal(rfs?.directories[0]?.skip.length, 64);
+  });
+
+  it('takes directories that only begin alike', () => {
+    const alike = edited(mirrorXml, ['"/srv/conf"', '"/srv/data2"']);
+    assert.equal(config(parse(alike)).rfs?.directories[1]?.dir, '/srv/data2');
+  });
+
+  it('keeps blanks in paths', () => {
+    const odd = edited(mirrorXml, ['"/srv/conf"', '"/srv/a  b"'], ['"base"', '"x  y/z"']);
+    const directories = config(parse(odd)).rfs?.directories;
+    assert.equal(directories?.[1]?.dir, '/srv/a  b');
+    assert.deepEqual(directories?.[0]?.toCheck, ['x  y/z']);
+  });
+
+  it('takes the network of <flow> where no heartbeat is marked', () => {
+    const flow = parse(
+      edited(
+        mirrorXml,
+        ['ident="flow" ', ''],
+        ['<replicated dir="/srv/conf"/>', '<flow name="private"/>'],
+      ),
+    );
+    assert.equal(config(flow).rfs?.lan, 'private');
+    assert.deepEqual(places(flow.warnings), ['060:3', '116:16']);
+  });
+});
+
+const replicated = (count: number) =>
+  Array.from({ length: count }, (_, n) => `<replicated dir="/data/${n}"/>`).join('');
+
+describe('errors of a mirror', () => {
+  for (const c of mirrorCases) {
+    it(`HF-CONFIG-${c.at.join(' ')} ${c.says.source}`, () => {
+      const { errors, config: none } = parse(edited(mirrorXml, ...c.edits));
+      const said = lines(errors).join('\n');
+      assert.deepEqual(places(errors), c.at, said);
+      assert.equal(none, null);
+      assert.match(said, c.says);
+      assert.doesNotMatch(said + errors.map((e) => e.hint).join('\n'), /\{\w+\}/);
+    });
+  }
+});
+
+describe('attributes of SafeKit without effect', () => {
+  const attributes: readonly (readonly [string, RegExp])[] = [
+    ['packetsize="8192"', /packetsize of <rfs> is ignored: a request is as large/],
+    ['nbremconn="4"', /nbremconn of <rfs> is ignored: one ordered stream/],
+    ['reiallowedbw="20000"', /reiallowedbw of <rfs> is ignored: a resynchronisation is not/],
+    ['reipacketsize="8388608"', /reipacketsize/],
+    ['ruzone_blocksize="8388608"', /ruzone_blocksize/],
+    ['nbrei="6"', /nbrei/],
+    ['namespacepolicy="4"', /namespacepolicy/],
+    ['reitimeout="150s"', /reitimeout/],
+    ['reicommit="0"', /reicommit/],
+    ['reidetail="on"', /reidetail/],
+    ['checktime="220000ms"', /checktime of <rfs> is ignored: the engine is watched/],
+    ['checkintv="120s"', /checkintv/],
+    ['syncat="0 2 * * *"', /syncat of <rfs> is ignored: replication is always in real time/],
+    ['syncdelta="5"', /syncdelta of <rfs> is ignored: .* epochs/],
+    ['mountoversuffix="_x"', /mountoversuffix of <rfs> is ignored: the directory keeps its name/],
+    ['scripts="on"', /scripts of <rfs> is ignored: no _rfs_/],
+    ['iotimeout="300s"', /iotimeout of <rfs> is ignored: it is of SafeKit for Windows/],
+    ['roflags="0x10"', /roflags/],
+    ['allocthreshold="1"', /allocthreshold/],
+    ['nfsbox_options="cross"', /nfsbox_options/],
+    ['acl="off"', /acl of <rfs> is ignored: access control lists are always replicated/],
+  ];
+  for (const [attribute, says] of attributes) {
+    it(attribute, () => {
+      const parsed = parse(edited(mirrorXml, ['ack="strict"', attribute]));
+      config(parsed);
+      assert.deepEqual(places(parsed.warnings), ['060:3', '049:8']);
+      assert.match(parsed.warnings[1]?.message ?? '', says);
+    });
+  }
+
+  it('are not warned of where they say what is so', () => {
+    const parsed = parse(edited(mirrorXml, ['ack="strict"', 'acl="on"']));
+    assert.deepEqual(places(parsed.warnings), ['060:3']);
+  });
+
+  it('are warned of outside <rfs> too', () => {
+    const parsed = parse(
+      edited(
+        mirrorXml,
+        ['mode="mirror"', 'mode="mirror" failover="off" defaultprim="lastprim"'],
+        ['<heart ', '<heart port="8888" permanent_arp="off" '],
+        ['<user/>', '<user/><vip/><check><splitbrain ident="w" arg="10.0.0.254"/></check>'],
+      ),
+    );
+    config(parsed);
+    assert.deepEqual(places(parsed.warnings), [
+      '060:3',
+      '049:3',
+      '049:3',
+      '049:4',
+      '049:4',
+      '067:18',
+      '067:18',
+    ]);
+  });
+});
+
+describe('two mirrors on the same servers', () => {
+  const one = config(parse(mirrorXml, 'one'));
+  const conflicts = (...edits: readonly (readonly [string, string])[]) =>
+    conflictsBetween([one, config(parse(edited(mirrorXml, ...edits), 'two'))]).map(
+      (e) => e.message,
+    );
+  const elsewhere = [
+    ['/srv/data', '/srv/data2'],
+    ['/srv/conf', '/srv/conf2'],
+  ] as const;
+
+  it('have directories of their own', () => {
+    assert.deepEqual(conflicts(...elsewhere), []);
+    assert.deepEqual(conflicts(elsewhere[0], ['/srv/conf', '/srv/conf/deep']), [
+      'two modules, "one" and "two", replicate directories in one another: /srv/conf, /srv/conf/deep',
+    ]);
+  });
+  it('have ports of their own', () => {
+    const port = (xml: string) => edited(xml, ['ring="16m"', 'port="7000"']);
+    const modules = ['one', 'two'].map((name, index) =>
+      config(parse(port(index === 0 ? mirrorXml : edited(mirrorXml, ...elsewhere)), name)),
+    );
+    assert.deepEqual(
+      conflictsBetween(modules).map((e) => e.message),
+      ['two modules, "one" and "two", both have the port 7000 of replication'],
+    );
+  });
+});
+
+describe('POSIX extended regular expressions', () => {
+  it('are taken', () => {
+    for (const text of [
+      'a',
+      '^tmp/.*\\.bak$',
+      '(a|b)+',
+      'a{2}b{2,}c{2,3}',
+      '[]a]',
+      '[^]a]',
+      '[a-z0-9_.-]',
+      '[[:alpha:][:digit:]]+',
+      '[[.-.]]',
+      '[[=a=]]',
+      '[[a]',
+      '((x)(y))?',
+      '\\(\\*',
+      'ä.*ö',
+      'a|b|c',
+    ]) {
+      assert.equal(whyNotEre(text), null, text);
+    }
+  });
+  it('are refused', () => {
+    for (const text of ['()', 'a**{', '(*a)', '[[:alpha:]', '[[.ab.]]', '[', 'a{1', '{1}', '^*']) {
+      assert.notEqual(whyNotEre(text), null, text);
+    }
+  });
+});
+
+describe('sizes', () => {
+  it('are read', () => {
+    assert.equal(parseSize('4096'), 4096);
+    assert.equal(parseSize('64k'), 65_536);
+    assert.equal(parseSize('64m'), 67_108_864);
+    assert.equal(parseSize('2g'), 2_147_483_648);
+    for (const bad of ['', 'm', '1t', '-1', '1.5g', '1 m', '999999999999g']) {
+      assert.equal(parseSize(bad), null, bad);
+    }
+  });
+  it('are written as they are read', () => {
+    for (const text of ['1', '1023', '1k', '64m', '3g', '1536m']) {
+      assert.equal(formatSize(parseSize(text) ?? -1), text);
+    }
+  });
+});
