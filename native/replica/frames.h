@@ -39,8 +39,16 @@ struct HelloBody {
   uint32_t node;
   uint32_t volumes;
   uint64_t epoch;
-  Lsn first;  // first record that the primary still has
+  Lsn first;  // first record that the primary still has; last + 1: none
   Lsn last;
+  uint32_t flags;  // HelloFlags
+  uint32_t reserved;
+};
+
+enum HelloFlags : uint32_t {
+  // Acknowledge receipt at once, before the journal is written: for strict and async="second".
+  // Without it there is one acknowledgement for each write of the journal.
+  hello_receipts = 1,
 };
 
 struct WelcomeBody {
