@@ -1,0 +1,67 @@
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+
+#include "replica/holder.h"
+#include "replica/worker.h"
+
+/**
+ * holdfast-replica --control SOCKET --name NAME [--ring BYTES] [--log FILE]
+ *
+ * Returns 0 as soon as SOCKET can be connected to; holder and worker go on, in sessions of their
+ * own. On stderr and with exit code 1 or 2: why not.
+ */
+namespace {
+
+using namespace holdfast;
+using namespace holdfast::replica;
+
+int refuse(const char* what, int error) {
+  fprintf(stderr, "holdfast-replica: %s: %s\n", what, strerror(error));
+  return 1;
+}
+
+/** Nothing of the caller's terminal or pipes stays open in processes that outlive it. */
+void leave_terminal(const std::string& log) {
+  Fd none(open("/dev/null", O_RDWR | O_CLOEXEC));
+  Fd file;
+  if (!log.empty()) file.reset(open(log.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600));
+  for (int fd = 0; fd < 3; fd++) (void)dup2(fd == 2 && file.valid() ? file.get() : none.get(), fd);
+}
+
+int start_holder(const Options& options) {
+  auto listener = listen_control(options.control);
+  if (!listener.ok()) return refuse(options.control.c_str(), listener.error);
+  auto shared = make_shared_memory(options.ring);
+  if (!shared.ok()) return refuse(shared.call, shared.error);
+  fflush(nullptr);
+  const pid_t child = fork();
+  if (child < 0) return refuse("fork", errno);
+  if (child > 0) return 0;
+  setsid();
+  if (chdir("/") != 0) return 1;
+  leave_terminal(options.log);
+  return run_holder(options, std::move(listener.value), std::move(shared.value), Fd(), Fd());
+}
+
+void close_on_exec() {
+  for (int fd = listener_fd; fd <= other_fd; fd++) (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  Options options;
+  const std::string wrong = parse_options(count, arguments, options);
+  if (!wrong.empty()) {
+    fprintf(stderr, "holdfast-replica: %s\n", wrong.c_str());
+    return 2;
+  }
+  if (options.mode == Options::Mode::holder) return start_holder(options);
+  close_on_exec();
+  if (options.mode == Options::Mode::worker) return run_worker(options);
+  return run_holder(options, Fd(listener_fd), Fd(shared_fd), Fd(other_fd), Fd(store_fd));
+}

@@ -1,0 +1,126 @@
+#include "replica/scan.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+
+#include <cerrno>
+#include <cstring>
+#include <deque>
+#include <memory>
+
+#include "common/fd.h"
+
+namespace holdfast::replica {
+
+namespace {
+
+struct CloseDir {
+  void operator()(DIR* stream) const { closedir(stream); }
+};
+using Stream = std::unique_ptr<DIR, CloseDir>;
+
+/** A stream of its own over an open directory. */
+Stream list(int directory) {
+  Fd fd(openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd.valid()) return nullptr;
+  Stream stream(fdopendir(fd.get()));
+  if (stream) fd.release();
+  return stream;
+}
+
+bool is_dot(const char* name) {
+  return strcmp(name, ".") == 0 || strcmp(name, "..") == 0;
+}
+
+/** What a file system puts into its own root; empty, it is no content. */
+constexpr const char* lost_found = "lost+found";
+
+Result<bool> has_entries(int directory, bool root) {
+  Stream stream = list(directory);
+  if (!stream) return Result<bool>::failure(errno, "open");
+  errno = 0;
+  while (const dirent* entry = readdir(stream.get())) {
+    const char* name = entry->d_name;
+    if (is_dot(name)) continue;
+    if (root && strcmp(name, orphanage_name) == 0) continue;
+    if (root && strcmp(name, lost_found) == 0) {
+      Fd inner(openat(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+      const auto inside = inner.valid() ? has_entries(inner.get(), false) : Result<bool>{true};
+      if (inside.ok() && !inside.value) continue;
+    }
+    return Result<bool>::success(true);
+  }
+  if (errno != 0) return Result<bool>::failure(errno, "readdir");
+  return Result<bool>::success(false);
+}
+
+struct Scan {
+  const Tree& tree;
+  Ids& ids;
+  uint64_t epoch;
+  std::deque<FileId> directories;
+  uint64_t made = 0;
+};
+
+/** Gives one name's file an id. 0 or errno. */
+int visit(Scan& scan, uint8_t volume, dev_t device, int directory, const char* name) {
+  IdEntry entry;
+  struct stat attributes;
+  const int error = scan.tree.identify(directory, name, entry.handle, attributes);
+  if (error == ENOENT) return 0;
+  if (error != 0) return error;
+  if (attributes.st_dev != device) return 0;  // another file system is mounted there
+  FileId id = scan.ids.find(volume, entry.handle);
+  if (id == 0) {
+    id = scan.ids.allocate(scan.epoch);
+    entry.id = id;
+    entry.type = attributes.st_mode & S_IFMT;
+    entry.volume = volume;
+    if (const int full = scan.ids.put(entry); full != 0) return full;
+    scan.made++;
+  }
+  if (S_ISDIR(attributes.st_mode)) scan.directories.push_back(id);
+  return 0;
+}
+
+int visit_directory(Scan& scan, Tree& tree, FileId id) {
+  const auto file = tree.open(id);
+  if (file.error == ESTALE) return 0;
+  if (!file.ok()) return file.error;
+  struct stat attributes;
+  if (fstat(file.value->fd.get(), &attributes) != 0) return errno;
+  Stream stream = list(file.value->fd.get());
+  if (!stream) return errno;
+  for (;;) {
+    errno = 0;
+    const dirent* entry = readdir(stream.get());
+    if (entry == nullptr) return errno;
+    if (is_dot(entry->d_name)) continue;
+    if (id <= max_root && strcmp(entry->d_name, orphanage_name) == 0) continue;
+    const int error =
+        visit(scan, file.value->volume, attributes.st_dev, dirfd(stream.get()), entry->d_name);
+    if (error != 0) return error;
+  }
+}
+
+}  // namespace
+
+Result<bool> is_empty(const Tree& tree, uint8_t volume) {
+  auto entries = has_entries(tree.root_fd(volume), true);
+  entries.value = !entries.value;
+  return entries;
+}
+
+Result<uint64_t> scan_ids(Tree& tree, Ids& ids, uint64_t epoch) {
+  Scan scan{tree, ids, epoch, {}};
+  for (size_t volume = 0; volume < tree.volumes(); volume++) scan.directories.push_back(volume + 1);
+  while (!scan.directories.empty()) {
+    const FileId id = scan.directories.front();
+    scan.directories.pop_front();
+    const int error = visit_directory(scan, tree, id);
+    if (error != 0) return Result<uint64_t>::failure(error, "scan");
+  }
+  return Result<uint64_t>::success(scan.made);
+}
+
+}  // namespace holdfast::replica
