@@ -1,5 +1,4 @@
 #pragma once
-#include <condition_variable>
 #include <mutex>
 #include <span>
 
@@ -13,15 +12,30 @@
  */
 namespace holdfast::replica {
 
+/** The smallest ring: a largest record being sent, another being made, and the rest of a lap. */
+inline constexpr uint64_t min_ring = 4u << 20;
+
 class Ring {
  public:
-  /** `shared` stays mapped while this object lives. A new ring (head 0) starts after `tail`. */
+  /**
+   * `shared` and `arena` (ring_size bytes, a multiple of 4096, at least min_ring) stay mapped while
+   * this object lives. What a worker before had in it is taken over; fresh memory (all zero) is an
+   * empty ring after Tail{}.
+   */
   Ring(Shared* shared, uint8_t* arena);
 
-  /** Starts the history after `tail`, empty. */
+  /** False: the memory holds something else than a history; `reset` makes it usable. */
+  bool intact() const { return intact_; }
+
+  /** Starts the history after `tail`, empty. No reservation may be out. */
   void reset(const Tail& tail);
 
-  bool reserve(size_t bytes);
+  /**
+   * Sets room aside. With `drop`, the oldest records go to make it: for a primary that is alone.
+   * False: no room (with `drop`: only what is being appended is in the way), or more than a ring
+   * can ever hold.
+   */
+  bool reserve(size_t bytes, bool drop = false);
   void release(size_t bytes);
   /** Appends out of a reservation; see Log::append. */
   Lsn append(Kind kind, uint16_t flags, FileId file, std::span<const iovec> payload,
@@ -38,17 +52,32 @@ class Ring {
    * They stay readable until `free_to` passes them.
    */
   std::span<const uint8_t> next(uint64_t& cursor, size_t limit, Lsn& end) const;
+  /** True: `next` has something at `cursor`. Takes no lock. */
+  bool more(uint64_t cursor) const;
   /** Everything up to and with this LSN is no longer needed. */
   void free_to(Lsn lsn);
 
   uint64_t used() const;
-  uint64_t size() const;
+  uint64_t size() const { return size_; }
   uint64_t turned_away() const;  // reservations refused for want of room
 
  private:
+  RecordHead head_at(uint64_t cursor) const;
+  uint64_t lap_left(uint64_t cursor) const { return size_ - cursor % size_; }
+  uint64_t skip_pad(uint64_t cursor, uint64_t head) const;
+  bool adopt();
+  bool fits(size_t bytes) const;
+  void drop_first();
+  void set_tail(uint64_t cursor, const Tail& tail);
+
   Shared* shared_;
+  RingState& state_;
   uint8_t* arena_;
+  uint64_t size_;
+  bool intact_ = false;
   mutable std::mutex mutex_;
+  Tail last_;          // after the last record
+  Tail before_first_;  // before the first
   uint64_t reserved_ = 0;
   uint64_t turned_away_ = 0;
 };

@@ -1,0 +1,204 @@
+#pragma once
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "replica/channel.h"
+#include "replica/events.h"
+#include "replica/faults.h"
+#include "replica/log.h"
+#include "replica/ring.h"
+#include "replica/super.h"
+#include "replica/waits.h"
+
+/**
+ * The primary's side of the stream. Whoever has something to send sends it, and with it all that
+ * others queued meanwhile; one thread of the link receives, connects again, and calls back those
+ * who wait.
+ *
+ * Nothing is acknowledged without the peer, except while the superblock, saved and durable, says
+ * that the peer is not required (`alone`, or a peer that left because it failed).
+ */
+namespace holdfast::replica {
+
+struct LinkOptions {
+  std::string peer;  // "ADDR:PORT"
+  TlsFiles tls;
+  bool strict = false;              // each change waits for the peer's receipt
+  bool second = false;              // async="second": received is enough for a sync
+  int64_t send_timeout_ms = 30000;  // a peer that is silent for so long is disconnected
+  int64_t lock_timeout_ms = 3000;   // without a connection for so long: event `peer state=lost`
+  uint8_t set[16] = {};
+  uint32_t node = 0;
+  uint32_t volumes = 1;
+  uint64_t epoch = 0;   // of records; the superblock's when that is higher
+  int send_buffer = 0;  // SO_SNDBUF, bytes; 0: the kernel's choice
+  /** Bodies of `differs` frames (verify.h), on the link's thread. */
+  std::function<void(std::span<const uint8_t>)> differs;
+};
+
+/** What `status` shows. Times in ns; quantiles since start. */
+struct LinkStatus {
+  bool connected = false;
+  bool alone = false;
+  uint64_t epoch = 0;
+  uint32_t peer_node = 0;
+  Lsn last = 0, sent = 0, received = 0, durable = 0, applied = 0;
+  uint64_t ring_used = 0, ring_size = 0, ring_full = 0;  // full: reservations turned away
+  uint64_t waiters = 0, reservers = 0, overflows = 0;    // overflows: waits told ENOMEM
+  uint64_t bytes_sent = 0, records_sent = 0, sends = 0, barriers = 0, acks = 0;
+  uint64_t connects = 0, failed_connects = 0, refusals = 0, protocol_errors = 0;
+  uint64_t syncs = 0;
+  int64_t sync_p50_ns = 0, sync_p99_ns = 0;
+};
+
+class Link final : public Log {
+ public:
+  /** All outlive the link. Between `start` and `stop` nobody else saves the superblock. */
+  Link(Ring& ring, Super& super, Events& events, const Faults* faults = nullptr);
+  ~Link() override;
+  Link(const Link&) = delete;
+  Link& operator=(const Link&) = delete;
+
+  /** Starts to connect. Errors of the TLS files (TlsIdentity::open); EINVAL: the ring is not
+   * usable; EMFILE …: descriptors. */
+  Result<bool> start(const LinkOptions& options);
+  /**
+   * Ends: waits up to `drain_ms` for the peer to have everything, says LEAVE, and joins the thread.
+   * True: the peer has everything, durably. Whoever still waits is told EIO.
+   */
+  bool stop(int64_t drain_ms);
+
+  /**
+   * Goes on without the peer from epoch `epoch` on. 0 when the superblock that allows it is
+   * durable; then all who wait are released. EINVAL: the epoch is older than the present one; else
+   * the errno of the superblock, and nothing has changed.
+   */
+  int alone(uint64_t epoch);
+  /** Drops the connection and makes none for `ms`. */
+  void cut(int64_t ms);
+  LinkStatus status() const;
+
+  bool reserve(size_t bytes, const Waiter& ready) override;
+  void release(size_t bytes) override;
+  Lsn append(Kind kind, uint16_t flags, FileId file, std::span<const iovec> payload) override;
+  Lsn last() const override { return last_.load(std::memory_order_acquire); }
+  /**
+   * Sends soon: at once when much waits, otherwise within `push_delay`. A sync that follows at once
+   * so sends change and barrier together, and a run of small writes costs one system call.
+   */
+  void push() override;
+  bool sync(Lsn lsn, const Waiter& waiter) override;
+  bool strict() const override;
+  bool receipt(Lsn lsn, const Waiter& waiter) override;
+  bool peer_space(uint32_t volume, uint64_t& blocks, uint64_t& free_blocks, uint32_t& block_size,
+                  uint64_t& files, uint64_t& free_files) override;
+  /** Event `local_failed`, and the superblock says `failed`. */
+  void local_failed(int error, const char* call) override;
+
+ private:
+  enum class Sent { all, some, blocked, closed };
+  enum class Level { durable, received };
+
+  // link.cc: what the server's threads call, and the superblock
+  bool wait_for(Level level, Lsn lsn, const Waiter& waiter);
+  bool reached(Level level, Lsn lsn) const;
+  int save_alone(uint64_t epoch);
+
+  // link_send.cc: by whoever holds sending_
+  void kick();
+  Sent send_some();
+  void take_sending();
+  void wake();
+
+  // link_thread.cc: the link's own thread
+  void run();
+  void idle(int64_t until_ns);
+  bool connect();
+  bool greet(Channel& channel);
+  void refused(const char* reason, Channel* tell, uint32_t refusal);
+  void adopt(std::unique_ptr<Channel> channel, uint64_t cursor, const WelcomeBody& welcome);
+  void drop(int error);
+  bool serve();
+  bool take_frames();
+  bool take_frame(const FrameHead& head);
+  bool take_ack(const AckBody& ack);
+  bool take_leave(const LeaveBody& leave);
+  void take_space(const SpaceBody& space);
+  void tick(int64_t now_ns);
+  void call_back();
+  void wake_reservers();
+  void finish();
+
+  Ring& ring_;
+  Super& super_;
+  Events& events_;
+  const Faults* faults_;
+  LinkOptions options_;
+  TlsIdentity identity_;
+  std::thread thread_;
+  Fd wake_;   // eventfd: the link's thread has something to do
+  Fd abort_;  // eventfd: and not only about sending
+  Fd timer_;  // timerfd of push()
+  std::atomic<bool> stopping_{false};
+  std::atomic<bool> alone_{false};     // the durable superblock says so
+  std::atomic<bool> detached_{false};  // alone, and nobody reads the ring any more
+  std::atomic<int64_t> cut_until_ns_{0};
+
+  std::mutex super_mutex_;
+  std::mutex append_mutex_;  // order of epochs: appends stand still while one begins
+  uint64_t epoch_ = 0;
+  std::atomic<uint64_t> epoch_shown_{0};
+  std::atomic<Lsn> last_{0};
+
+  // Sending. `asked_` before `sending_`, both sequentially consistent: either the one who asks gets
+  // `sending_`, or its holder sees `asked_` after giving it back.
+  std::atomic<bool> asked_{false};
+  std::atomic<bool> sending_{false};
+  std::unique_ptr<Channel> channel_;  // replaced by the link's thread, which then holds sending_
+  uint64_t cursor_ = 0;
+  Lsn barrier_sent_ = 0;
+  std::atomic<uint64_t> cursor_shown_{0};
+  std::atomic<Lsn> sent_{0};
+  std::atomic<Lsn> barrier_wanted_{0};
+  std::atomic<bool> timer_set_{false};
+  std::atomic<int64_t> last_send_ns_{0};
+
+  // Waiting.
+  mutable std::mutex wait_mutex_;
+  Waits durable_waits_;
+  Waits received_waits_;
+  std::vector<Waiter> reservers_;
+  std::atomic<size_t> reservers_count_{0};
+  std::atomic<bool> room_{false};  // reservers are worth another try
+  std::atomic<Lsn> durable_{0};
+  std::atomic<Lsn> received_{0};
+  std::atomic<Lsn> applied_{0};
+
+  // The link's thread.
+  std::vector<Waiter> ready_;
+  int64_t heard_ns_ = 0;
+  int64_t lost_since_ns_ = 0;
+  bool lost_said_ = false;
+  int64_t backoff_ns_ = 0;
+  int64_t next_try_ns_ = 0;
+  std::string refused_said_;
+  bool peer_failed_ = false;  // it left for good; what remains is to save that
+
+  mutable std::mutex space_mutex_;
+  SpaceBody space_[max_root] = {};
+  bool space_known_[max_root] = {};
+
+  std::atomic<bool> connected_{false};
+  std::atomic<bool> failed_said_{false};
+  std::atomic<uint32_t> peer_node_{0};
+  std::atomic<uint64_t> overflows_{0}, bytes_sent_{0}, records_sent_{0}, sends_{0}, barriers_{0};
+  std::atomic<uint64_t> acks_{0}, connects_{0}, failed_connects_{0}, refusals_{0};
+  std::atomic<uint64_t> protocol_errors_{0};
+};
+
+}  // namespace holdfast::replica
