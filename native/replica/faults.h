@@ -7,6 +7,7 @@
 namespace holdfast::replica {
 
 struct Faults {
+  bool ack_without_peer = false;    // the primary acknowledges before the peer has
   bool ack_before_durable = false;  // the secondary acknowledges before its journal is written
   bool skip_journal_check = false;  // recovery takes each well-formed record, whether it follows
 };

@@ -118,19 +118,20 @@ class Link final : public Log {
   // link_thread.cc: the link's own thread
   void run();
   void idle(int64_t until_ns);
-  bool connect();
-  bool greet(Channel& channel);
-  void refused(const char* reason, Channel* tell, uint32_t refusal);
+  void connect(int64_t now_ns);
+  bool greet(Channel& channel, uint64_t& cursor, WelcomeBody& welcome, int64_t deadline_ns);
+  void refused(const char* reason);
   void adopt(std::unique_ptr<Channel> channel, uint64_t cursor, const WelcomeBody& welcome);
-  void drop(int error);
-  bool serve();
+  void drop();
+  void farewell();
+  void detach();
+  void serve();
+  void say_lost(int64_t now_ns);
   bool take_frames();
   bool take_frame(const FrameHead& head);
   bool take_ack(const AckBody& ack);
-  bool take_leave(const LeaveBody& leave);
-  void take_space(const SpaceBody& space);
-  void tick(int64_t now_ns);
-  void call_back();
+  void take_leave(const LeaveBody& leave);
+  void complete();
   void wake_reservers();
   void finish();
 
@@ -166,7 +167,7 @@ class Link final : public Log {
   std::atomic<Lsn> sent_{0};
   std::atomic<Lsn> barrier_wanted_{0};
   std::atomic<bool> timer_set_{false};
-  std::atomic<int64_t> last_send_ns_{0};
+  std::atomic<bool> writable_{false};  // the link's thread saw POLLOUT
 
   // Waiting.
   mutable std::mutex wait_mutex_;
@@ -182,6 +183,7 @@ class Link final : public Log {
   // The link's thread.
   std::vector<Waiter> ready_;
   int64_t heard_ns_ = 0;
+  uint64_t sends_seen_ = 0;
   int64_t lost_since_ns_ = 0;
   bool lost_said_ = false;
   int64_t backoff_ns_ = 0;

@@ -3,12 +3,19 @@
 {
   'variables': {
     'replica_files': [
+      'channel.cc',
       'disk.cc',
       'ids.cc',
       'journal.cc',
+      'link.cc',
+      'link_send.cc',
+      'link_thread.cc',
       'record.cc',
+      'ring.cc',
       'super.cc',
+      'tls.cc',
       'tree.cc',
+      'waits.cc',
     ],
   },
   'targets': [

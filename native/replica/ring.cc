@@ -188,8 +188,8 @@ bool Ring::find(const Tail& after, uint64_t& cursor) const {
   return false;
 }
 
-bool Ring::more(uint64_t cursor) const {
-  return cursor < state_.head.load(std::memory_order_acquire);
+uint64_t Ring::after(uint64_t cursor) const {
+  return state_.head.load(std::memory_order_acquire) - cursor;
 }
 
 std::span<const uint8_t> Ring::next(uint64_t& cursor, size_t limit, Lsn& end) const {

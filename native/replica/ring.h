@@ -52,8 +52,8 @@ class Ring {
    * They stay readable until `free_to` passes them.
    */
   std::span<const uint8_t> next(uint64_t& cursor, size_t limit, Lsn& end) const;
-  /** True: `next` has something at `cursor`. Takes no lock. */
-  bool more(uint64_t cursor) const;
+  /** Bytes from `cursor` on. Takes no lock. */
+  uint64_t after(uint64_t cursor) const;
   /** Everything up to and with this LSN is no longer needed. */
   void free_to(Lsn lsn);
 

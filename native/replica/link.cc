@@ -1,0 +1,280 @@
+#include "replica/link.h"
+
+#include <sys/eventfd.h>
+#include <sys/timerfd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <condition_variable>
+#include <cstring>
+
+#include "common/clock.h"
+
+// What the server's threads call, and the superblock.
+
+namespace holdfast::replica {
+
+namespace {
+
+/** What may wait for room: as many as may wait for the peer. */
+constexpr size_t max_reservers = max_waits;
+
+void raise_to(std::atomic<Lsn>& value, Lsn lsn) {
+  Lsn now = value.load();
+  while (now < lsn && !value.compare_exchange_weak(now, lsn)) {
+  }
+}
+
+}  // namespace
+
+Link::Link(Ring& ring, Super& super, Events& events, const Faults* faults)
+    : ring_(ring), super_(super), events_(events), faults_(faults) {}
+
+Link::~Link() {
+  stop(0);
+}
+
+Result<bool> Link::start(const LinkOptions& options) {
+  options_ = options;
+  if (!ring_.intact() || options.volumes > max_root) return Result<bool>::failure(EINVAL, "ring");
+  const Result<bool> identity = identity_.open(options.tls);
+  if (!identity.ok()) return identity;
+  wake_ = Fd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  abort_ = Fd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  timer_ = Fd(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+  if (!wake_.valid() || !abort_.valid() || !timer_.valid()) {
+    return Result<bool>::failure(errno, "eventfd");
+  }
+  last_.store(ring_.last().lsn);
+  epoch_ = std::max({options.epoch, super_.state().epoch, ring_.last().epoch});
+  epoch_shown_.store(epoch_);
+  const Lsn freed = ring_.before_first().lsn;
+  durable_.store(freed);
+  received_.store(freed);
+  alone_.store(super_.state().required_peer == 0);
+  lost_since_ns_ = boot_ns();
+  stopping_.store(false);
+  thread_ = std::thread([this] { run(); });
+  pthread_setname_np(thread_.native_handle(), "hf-link");
+  return Result<bool>::success(true);
+}
+
+bool Link::stop(int64_t drain_ms) {
+  if (!thread_.joinable()) return durable_.load() >= last();
+  struct Drain {
+    std::mutex mutex;
+    std::condition_variable changed;
+    bool over = false;
+  };
+  if (drain_ms > 0 && !alone_.load()) {
+    // Shared with the waiter, which may outlive this wait.
+    auto* drain = new std::shared_ptr<Drain>(std::make_shared<Drain>());
+    const std::shared_ptr<Drain> mine = *drain;
+    const Waiter waiter{[](void* context, uint64_t, int) {
+                          auto* shared = static_cast<std::shared_ptr<Drain>*>(context);
+                          const std::lock_guard lock((*shared)->mutex);
+                          (*shared)->over = true;
+                          (*shared)->changed.notify_all();
+                        },
+                        drain, 0};
+    raise_to(barrier_wanted_, last());
+    std::unique_lock lock(mine->mutex);
+    if (!wait_for(Level::durable, last(), waiter)) {
+      mine->changed.wait_for(lock, std::chrono::milliseconds(drain_ms), [&] { return mine->over; });
+    }
+    lock.unlock();
+    stopping_.store(true);
+    eventfd_write(abort_.get(), 1);
+    thread_.join();  // whoever still waits was told
+    delete drain;
+  } else {
+    stopping_.store(true);
+    eventfd_write(abort_.get(), 1);
+    thread_.join();
+  }
+  return durable_.load() >= last();
+}
+
+void Link::cut(int64_t ms) {
+  cut_until_ns_.store(boot_ns() + ms * ns_per_ms);
+  eventfd_write(abort_.get(), 1);
+}
+
+/** Makes the superblock say that this side goes on without the other, then lets it. */
+int Link::save_alone(uint64_t epoch) {
+  const std::lock_guard super_lock(super_mutex_);
+  const std::lock_guard append_lock(append_mutex_);
+  if (epoch < epoch_) return EINVAL;
+  if (alone_.load() && epoch == epoch_) return 0;
+  SuperState state = super_.state();
+  state.epoch = epoch;
+  state.required_peer = 0;
+  state.clean = 0;
+  state.last = ring_.last();
+  if (state.history_size >= max_history) {
+    // The oldest start goes: a peer of before it needs everything anew.
+    std::memmove(&state.history[0], &state.history[1], (max_history - 1) * sizeof state.history[0]);
+    state.history_size = max_history - 1;
+  }
+  state.history[state.history_size++] = {epoch, state.last.lsn, options_.node, 1};
+  const int error = super_.save(state);
+  if (error != 0) return error;
+  epoch_ = epoch;
+  epoch_shown_.store(epoch);
+  alone_.store(true);
+  return 0;
+}
+
+int Link::alone(uint64_t epoch) {
+  const int error = save_alone(epoch);
+  if (error == 0) eventfd_write(abort_.get(), 1);
+  return error;
+}
+
+bool Link::reserve(size_t bytes, const Waiter& ready) {
+  const bool drop = detached_.load(std::memory_order_acquire);
+  if (ring_.reserve(bytes, drop)) return true;
+  {
+    const std::lock_guard lock(wait_mutex_);
+    // Seen by whoever makes room from now on; what came before is found by the second look.
+    reservers_count_.store(reservers_.size() + 1);
+    if (ring_.reserve(bytes, detached_.load(std::memory_order_acquire))) {
+      reservers_count_.store(reservers_.size());
+      return true;
+    }
+    if (reservers_.size() < max_reservers) {
+      reservers_.push_back(ready);
+      return false;
+    }
+    reservers_count_.store(reservers_.size());
+    overflows_.fetch_add(1, std::memory_order_relaxed);
+  }
+  ready.done(ready.context, ready.argument, ENOMEM);
+  return false;
+}
+
+void Link::release(size_t bytes) {
+  ring_.release(bytes);
+  if (reservers_count_.load() > 0) {
+    room_.store(true);
+    wake();
+  }
+}
+
+Lsn Link::append(Kind kind, uint16_t flags, FileId file, std::span<const iovec> payload) {
+  Lsn lsn;
+  {
+    const std::lock_guard lock(append_mutex_);
+    lsn = ring_.append(kind, flags, file, payload, epoch_);
+    last_.store(lsn, std::memory_order_release);
+  }
+  // Alone, what was a reservation can be dropped now.
+  if (alone_.load() && reservers_count_.load() > 0) {
+    room_.store(true);
+    wake();
+  }
+  return lsn;
+}
+
+bool Link::reached(Level level, Lsn lsn) const {
+  if (alone_.load()) return true;
+  const std::atomic<Lsn>& have = level == Level::durable ? durable_ : received_;
+  return have.load() >= lsn;
+}
+
+bool Link::wait_for(Level level, Lsn lsn, const Waiter& waiter) {
+  if (reached(level, lsn)) return true;
+  if (faults_ != nullptr && faults_->ack_without_peer) return true;
+  bool full = false;
+  {
+    const std::lock_guard lock(wait_mutex_);
+    if (reached(level, lsn)) return true;
+    Waits& waits = level == Level::durable ? durable_waits_ : received_waits_;
+    full = stopping_.load() || !waits.add(lsn, waiter, boot_ns());
+  }
+  if (full) {
+    overflows_.fetch_add(1, std::memory_order_relaxed);
+    waiter.done(waiter.context, waiter.argument, stopping_.load() ? EIO : ENOMEM);
+    return false;
+  }
+  asked_.store(true);
+  kick();
+  return false;
+}
+
+bool Link::sync(Lsn lsn, const Waiter& waiter) {
+  const Level level = options_.second ? Level::received : Level::durable;
+  if (reached(level, lsn)) return true;
+  raise_to(barrier_wanted_, lsn);
+  return wait_for(level, lsn, waiter);
+}
+
+bool Link::strict() const {
+  return options_.strict && !alone_.load();
+}
+
+bool Link::receipt(Lsn lsn, const Waiter& waiter) {
+  return wait_for(Level::received, lsn, waiter);
+}
+
+bool Link::peer_space(uint32_t volume, uint64_t& blocks, uint64_t& free_blocks,
+                      uint32_t& block_size, uint64_t& files, uint64_t& free_files) {
+  const std::lock_guard lock(space_mutex_);
+  if (volume >= max_root || !space_known_[volume] || alone_.load()) return false;
+  const SpaceBody& space = space_[volume];
+  blocks = space.blocks;
+  free_blocks = space.free_blocks;
+  block_size = space.block_size;
+  files = space.files;
+  free_files = space.free_files;
+  return true;
+}
+
+void Link::local_failed(int error, const char* call) {
+  if (failed_said_.exchange(true)) return;
+  events_.event("local_failed", {{"errno", error}, {"call", call}});
+  const std::lock_guard lock(super_mutex_);
+  SuperState state = super_.state();
+  state.state = DiskState::failed;
+  state.last = ring_.last();
+  const int failed = super_.save(state);
+  if (failed != 0) events_.warning("the superblock cannot be written", failed);
+}
+
+LinkStatus Link::status() const {
+  LinkStatus out;
+  out.connected = connected_.load();
+  out.alone = alone_.load();
+  out.epoch = epoch_shown_.load();
+  out.peer_node = peer_node_.load();
+  out.last = last();
+  out.sent = sent_.load();
+  out.received = received_.load();
+  out.durable = durable_.load();
+  out.applied = applied_.load();
+  out.ring_used = ring_.used();
+  out.ring_size = ring_.size();
+  out.ring_full = ring_.turned_away();
+  {
+    const std::lock_guard lock(wait_mutex_);
+    out.waiters = durable_waits_.size() + received_waits_.size();
+    out.reservers = reservers_.size();
+  }
+  out.overflows = overflows_.load();
+  out.bytes_sent = bytes_sent_.load();
+  out.records_sent = records_sent_.load();
+  out.sends = sends_.load();
+  out.barriers = barriers_.load();
+  out.acks = acks_.load();
+  out.connects = connects_.load();
+  out.failed_connects = failed_connects_.load();
+  out.refusals = refusals_.load();
+  out.protocol_errors = protocol_errors_.load();
+  const Histogram& times = (options_.second ? received_waits_ : durable_waits_).times();
+  out.syncs = times.count();
+  out.sync_p50_ns = times.quantile(0.5);
+  out.sync_p99_ns = times.quantile(0.99);
+  return out;
+}
+
+}  // namespace holdfast::replica
