@@ -113,9 +113,12 @@ void log_death(Holder& holder) {
   siginfo_t info{};
   if (waitid(P_PIDFD, id_t(holder.worker.get()), &info, WEXITED | WNOHANG) != 0) info = {};
   if (holder.quit) return;
-  fprintf(stderr, "holdfast-replica %s: the worker ended (%s %d), start %llu\n",
-          holder.options.name.c_str(), info.si_code == CLD_EXITED ? "exit code" : "signal",
-          info.si_status, static_cast<unsigned long long>(holder.options.restarts + 1));
+  // Of a worker that another holder had started, only the death is known.
+  const char* how = "ended";
+  if (info.si_code == CLD_EXITED) how = "ended with exit code";
+  if (info.si_code == CLD_KILLED || info.si_code == CLD_DUMPED) how = "was ended by signal";
+  fprintf(stderr, "holdfast-replica %s: worker %llu %s %d\n", holder.options.name.c_str(),
+          static_cast<unsigned long long>(holder.options.restarts + 1), how, info.si_status);
 }
 
 /** Waits so long, unless SIGTERM comes. */

@@ -2,6 +2,7 @@
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 
@@ -11,8 +12,9 @@
 /**
  * holdfast-replica --control SOCKET --name NAME [--ring BYTES] [--log FILE]
  *
- * Returns 0 as soon as SOCKET can be connected to; holder and worker go on, in sessions of their
- * own. On stderr and with exit code 1 or 2: why not.
+ * This process becomes the holder, in a session of its own, and ends after `quit` on SOCKET. Once
+ * SOCKET can be connected to, it has let go of the caller's stdin, stdout and stderr; before that
+ * it says on stderr why it ends with exit code 1 or 2.
  */
 namespace {
 
@@ -37,11 +39,8 @@ int start_holder(const Options& options) {
   if (!listener.ok()) return refuse(options.control.c_str(), listener.error);
   auto shared = make_shared_memory(options.ring);
   if (!shared.ok()) return refuse(shared.call, shared.error);
-  fflush(nullptr);
-  const pid_t child = fork();
-  if (child < 0) return refuse("fork", errno);
-  if (child > 0) return 0;
-  setsid();
+  if (getsid(0) != getpid()) (void)setsid();
+  signal(SIGHUP, SIG_IGN);
   if (chdir("/") != 0) return 1;
   leave_terminal(options.log);
   return run_holder(options, std::move(listener.value), std::move(shared.value), Fd(), Fd());

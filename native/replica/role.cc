@@ -126,7 +126,7 @@ Failure parse_open(const Request& request, OpenLine& out) {
   out.tocheck = request.all("tocheck");
   constexpr uint64_t gib = 1u << 30;
   const Failure checks[] = {
-      read_number(request, "node", 1, UINT32_MAX, out.node),
+      read_number(request, "node", 0, UINT32_MAX, out.node),
       read_number(request, "epoch", 1, (uint64_t{1} << 62), out.epoch),
       read_number(request, "ring", 4u << 20, 64 * gib, out.ring),
       read_number(request, "journal", 16u << 20, 1024 * gib, out.journal),

@@ -103,6 +103,7 @@ class Worker final : public ControlHandler {
   Shared* shared_ = nullptr;
   size_t mapped_ = 0;
   Fd holder_{other_fd};  // pidfd
+  std::atomic<pid_t> holder_pid_{getppid()};
   Backoff holder_deaths_;
   std::atomic<uint64_t> holders_started_{0};
   Fd stop_monitor_;
@@ -176,6 +177,7 @@ std::string Worker::status() {
     line.add("phase", phase_);
   }
   line.add("name", options_.name).add("worker", uint64_t(getpid()));
+  line.add("holder", uint64_t(holder_pid_.load()));
   line.add("restarts", options_.restarts).add("holders_started", holders_started_.load());
   line.add("kept", store_.count());
   line.add("features", features_.have).add("missing", features_.missing);
@@ -203,6 +205,7 @@ void Worker::start_holder() {
       auto pidfd = open_pidfd(pid.value);
       error = pidfd.error;
       holder_ = std::move(pidfd.value);
+      holder_pid_ = pid.value;
     }
   }
   pair.value.second.reset();
@@ -261,6 +264,7 @@ Failure Worker::open_role(const Request& request, bool resumed) {
     shared_->resume_used = uint32_t(request.line.size());
   }
   const Failure failure = role->open();
+  if (failure.failed()) (void)role->close();
   std::lock_guard lock(role_mutex_);
   if (failure.failed()) {
     role_.reset();

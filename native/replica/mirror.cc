@@ -1,0 +1,31 @@
+#include "replica/mirror.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace holdfast::replica {
+
+Failure check_super(const SuperState& state, const OpenLine& line) {
+  constexpr uint8_t none[16] = {};
+  const bool fresh = memcmp(state.set, none, sizeof none) == 0;
+  if (!fresh && memcmp(state.set, line.set, sizeof state.set) != 0)
+    return Failure::of("SET", "state=" + line.state + " belongs to another mirror");
+  if (line.epoch < state.epoch)
+    return Failure::of("EPOCH", "epoch=" + std::to_string(line.epoch) + " is older than " +
+                                    std::to_string(state.epoch) + ", which this server has seen");
+  if (state.state == DiskState::outdated)
+    return Failure::of("STATE", "this copy is outdated: it has to be made equal to the other");
+  if (state.state == DiskState::failed)
+    return Failure::of("STATE", "this copy failed: it has to be made equal to the other");
+  return {};
+}
+
+void add_epoch(SuperState& state, const EpochStart& start) {
+  if (state.history_size == max_history) {
+    std::copy(state.history + 1, state.history + max_history, state.history);
+    state.history_size--;
+  }
+  state.history[state.history_size++] = start;
+}
+
+}  // namespace holdfast::replica

@@ -1,0 +1,17 @@
+#pragma once
+#include "replica/role.h"
+#include "replica/super.h"
+
+/** What both roles of a mirror ask of the superblock. */
+namespace holdfast::replica {
+
+/**
+ * Refuses a line that the superblock does not allow: another set (SET), an older epoch (EPOCH), a
+ * copy that is outdated or failed (STATE).
+ */
+Failure check_super(const SuperState& state, const OpenLine& line);
+
+/** Adds the beginning of an epoch; the oldest goes when the history is full. */
+void add_epoch(SuperState& state, const EpochStart& start);
+
+}  // namespace holdfast::replica

@@ -1,0 +1,219 @@
+#include <sys/random.h>
+
+#include <cerrno>
+#include <cstring>
+#include <optional>
+
+#include "replica/front.h"
+#include "replica/link.h"
+#include "replica/mirror.h"
+#include "replica/promote.h"
+#include "replica/scan.h"
+
+/** role=prim: the directories are mounted and served, every change goes to the other server. */
+namespace holdfast::replica {
+
+namespace {
+
+constexpr int64_t drain_ms = 5000;
+
+/** A chain value that no other history has. */
+uint64_t random_chain() {
+  uint64_t value = 0;
+  if (getrandom(&value, sizeof value, 0) != sizeof value) abort();
+  return value | 1;
+}
+
+bool same(const Tail& a, const Tail& b) {
+  return a.lsn == b.lsn && a.epoch == b.epoch && a.chain == b.chain;
+}
+
+class PrimRole final : public Role {
+ public:
+  PrimRole(RoleContext context, const OpenLine& line)
+      : context_(context), line_(line), front_(context_, line_) {}
+
+  Failure open() override;
+  Failure close() override;
+  void status(Line& line) const override;
+  Failure alone(uint64_t epoch) override;
+  Failure cut(uint32_t ms) override {
+    link_->cut(ms);
+    return {};
+  }
+
+ private:
+  Failure check();
+  Failure begin_history();
+  Failure find_tail(Tail& tail);
+  Failure start_link();
+
+  RoleContext context_;
+  const OpenLine line_;
+  Front front_;
+  Super super_;
+  std::unique_ptr<Ring> ring_;
+  std::unique_ptr<Link> link_;
+  std::atomic<Link*> linked_{nullptr};
+};
+
+/** What the superblock says against being the primary with this line. */
+Failure PrimRole::check() {
+  const SuperState& state = super_.state();
+  if (Failure failure = check_super(state, line_); failure.failed()) return failure;
+  if (context_.resume && state.role == uint32_t(RoleKind::prim)) return {};
+  const bool fresh = state.state == DiskState::none;
+  const bool again = state.role == uint32_t(RoleKind::prim) && state.clean != 0;
+  if (line_.epoch == state.epoch && !fresh && !again)
+    return Failure::of("EPOCH",
+                       "a primary that was not stopped in order, or was a secondary, "
+                       "needs a new epoch");
+  return {};
+}
+
+/** After what the history of this primary goes on, and the files as they were then. */
+Failure PrimRole::find_tail(Tail& tail) {
+  const SuperState& state = super_.state();
+  bool scan = false;
+  if (state.role == uint32_t(RoleKind::second)) {
+    // What this server acknowledged as a secondary is in its journal.
+    const auto end = promote(front_.tree(), front_.ids(), front_.volumes().state_path("journal"),
+                             state.checkpoint, context_.events);
+    if (!end.ok()) return Failure::of(end.error, std::string("applying the journal: ") + end.call);
+    tail = end.value;
+  } else if (state.state == DiskState::none) {
+    bool empty = true;
+    for (size_t i = 0; i < front_.volumes().count(); i++) {
+      const auto one = is_empty(front_.tree(), uint8_t(i));
+      if (!one.ok()) return Failure::of(one.error, front_.volumes().dir(i));
+      empty = empty && one.value;
+    }
+    // A secondary begins empty, at the chain 0: content that it has not must not look the same.
+    tail = {0, 0, empty ? 0 : random_chain()};
+    scan = !empty;
+  } else if (state.clean != 0) {
+    tail = state.last;
+  } else {
+    // Records after `last` may be in files here and in the peer's journal, and are known to nobody:
+    // this history goes on elsewhere, and the peer is refused until it is made equal.
+    tail = {state.last.lsn + (uint64_t{1} << 32), state.last.epoch, random_chain()};
+    scan = true;
+    context_.events.warning("this primary was not stopped in order: its peer has to be made equal");
+  }
+  if (!scan) return {};
+  const auto found = scan_ids(front_.tree(), front_.ids(), line_.epoch);
+  if (!found.ok()) return Failure::of(found.error, "giving ids to the files");
+  const int error = front_.ids().sync();
+  return error == 0 ? Failure{} : Failure::of(error, front_.volumes().state_path("ids"));
+}
+
+/** Ring and superblock of this epoch. */
+Failure PrimRole::begin_history() {
+  ring_ = std::make_unique<Ring>(context_.shared, context_.arena);
+  const SuperState& old = super_.state();
+  if (context_.resume && old.role == uint32_t(RoleKind::prim) && ring_->intact() &&
+      (context_.shared->role == uint32_t(RoleKind::prim) || same(ring_->last(), old.last)))
+    return {};
+  Tail tail;
+  if (Failure failure = find_tail(tail); failure.failed()) return failure;
+  ring_->reset(tail);
+  SuperState next = old;
+  memcpy(next.set, line_.set, sizeof next.set);
+  next.node = line_.node;
+  next.state = DiskState::in_sync;
+  next.role = uint32_t(RoleKind::prim);
+  next.clean = 0;
+  next.last = tail;
+  if (line_.epoch > old.epoch) {
+    next.epoch = line_.epoch;
+    next.required_peer = 1;
+    add_epoch(next, {line_.epoch, tail.lsn, line_.node, 0});
+  }
+  const int error = super_.save(next);
+  return error == 0 ? Failure{} : Failure::of(error, front_.volumes().state_path("super"));
+}
+
+Failure PrimRole::start_link() {
+  LinkOptions options;
+  options.peer = line_.peer;
+  options.tls = {line_.cert, line_.key, line_.ca};
+  options.strict = line_.strict;
+  options.second = line_.async_second;
+  options.send_timeout_ms = line_.sendtimeout_ms;
+  options.lock_timeout_ms = line_.locktimeout_ms;
+  memcpy(options.set, line_.set, sizeof options.set);
+  options.node = line_.node;
+  options.volumes = uint32_t(front_.volumes().count());
+  options.epoch = line_.epoch;
+  link_ = std::make_unique<Link>(*ring_, super_, context_.events);
+  const auto started = link_->start(options);
+  if (!started.ok()) return Failure::of(started.error, std::string("the link: ") + started.call);
+  linked_ = link_.get();
+  return {};
+}
+
+Failure PrimRole::open() {
+  if (Failure failure = front_.open_files(); failure.failed()) return failure;
+  const auto opened = super_.open(front_.volumes().state_path("super"));
+  if (!opened.ok()) return Failure::of(opened.error, front_.volumes().state_path("super"));
+  if (Failure failure = check(); failure.failed()) return failure;
+  if (Failure failure = begin_history(); failure.failed()) return failure;
+  if (Failure failure = start_link(); failure.failed()) return failure;
+  if (Failure failure = front_.serve(*link_); failure.failed()) return failure;
+  context_.events.event("role", {{"role", "prim"}, {"epoch", super_.state().epoch}});
+  return {};
+}
+
+Failure PrimRole::close() {
+  Failure failure = front_.stop();
+  linked_ = nullptr;
+  if (link_ && !link_->stop(drain_ms) && super_.state().required_peer != 0)
+    context_.events.warning("stopped while the peer did not have everything");
+  if (ring_ && super_.state().role == uint32_t(RoleKind::prim)) {
+    SuperState last = super_.state();
+    last.last = ring_->last();
+    last.clean = 1;
+    int error = front_.tree().sync_all();
+    if (error == 0) error = front_.ids().sync();
+    if (error == 0) error = super_.save(last);
+    if (error != 0) failure = Failure::of(error, "the last superblock");
+  }
+  front_.volumes().forget();
+  return failure;
+}
+
+Failure PrimRole::alone(uint64_t epoch) {
+  const int error = link_->alone(epoch);
+  if (error == EINVAL) return Failure::of("EPOCH", "the epoch is older than the present one");
+  return error == 0 ? Failure{} : Failure::of(error, "the superblock");
+}
+
+void PrimRole::status(Line& line) const {
+  line.add("role", "prim");
+  front_.status(line);
+  const Link* link = linked_.load();
+  if (link == nullptr) return;
+  const LinkStatus now = link->status();
+  line.add("peer", now.connected ? "connected" : "lost");
+  line.add("alone", uint64_t(now.alone)).add("epoch", now.epoch);
+  line.add("peer_node", uint64_t(now.peer_node));
+  line.add("last", now.last).add("sent", now.sent).add("received", now.received);
+  line.add("durable", now.durable).add("applied", now.applied);
+  line.add("ring_used", now.ring_used).add("ring_size", now.ring_size);
+  line.add("ring_full", now.ring_full).add("waiters", now.waiters);
+  line.add("reservers", now.reservers).add("overflows", now.overflows);
+  line.add("bytes_sent", now.bytes_sent).add("records_sent", now.records_sent);
+  line.add("sends", now.sends).add("barriers", now.barriers).add("acks", now.acks);
+  line.add("connects", now.connects).add("failed_connects", now.failed_connects);
+  line.add("refusals", now.refusals).add("protocol_errors", now.protocol_errors);
+  line.add("syncs", now.syncs).add("sync_p50_us", uint64_t(now.sync_p50_ns / 1000));
+  line.add("sync_p99_us", uint64_t(now.sync_p99_ns / 1000));
+}
+
+}  // namespace
+
+std::unique_ptr<Role> make_prim_role(RoleContext context, const OpenLine& line) {
+  return std::make_unique<PrimRole>(context, line);
+}
+
+}  // namespace holdfast::replica
