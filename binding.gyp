@@ -10,5 +10,6 @@
     'native/beat/beat.gypi',
     'native/link/link.gypi',
     'native/lab/lab.gypi',
+    'native/lab/replica/replica_tool.gypi',
   ],
 }
