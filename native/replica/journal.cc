@@ -105,7 +105,8 @@ JournalReader::JournalReader(const Journal& journal, const JournalPoint& from)
       buffer_(buffer_bytes),
       base_(from.cursor),
       end_(from.cursor),
-      tail_(from.tail) {}
+      tail_(from.tail),
+      start_(from) {}
 
 JournalPoint JournalReader::point() const {
   return {block_up(end_), tail_};
@@ -156,6 +157,7 @@ Result<bool> JournalReader::next(uint64_t limit, Record& record, std::span<const
     const Result<Look> seen = look(limit, record, bytes);
     if (!seen.ok()) return Result<bool>::failure(seen.error, seen.call);
     if (seen.value == Look::found) {
+      if ((base_ + at_) % journal_block == 0) start_ = {base_ + at_, tail_};
       tail_ = tail_after(record.head);
       at_ += record.head.size;
       end_ = base_ + at_;

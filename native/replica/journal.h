@@ -91,6 +91,8 @@ class JournalReader {
 
   /** After the last record that was returned: where a write would begin, and what it follows. */
   JournalPoint point() const;
+  /** A point to recover from: the last record so far that begins a block, or where this began. */
+  const JournalPoint& start() const { return start_; }
 
  private:
   enum class Look { found, absent, beyond };
@@ -104,6 +106,7 @@ class JournalReader {
   size_t at_ = 0;      // where the next record is looked for
   uint64_t end_;       // cursor after the last record
   Tail tail_;
+  JournalPoint start_;
 };
 
 }  // namespace holdfast::replica
