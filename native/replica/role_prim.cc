@@ -4,10 +4,10 @@
 #include <cstring>
 #include <optional>
 
+#include "replica/applying.h"
 #include "replica/front.h"
 #include "replica/link.h"
 #include "replica/mirror.h"
-#include "replica/promote.h"
 #include "replica/scan.h"
 
 /** role=prim: the directories are mounted and served, every change goes to the other server. */
@@ -77,8 +77,8 @@ Failure PrimRole::find_tail(Tail& tail) {
   bool scan = false;
   if (state.role == uint32_t(RoleKind::second)) {
     // What this server acknowledged as a secondary is in its journal.
-    const auto end = promote(front_.tree(), front_.ids(), front_.volumes().state_path("journal"),
-                             state.checkpoint, context_.events);
+    const auto end = apply_journal(front_.tree(), front_.ids(), super_,
+                                   front_.volumes().state_path("journal"), line_.journal);
     if (!end.ok()) return Failure::of(end.error, std::string("applying the journal: ") + end.call);
     tail = end.value;
   } else if (state.state == DiskState::none) {

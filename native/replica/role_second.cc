@@ -1,0 +1,199 @@
+#include <cerrno>
+#include <cstring>
+
+#include "replica/applying.h"
+#include "replica/mirror.h"
+#include "replica/mounts.h"
+#include "replica/receiver.h"
+#include "replica/scan.h"
+#include "replica/volumes.h"
+
+/** role=second: the directories are read-only, and get the primary's changes. */
+namespace holdfast::replica {
+
+namespace {
+
+constexpr int unmount_wait_ms = 2000;
+constexpr size_t max_open_files = 4096;
+
+class SecondRole final : public Role {
+ public:
+  SecondRole(RoleContext context, const OpenLine& line)
+      : context_(context), line_(line), volumes_(context_, line_), tree_(ids_, max_open_files) {}
+  ~SecondRole() override { (void)stop_receiving(); }
+
+  Failure open() override;
+  Failure close() override;
+  void status(Line& line) const override;
+  Failure cut(uint32_t ms) override {
+    receiver_->cut(ms);
+    return {};
+  }
+
+ private:
+  Failure begin_history();
+  Failure mount_all();
+  Failure start_receiving();
+  Failure stop_receiving();
+
+  RoleContext context_;
+  const OpenLine line_;
+  Volumes volumes_;
+  Ids ids_;
+  Tree tree_;
+  Super super_;
+  bool fresh_ = false;
+  Tail fresh_tail_;
+  std::unique_ptr<Applying> applying_;
+  std::unique_ptr<Receiver> receiver_;
+  std::atomic<bool> receiving_{false};
+};
+
+/** After what this copy's history goes on. */
+Failure SecondRole::begin_history() {
+  const SuperState& state = super_.state();
+  if (Failure failure = check_super(state, line_); failure.failed()) return failure;
+  if (state.role == uint32_t(RoleKind::prim)) {
+    if (state.clean == 0)
+      return Failure::of("STATE",
+                         "this server was primary and was not stopped in order: it has "
+                         "to be made equal to the other");
+    fresh_ = true;
+    fresh_tail_ = state.last;
+    ids_.forget_opens();
+  } else if (state.role != uint32_t(RoleKind::second)) {
+    for (size_t i = 0; i < volumes_.count(); i++) {
+      const auto empty = is_empty(tree_, uint8_t(i));
+      if (!empty.ok()) return Failure::of(empty.error, volumes_.dir(i));
+      if (!empty.value)
+        return Failure::of("CONTENT", volumes_.dir(i) +
+                                          " is not empty: a new secondary begins "
+                                          "with empty directories");
+    }
+    fresh_ = true;
+  }
+  SuperState next = state;
+  memcpy(next.set, line_.set, sizeof next.set);
+  next.node = line_.node;
+  next.state = DiskState::in_sync;
+  next.epoch = line_.epoch;
+  const int error = super_.save(next);
+  return error == 0 ? Failure{} : Failure::of(error, volumes_.state_path("super"));
+}
+
+Failure SecondRole::mount_all() {
+  for (size_t i = 0; i < volumes_.count(); i++) {
+    if (volumes_.mounted(i)) continue;
+    const int error = mount_read_only(volumes_.dir(i));
+    if (error != 0) return Failure::of(error, "mounting read-only over " + volumes_.dir(i));
+    if (Failure failure = volumes_.remember_mount(i); failure.failed()) return failure;
+  }
+  return {};
+}
+
+Failure SecondRole::start_receiving() {
+  ApplyingHooks hooks;
+  // They run on the applier's thread, which starts and ends while the receiver is there.
+  hooks.applied = [this](Lsn lsn) { receiver_->applied(lsn); };
+  hooks.replayed = [this](Lsn lsn) { receiver_->replayed(lsn); };
+  hooks.failed = [this](const ApplyFailure& failure) {
+    context_.events.event("warning", {{"text", "a change cannot be applied"},
+                                      {"lsn", failure.lsn},
+                                      {"file", failure.file},
+                                      {"kind", failure.kind},
+                                      {"errno", failure.error},
+                                      {"call", failure.call}});
+    receiver_->apply_failed(failure.error, failure.call);
+  };
+  hooks.checked = [this](const CheckResult& result) {
+    receiver_->send(Frame::differs, &result, sizeof result);
+  };
+  applying_ = std::make_unique<Applying>(tree_, ids_, std::move(hooks));
+  receiver_ = std::make_unique<Receiver>(super_, context_.events, *applying_);
+  ReceiverOptions options;
+  options.listen = line_.listen;
+  options.tls = {line_.cert, line_.key, line_.ca};
+  memcpy(options.set, line_.set, sizeof options.set);
+  options.node = line_.node;
+  for (size_t i = 0; i < volumes_.count(); i++)
+    options.volumes.push_back(tree_.root_fd(uint8_t(i)));
+  options.journal = volumes_.state_path("journal");
+  options.journal_bytes = line_.journal;
+  options.fresh = fresh_ ? &fresh_tail_ : nullptr;
+  options.send_timeout_ms = line_.sendtimeout_ms;
+  const JournalPoint from = fresh_ ? JournalPoint{0, fresh_tail_} : super_.state().checkpoint;
+  if (const int error = applying_->start(from); error != 0)
+    return Failure::of(error, "starting to apply");
+  const auto started = receiver_->start(options);
+  if (!started.ok())
+    return Failure::of(started.error, std::string("starting to receive: ") + started.call);
+  receiving_ = true;
+  return {};
+}
+
+Failure SecondRole::open() {
+  if (Failure failure = volumes_.lock_state(); failure.failed()) return failure;
+  const auto ids = ids_.open(volumes_.state_path("ids"));
+  if (!ids.ok()) return Failure::of(ids.error, volumes_.state_path("ids"));
+  if (Failure failure = volumes_.open(tree_); failure.failed()) return failure;
+  const auto opened = super_.open(volumes_.state_path("super"));
+  if (!opened.ok()) return Failure::of(opened.error, volumes_.state_path("super"));
+  if (Failure failure = begin_history(); failure.failed()) return failure;
+  if (Failure failure = mount_all(); failure.failed()) return failure;
+  if (Failure failure = start_receiving(); failure.failed()) return failure;
+  context_.events.event("role", {{"role", "second"}, {"epoch", super_.state().epoch}});
+  return {};
+}
+
+Failure SecondRole::stop_receiving() {
+  Failure failure;
+  if (receiving_.exchange(false)) {
+    const auto tail = receiver_->stop();
+    if (!tail.ok())
+      failure = Failure::of(tail.error, std::string("the last checkpoint: ") + tail.call);
+  }
+  if (applying_) applying_->stop();
+  return failure;
+}
+
+Failure SecondRole::close() {
+  Failure failure = stop_receiving();
+  for (size_t i = 0; i < volumes_.count(); i++) {
+    const Failure one = volumes_.take_away(i, unmount_wait_ms);
+    if (one.failed()) failure = one;
+  }
+  volumes_.forget();
+  return failure;
+}
+
+void SecondRole::status(Line& line) const {
+  line.add("role", "second").add("files", ids_.count());
+  if (!receiving_) return;
+  const ReceiverStatus now = receiver_->status();
+  const ApplierCounters applied = applying_->counters();
+  line.add("peer", now.connected ? "connected" : "lost");
+  line.add("peer_node", uint64_t(now.peer_node)).add("epoch", now.epoch);
+  line.add("failed", uint64_t(now.failed)).add("replaying", uint64_t(now.replaying));
+  line.add("direct", uint64_t(now.direct));
+  line.add("last", now.received).add("received", now.received).add("durable", now.durable);
+  line.add("applied", now.applied);
+  line.add("journal_used", now.journal_used).add("journal_size", now.journal_size);
+  line.add("journal_full", now.journal_full).add("writes", now.writes);
+  line.add("written_bytes", now.written_bytes).add("barriers", now.barriers);
+  line.add("acks", now.acks).add("connects", now.connects).add("refusals", now.refusals);
+  line.add("protocol_errors", now.protocol_errors).add("checkpoints", now.checkpoints);
+  line.add("read_back_bytes", now.read_back_bytes);
+  line.add("write_last_us", uint64_t(now.write_last_ns / 1000));
+  line.add("write_most_us", uint64_t(now.write_most_ns / 1000));
+  line.add("records", applied.records).add("applied_bytes", applied.bytes);
+  line.add("displaced", applied.displaced).add("skipped", applied.skipped);
+  line.add("differences", applied.differences);
+}
+
+}  // namespace
+
+std::unique_ptr<Role> make_second_role(RoleContext context, const OpenLine& line) {
+  return std::make_unique<SecondRole>(context, line);
+}
+
+}  // namespace holdfast::replica
