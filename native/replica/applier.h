@@ -100,8 +100,8 @@ class Applier {
   JournalPoint applied() const;
   /**
    * Makes what is applied durable: syncfs, then the ids. The value is the point from which a replay
-   * has to begin: save it, then free the journal up to it. Applying goes on meanwhile. Any thread,
-   * one at a time.
+   * has to begin: save it (before the next call), then free the journal up to it. Applying goes on
+   * meanwhile. Any thread, one at a time.
    */
   Result<JournalPoint> checkpoint();
 

@@ -10,6 +10,9 @@ struct Faults {
   bool ack_without_peer = false;    // the primary acknowledges before the peer has
   bool ack_before_durable = false;  // the secondary acknowledges before its journal is written
   bool skip_journal_check = false;  // recovery takes each well-formed record, whether it follows
+  bool reorder_apply = false;      // two changes of one file are applied the other way round
+  bool skip_displacement = false;  // what stands in the way in a replay is removed
+  bool lose_mtime = false;         // the mtimes at the end of a batch are not set
 };
 
 }  // namespace holdfast::replica

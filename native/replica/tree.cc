@@ -10,6 +10,7 @@
 #include <list>
 #include <mutex>
 #include <unordered_map>
+#include <utility>
 
 namespace holdfast::replica {
 namespace {
@@ -58,6 +59,19 @@ struct Shard {
   std::list<Cached> order;
   std::unordered_map<FileId, std::list<Cached>::iterator> where;
   uint64_t drops = 0;
+
+  /** Returns the one that had to go for it. */
+  FileRef insert(FileId id, FileRef file, size_t most) {
+    FileRef oldest;
+    if (order.size() >= most) {
+      oldest = std::move(order.back().file);
+      where.erase(order.back().id);
+      order.pop_back();
+    }
+    order.push_front({id, std::move(file)});
+    where.emplace(id, order.begin());
+    return oldest;
+  }
 };
 
 }  // namespace
@@ -155,14 +169,21 @@ Result<FileRef> Tree::open(FileId id) {
     // Another thread was faster; one descriptor for all.
     return Result<FileRef>::success(found->second->file);
   }
-  if (shard.order.size() >= impl_->most) {
-    oldest = std::move(shard.order.back().file);
-    shard.where.erase(shard.order.back().id);
-    shard.order.pop_back();
-  }
-  shard.order.push_front({id, opened.value});
-  shard.where.emplace(id, shard.order.begin());
+  oldest = shard.insert(id, opened.value, impl_->most);
   return opened;
+}
+
+void Tree::add(FileId id, FileRef file) {
+  Shard& shard = impl_->shard(id);
+  FileRef old;
+  std::lock_guard lock(shard.mutex);
+  shard.drops++;
+  const auto found = shard.where.find(id);
+  if (found != shard.where.end()) {
+    old = std::exchange(found->second->file, std::move(file));
+  } else {
+    old = shard.insert(id, std::move(file), impl_->most);
+  }
 }
 
 void Tree::drop(FileId id) {

@@ -45,6 +45,8 @@ class Tree {
   Result<FileRef> open(FileId id);
   /** The file of an entry, past the cache; its own descriptor. */
   Result<FileRef> open_entry(const IdEntry& entry) const;
+  /** Puts an open file into the cache, in place of what is there. */
+  void add(FileId id, FileRef file);
   /** Drops the cached descriptor, and keeps it from coming back while it is being replaced. */
   void drop(FileId id);
 

@@ -1,0 +1,125 @@
+#pragma once
+#include <cstdint>
+#include <deque>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "replica/ids.h"
+#include "replica/orphanage.h"
+#include "replica/record.h"
+#include "replica/tree.h"
+
+/**
+ * The changes themselves, one after the other, by one thread (applier.h). Every record is a
+ * statement: what a file has afterwards, which file a name is afterwards.
+ *
+ * In a replay the file system may be at any moment between the checkpoint and the journal's end,
+ * and may be at several at once. That it converges rests on this, which holds before and after
+ * each record: a name, a byte or an attribute that is not what it was at that moment of the history
+ * is touched by a later record, and each record leaves what it touches as it says. So
+ *
+ * - a file that cannot be reached any more is one that a later record removes; the names that a
+ *   record gives it are left empty, and are touched by that later record or their folder goes;
+ * - a name that is another file is emptied by moving that file to the orphanage, never by removing
+ *   it: it is a later file, or one whose other names are given by later records;
+ * - a folder that would have to go below itself stays where it is: its new parent has come below
+ *   it, so it has left that parent by then, and the record of that comes later.
+ */
+namespace holdfast::replica {
+
+struct Faults;
+
+class Changes {
+ public:
+  Changes(Tree& tree, Ids& ids, const Faults* faults);
+  ~Changes();
+
+  /** Looks for what a replay that was cut short left. 0 or errno. */
+  int begin(bool replay);
+  /** Makes one change (any kind but pad and check). 0 or errno; then `call` says what failed. */
+  int apply(const Record& record);
+  /** Sets the mtimes and access times that are still to be set. 0 or errno. */
+  int flush_times();
+  /** The same for one file. */
+  int flush_times(FileId id);
+  /** Empties the orphanages; from here on nothing is forgiven. 0 or errno. */
+  int end_replay();
+  /** A replay will begin after `saved`: what lost its last name before that may lose its id. */
+  void checkpointed(Lsn saved);
+
+  bool replaying() const { return replay_; }
+  const char* call() const { return call_; }
+  uint64_t displaced() const { return displaced_; }
+  uint64_t skipped() const { return skipped_; }
+  uint64_t written() const { return written_; }
+
+ private:
+  struct Times {
+    Time atime, mtime;
+    bool has_atime = false, has_mtime = false;
+  };
+  /** What stands at a name. */
+  struct Occupant {
+    bool there = false;
+    FileId id = 0;  // 0: not known
+    struct stat attributes;
+  };
+  struct Name;
+
+  int fail(int error, const char* call) {
+    call_ = call;
+    return error;
+  }
+  /** The file; with `out` null and 0 when it is gone and that is forgiven. */
+  int file(FileId id, FileRef& out);
+  Times& times(FileId id);
+  void set_mtime(FileId id, const Time& mtime) {
+    Times& at = times(id);
+    at.mtime = mtime;
+    at.has_mtime = true;
+  }
+  int set_times(FileId id, const Times& at);
+  void forget(FileId id);
+
+  // changes.cc
+  int write(const Record& record);
+  int attributes(const Record& record);
+  int allocate(const Record& record);
+  int allocate_otherwise(int fd, const AllocateBody& body);
+  int xattr(const Record& record);
+  static int set_mode(const OpenFile& file, uint32_t mode);
+
+  // names.cc
+  int create(const Record& record);
+  int link(const Record& record);
+  int unlink(const Record& record);
+  int rename(const Record& record);
+  int rename_again(const Record& record);
+  int parent_of(FileId id, std::string_view text, Name& out);
+  int look(const Name& name, Occupant& out);
+  int vacate(const Name& name, const Occupant& occupant);
+  int give(const FileRef& file, FileId id, const Name& name);
+  int move_folder(const FileRef& folder, const Name& to);
+  int make(const CreateBody& body, std::string_view target, const Name& at, FileRef& out);
+  int make_at(FileId id, const CreateBody& body, std::string_view target, const Name& at,
+              FileRef& out);
+  int set_owner(const OpenFile& file, const CreateBody& body);
+  int remove_folder(const Name& name);
+
+  Tree& tree_;
+  Ids& ids_;
+  const Faults* faults_;
+  bool replay_ = false;
+  const char* call_ = "";
+  std::vector<Orphanage> orphanages_;
+  std::unordered_map<FileId, Times> times_;
+  FileId last_id_ = 0;
+  Times* last_times_ = nullptr;
+  std::deque<std::pair<Lsn, FileId>> nameless_;  // in the order of the records
+  Lsn lsn_ = 0;
+  uint64_t displaced_ = 0, skipped_ = 0, written_ = 0;
+};
+
+}  // namespace holdfast::replica

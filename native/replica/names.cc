@@ -1,0 +1,361 @@
+#include <fcntl.h>
+#include <limits.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <string>
+
+#include "replica/changes.h"
+#include "replica/faults.h"
+
+/* Names: create, link, unlink, rename. The rules of a replay are in changes.h. */
+namespace holdfast::replica {
+namespace {
+
+constexpr uint32_t permission_bits = 07777;
+constexpr const char* acls[] = {"system.posix_acl_access", "system.posix_acl_default"};
+
+int open_made(int directory, const char* name, uint32_t type) {
+  const int flags = type == S_IFDIR ? O_RDONLY | O_DIRECTORY : O_PATH;
+  return openat(directory, name, flags | O_NOFOLLOW | O_CLOEXEC);
+}
+
+bool same_file(const struct stat& a, const struct stat& b) {
+  return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+/** The folder above, and what this one is called there. ESTALE: it has no name any more. */
+int where_is(const OpenFile& folder, Fd& parent, std::string& name) {
+  const int fd = folder.fd.get();
+  struct stat self, found;
+  if (fstat(fd, &self) != 0) return errno;
+  if (self.st_nlink == 0) return ESTALE;
+  parent.reset(openat(fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!parent.valid()) return errno == ENOENT ? ESTALE : errno;
+  char path[PATH_MAX];
+  const ssize_t size = readlink(ProcPath(fd).text, path, sizeof path);
+  if (size > 0 && static_cast<size_t>(size) < sizeof path) {
+    name.assign(path, static_cast<size_t>(size));
+    name.erase(0, name.rfind('/') + 1);
+    if (fstatat(parent.get(), name.c_str(), &found, AT_SYMLINK_NOFOLLOW) == 0 &&
+        same_file(self, found)) {
+      return 0;
+    }
+  }
+  // The kernel's path may be too long, or outside what is reachable: look for it.
+  std::vector<std::string> names;
+  if (const int error = list_names(parent.get(), names); error != 0) return error;
+  for (std::string& each : names) {
+    if (fstatat(parent.get(), each.c_str(), &found, AT_SYMLINK_NOFOLLOW) != 0) continue;
+    if (!same_file(self, found)) continue;
+    name = std::move(each);
+    return 0;
+  }
+  return ESTALE;
+}
+
+}  // namespace
+
+/** A name in an open folder; no folder: it is gone, and that is forgiven. */
+struct Changes::Name {
+  FileRef folder;
+  uint8_t volume = 0;
+  int fd = -1;
+  char text[NAME_MAX + 1];
+
+  bool there() const { return fd >= 0; }
+  void set(std::string_view name) {
+    std::memcpy(text, name.data(), name.size());
+    text[name.size()] = '\0';
+  }
+};
+
+int Changes::parent_of(FileId id, std::string_view text, Name& out) {
+  if (text.size() > NAME_MAX) return fail(ENAMETOOLONG, "name");
+  out.set(text);
+  if (const int error = file(id, out.folder); error != 0) return error;
+  if (out.folder == nullptr) return 0;
+  if (out.folder->type != S_IFDIR) return fail(ENOTDIR, "parent");
+  out.volume = out.folder->volume;
+  out.fd = out.folder->fd.get();
+  return 0;
+}
+
+int Changes::look(const Name& name, Occupant& out) {
+  Handle handle;
+  const int error = tree_.identify(name.fd, name.text, handle, out.attributes);
+  out.there = error == 0;
+  out.id = out.there ? ids_.find(name.volume, handle) : 0;
+  return error == 0 || error == ENOENT ? 0 : fail(error, "name_to_handle_at");
+}
+
+/** Leaves a name empty. Only in a replay may anything be there that must be kept. */
+int Changes::vacate(const Name& name, const Occupant& occupant) {
+  if (!occupant.there) return 0;
+  const bool folder = S_ISDIR(occupant.attributes.st_mode);
+  const bool lose = faults_ != nullptr && faults_->skip_displacement;
+  displaced_++;
+  if (lose || (!folder && occupant.attributes.st_nlink > 1)) {
+    if (unlinkat(name.fd, name.text, folder ? AT_REMOVEDIR : 0) == 0) return 0;
+    if (!lose) return fail(errno, "unlinkat");
+  }
+  const int error = orphanages_[name.volume].take(name.fd, name.text);
+  return error == 0 ? 0 : fail(error, "orphanage");
+}
+
+/** Moves a folder from where it is now. */
+int Changes::move_folder(const FileRef& folder, const Name& to) {
+  Fd parent;
+  std::string name;
+  int error = where_is(*folder, parent, name);
+  if (error == ESTALE) {
+    skipped_++;
+    return 0;
+  }
+  if (error != 0) return fail(error, "where a folder is");
+  if (renameat2(parent.get(), name.c_str(), to.fd, to.text, RENAME_NOREPLACE) == 0) return 0;
+  // EINVAL: the new parent is below it by now (see changes.h).
+  if (errno != EINVAL) return fail(errno, "renameat2");
+  skipped_++;
+  return 0;
+}
+
+/** In a replay: makes the name be that file, whatever is there. */
+int Changes::give(const FileRef& file, FileId id, const Name& name) {
+  if (!name.there()) return 0;
+  Occupant occupant;
+  if (const int error = look(name, occupant); error != 0) return error;
+  if (occupant.there && occupant.id == id && file != nullptr) return 0;
+  if (const int error = vacate(name, occupant); error != 0) return error;
+  if (file == nullptr) return 0;
+  if (file->type == S_IFDIR) return move_folder(file, name);
+  if (linkat(file->fd.get(), "", name.fd, name.text, AT_EMPTY_PATH) == 0) return 0;
+  // ENOENT: an open file without a name; a later record removed it.
+  return errno == ENOENT ? 0 : fail(errno, "linkat");
+}
+
+int Changes::make(const CreateBody& body, std::string_view target, const Name& at, FileRef& out) {
+  const uint32_t type = body.mode & S_IFMT;
+  const mode_t mode = body.mode & permission_bits;
+  auto made = std::make_shared<OpenFile>();
+  made->type = type;
+  made->volume = at.volume;
+  made->writable = type == S_IFREG;
+  int done = 0;
+  if (type == S_IFREG) {
+    made->fd.reset(
+        openat(at.fd, at.text, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode));
+    done = made->fd.valid() ? 0 : -1;
+  } else if (type == S_IFDIR) {
+    done = mkdirat(at.fd, at.text, mode);
+  } else if (type == S_IFLNK) {
+    done = symlinkat(std::string(target).c_str(), at.fd, at.text);
+  } else {
+    done = mknodat(at.fd, at.text, type | mode, body.rdev);
+  }
+  if (done != 0) return errno;
+  if (!made->fd.valid()) made->fd.reset(open_made(at.fd, at.text, type));
+  if (!made->fd.valid()) return errno;
+  out = std::move(made);
+  return 0;
+}
+
+/** Exactly the owner, the mode and no inherited ACL; what is right already costs no call. */
+int Changes::set_owner(const OpenFile& file, const CreateBody& body) {
+  const int fd = file.fd.get();
+  if (file.type != S_IFLNK) {
+    const ProcPath path(fd);
+    char list[1024];
+    // A new file has few attributes; what does not fit is no reason to look no further.
+    const ssize_t size = listxattr(path.text, list, sizeof list);
+    for (size_t i = 0; size != 0 && i < std::size(acls); i++) {
+      if (removexattr(path.text, acls[i]) != 0 && errno != ENODATA && errno != EOPNOTSUPP &&
+          errno != EACCES) {
+        return fail(errno, "removexattr");
+      }
+    }
+  }
+  struct stat now;
+  if (fstatat(fd, "", &now, AT_EMPTY_PATH) != 0) return fail(errno, "fstatat");
+  bool changed = false;
+  if (now.st_uid != body.uid || now.st_gid != body.gid) {
+    if (fchownat(fd, "", body.uid, body.gid, AT_EMPTY_PATH) != 0) return fail(errno, "fchownat");
+    changed = true;
+  }
+  const uint32_t mode = body.mode & permission_bits;
+  if (!changed && (now.st_mode & permission_bits) == mode) return 0;
+  const int error = set_mode(file, mode);
+  return error == 0 ? 0 : fail(error, "chmod");
+}
+
+/** Makes the file at a name and makes it known. */
+int Changes::make_at(FileId id, const CreateBody& body, std::string_view target, const Name& at,
+                     FileRef& out) {
+  int error = make(body, target, at, out);
+  if (error == EEXIST && replay_) {
+    Occupant occupant;
+    if (error = look(at, occupant); error != 0) return error;
+    const bool same =
+        occupant.id == id && (occupant.attributes.st_mode & S_IFMT) == (body.mode & S_IFMT);
+    if (same) {
+      if (error = file(id, out); error != 0) return error;
+      if (out != nullptr) return 0;
+    }
+    if (error = vacate(at, occupant); error != 0) return error;
+    error = make(body, target, at, out);
+  }
+  if (error != 0) return fail(error, "create");
+  IdEntry entry;
+  struct stat attributes;
+  entry.id = id;
+  entry.type = body.mode & S_IFMT;
+  entry.volume = at.volume;
+  if (error = tree_.identify(out->fd.get(), entry.handle, attributes); error != 0) {
+    return fail(error, "name_to_handle_at");
+  }
+  if (error = ids_.put(entry); error != 0) return fail(error, "ids");
+  tree_.add(id, out);
+  return 0;
+}
+
+int Changes::create(const Record& record) {
+  const CreateBody& body = record.create;
+  const FileId id = record.head.file;
+  Name at;
+  if (const int error = parent_of(body.parent, record.name, at); error != 0) return error;
+  const bool parent_there = at.there();
+  if (!parent_there) {
+    // Its folder is removed later; the file may have been moved out of it before that.
+    IdEntry parent;
+    if (!ids_.get(body.parent, parent)) {
+      if (tree_.volumes() > 1) return fail(ESTALE, "parent");
+      parent.volume = 0;
+    }
+    at.volume = parent.volume;
+    Orphanage& orphanage = orphanages_[at.volume];
+    if (const int error = orphanage.get(at.fd); error != 0) return fail(error, "orphanage");
+    at.set(orphanage.free_name());
+  }
+  FileRef made;
+  if (const int error = make_at(id, body, record.second, at, made); error != 0) return error;
+  if (const int error = set_owner(*made, body); error != 0) return error;
+  Times& own = times(id);
+  own.atime = own.mtime = body.mtime;
+  own.has_atime = own.has_mtime = true;
+  if (parent_there) set_mtime(body.parent, body.parent_mtime);
+  return 0;
+}
+
+int Changes::link(const Record& record) {
+  Name at;
+  FileRef target;
+  if (const int error = parent_of(record.link.parent, record.name, at); error != 0) return error;
+  if (const int error = file(record.head.file, target); error != 0) return error;
+  if (replay_) {
+    if (const int error = give(target, record.head.file, at); error != 0) return error;
+  } else if (linkat(target->fd.get(), "", at.fd, at.text, AT_EMPTY_PATH) != 0) {
+    return fail(errno, "linkat");
+  }
+  if (at.there()) set_mtime(record.link.parent, record.link.parent_mtime);
+  return 0;
+}
+
+/**
+ * rmdir. What is not replicated may be left in a folder here (from a time when this server was the
+ * primary) that is gone there: it goes with its folder.
+ */
+int Changes::remove_folder(const Name& name) {
+  if (unlinkat(name.fd, name.text, AT_REMOVEDIR) == 0) return 0;
+  if (errno != ENOTEMPTY && errno != EEXIST) return errno;
+  const Fd folder(open_made(name.fd, name.text, S_IFDIR));
+  if (!folder.valid()) return errno;
+  if (const int error = purge(tree_, ids_, name.volume, folder.get(), false); error != 0) {
+    return error == EUCLEAN ? ENOTEMPTY : error;
+  }
+  return unlinkat(name.fd, name.text, AT_REMOVEDIR) == 0 ? 0 : errno;
+}
+
+int Changes::unlink(const Record& record) {
+  const FileId id = record.head.file;
+  const bool last = (record.head.flags & flag_last_name) != 0;
+  const bool folder = record.unlink.is_directory != 0;
+  Name at;
+  Occupant occupant;
+  if (const int error = parent_of(record.unlink.parent, record.name, at); error != 0) return error;
+  if (at.there()) {
+    if (const int error = look(at, occupant); error != 0) return error;
+    const bool it = occupant.there && occupant.id == id;
+    if (!it && !replay_) return fail(ESTALE, "unlink");
+    int error = 0;
+    if (it && last) {
+      error = folder && !replay_                                         ? remove_folder(at)
+              : unlinkat(at.fd, at.text, folder ? AT_REMOVEDIR : 0) == 0 ? 0
+                                                                         : errno;
+      if (error != 0 && !(replay_ && (error == ENOTEMPTY || error == EEXIST))) {
+        return fail(error, "unlinkat");
+      }
+      if (error != 0) error = vacate(at, occupant);
+    } else if (replay_) {
+      error = vacate(at, occupant);
+    } else if (unlinkat(at.fd, at.text, 0) != 0) {
+      return fail(errno, "unlinkat");
+    }
+    if (error != 0) return error;
+    set_mtime(record.unlink.parent, record.unlink.parent_mtime);
+  }
+  if (last) forget(id);
+  return 0;
+}
+
+int Changes::rename(const Record& record) {
+  const RenameBody& body = record.rename;
+  const bool exchange = body.exchange != 0;
+  Name from, to;
+  Occupant moved, replaced;
+  if (const int error = parent_of(body.parent, record.name, from); error != 0) return error;
+  if (const int error = parent_of(body.new_parent, record.second, to); error != 0) return error;
+  if (const int error = look(from, moved); error != 0) return error;
+  if (!moved.there || moved.id != record.head.file) return fail(ESTALE, "rename");
+  if (body.replaced != 0) {
+    if (const int error = look(to, replaced); error != 0) return error;
+    if (!replaced.there || replaced.id != body.replaced) return fail(ESTALE, "rename");
+  }
+  const unsigned flags = exchange ? RENAME_EXCHANGE : body.replaced == 0 ? RENAME_NOREPLACE : 0;
+  if (renameat2(from.fd, from.text, to.fd, to.text, flags) != 0) {
+    const bool leftovers = !exchange && (errno == ENOTEMPTY || errno == EEXIST) && replaced.there &&
+                           S_ISDIR(replaced.attributes.st_mode);
+    if (!leftovers) return fail(errno, "renameat2");
+    if (const int error = remove_folder(to); error != 0) return fail(error, "renameat2");
+    if (renameat2(from.fd, from.text, to.fd, to.text, RENAME_NOREPLACE) != 0) {
+      return fail(errno, "renameat2");
+    }
+  }
+  set_mtime(body.parent, body.parent_mtime);
+  set_mtime(body.new_parent, body.new_parent_mtime);
+  if ((record.head.flags & flag_last_name) != 0) forget(body.replaced);
+  return 0;
+}
+
+/** A rename in a replay: the new name is the file, the old one is nothing (or the other file). */
+int Changes::rename_again(const Record& record) {
+  const RenameBody& body = record.rename;
+  Name from, to;
+  FileRef moved, other;
+  if (const int error = parent_of(body.parent, record.name, from); error != 0) return error;
+  if (const int error = parent_of(body.new_parent, record.second, to); error != 0) return error;
+  if (const int error = file(record.head.file, moved); error != 0) return error;
+  if (body.exchange != 0) {
+    if (const int error = file(body.replaced, other); error != 0) return error;
+  }
+  if (const int error = give(moved, record.head.file, to); error != 0) return error;
+  if (const int error = give(other, body.replaced, from); error != 0) return error;
+  if (from.there()) set_mtime(body.parent, body.parent_mtime);
+  if (to.there()) set_mtime(body.new_parent, body.new_parent_mtime);
+  if ((record.head.flags & flag_last_name) != 0) forget(body.replaced);
+  return 0;
+}
+
+}  // namespace holdfast::replica
