@@ -3,7 +3,10 @@
 {
   'variables': {
     'replica_files': [
+      'applier.cc',
+      'changes.cc',
       'channel.cc',
+      'check.cc',
       'disk.cc',
       'feed.cc',
       'ids.cc',
@@ -12,6 +15,8 @@
       'link.cc',
       'link_send.cc',
       'link_thread.cc',
+      'names.cc',
+      'orphanage.cc',
       'receiver.cc',
       'receiver_stream.cc',
       'record.cc',
@@ -19,6 +24,7 @@
       'super.cc',
       'tls.cc',
       'tree.cc',
+      'verify.cc',
       'waits.cc',
     ],
   },
