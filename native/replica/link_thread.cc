@@ -251,7 +251,9 @@ void Link::serve() {
   const int64_t silence = options_.send_timeout_ms * ns_per_ms;
   const int64_t beat = std::min(ns_per_s, silence / 3);
   int64_t next_beat = boot_ns() + beat;
-  while (!stopping_.load() && !alone_.load() && channel_->error() == 0) {
+  // What came together with the welcome is in our own buffers already.
+  bool good = take_frames();
+  while (good && !stopping_.load() && !alone_.load() && channel_->error() == 0) {
     const int64_t now = boot_ns();
     if (cut_until_ns_.load() > now || now - heard_ns_ >= silence) break;
     if (now >= next_beat) {
@@ -267,7 +269,7 @@ void Link::serve() {
                       {abort_.get(), POLLIN, 0},
                       {timer_.get(), POLLIN, 0}};
     if (poll(wait, 4, poll_time(next_beat, now)) <= 0) continue;
-    if ((wait[0].revents & ~POLLOUT) != 0 && !take_frames()) break;
+    if ((wait[0].revents & ~POLLOUT) != 0) good = take_frames();
     if (wait[1].revents != 0) empty(wake_.get());
     if (wait[2].revents != 0) empty(abort_.get());
     if (wait[3].revents != 0) {

@@ -41,7 +41,9 @@ bool Ring::adopt() {
   const Tail stored{state_.tail_lsn, state_.tail_epoch, state_.tail_chain};
   before_first_ = last_ = stored;
   bool first = true;
-  for (uint64_t at = skip_pad(tail, end); at < end; at = skip_pad(at, end)) {
+  for (uint64_t at = tail; at < end;) {
+    at = skip_pad(at, end);
+    if (at >= end) return false;  // a record always follows a pad
     const RecordHead head = head_at(at);
     const bool plausible = head.size >= sizeof(RecordHead) && head.size <= max_record &&
                            head.size % record_align == 0 && head.size <= lap_left(at) &&
