@@ -35,6 +35,17 @@ class Log {
    */
   virtual Lsn append(Kind kind, uint16_t flags, FileId file, std::span<const iovec> payload) = 0;
 
+  /**
+   * As append, and stores the LSN at `early` before the record counts: a process that is killed
+   * between the two leaves there an LSN beyond the end of the ring. `early` lies in shared memory.
+   */
+  virtual Lsn append_noting(Kind kind, uint16_t flags, FileId file,
+                            std::span<const iovec> payload, uint64_t* early) {
+    const Lsn lsn = append(kind, flags, file, payload);
+    *early = lsn;
+    return lsn;
+  }
+
   /** LSN of the last record. */
   virtual Lsn last() const = 0;
 
