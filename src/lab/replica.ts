@@ -1,0 +1,142 @@
+/**
+ * A replicated directory on two hosts of a lab, run by hand: the two replica processes and nothing
+ * else of the product. Tests and benches of the write interceptor stand on it.
+ */
+import { randomBytes } from 'node:crypto';
+import { join } from 'node:path';
+import { makeCa, makeRequest, signRequest } from '../api/pki.ts';
+import { ReplicaClient, type ReplicaStatus } from '../native/replica.ts';
+import type { Host } from './host.ts';
+import type { Lab } from './lab.ts';
+import { repoRoot, until } from './tool.ts';
+
+export interface ReplicaOptions {
+  /** Tells several pairs of one lab apart: in names of sockets, folders and in the port. */
+  readonly name: string;
+  /** The directory, the same path on both hosts; made when absent. */
+  readonly dir: string;
+  /** Folder for the engine's own files, on both hosts. */
+  readonly stateDir: string;
+  readonly port?: number;
+  readonly ack?: 'fsync' | 'strict';
+  readonly async?: 'none' | 'second';
+  readonly ringBytes?: number;
+  readonly journalBytes?: number;
+}
+
+const certificates = '/run/replica-pki';
+
+/** The lab's own CA and one certificate per host, once per lab. */
+async function writeCertificates(hosts: readonly Host[]): Promise<void> {
+  if (hosts.every((host) => host.exists(`${certificates}/cert.pem`))) return;
+  const ca = await makeCa('lab');
+  for (const host of hosts) {
+    const { key, request } = await makeRequest(host.name);
+    const cert = await signRequest(ca, request, host.name, [host.address()]);
+    host.writeFile(`${certificates}/ca.pem`, ca.cert);
+    host.writeFile(`${certificates}/cert.pem`, cert);
+    host.writeFile(`${certificates}/key.pem`, key, 0o600);
+  }
+}
+
+/** The process of one host: holder, worker, and a client of its control socket. */
+export class ReplicaProcess {
+  readonly host: Host;
+  readonly #socket: string;
+  client: ReplicaClient;
+
+  private constructor(host: Host, socket: string, client: ReplicaClient) {
+    this.host = host;
+    this.#socket = socket;
+    this.client = client;
+  }
+
+  static async start(host: Host, name: string): Promise<ReplicaProcess> {
+    const socket = `/run/replica-${name}.sock`;
+    const binary = join(repoRoot, 'build/Release/holdfast-replica');
+    await host.spawn([binary, '--control', socket, '--name', name], {
+      detach: true,
+      out: `${host.path('/run')}/replica-${name}.log`,
+    });
+    await until(() => host.exists(socket), 5000);
+    return new ReplicaProcess(host, socket, await ReplicaClient.connect(host.path(socket)));
+  }
+
+  /** After the worker died: talks to the new one. */
+  async reconnect(): Promise<void> {
+    this.client.close();
+    this.client = await ReplicaClient.connect(this.host.path(this.#socket));
+  }
+
+  status(): Promise<ReplicaStatus> {
+    return this.client.status();
+  }
+
+  /** Ends the role in order, then both processes. */
+  async stop(): Promise<void> {
+    await this.client.request('close', {});
+    await this.client.request('quit', {}).catch(() => {});
+    this.client.close();
+  }
+}
+
+/** PRIM on the lab's first host, SECOND on its second. */
+export class ReplicaPair {
+  readonly prim: ReplicaProcess;
+  readonly second: ReplicaProcess;
+  readonly dir: string;
+
+  private constructor(prim: ReplicaProcess, second: ReplicaProcess, dir: string) {
+    this.prim = prim;
+    this.second = second;
+    this.dir = dir;
+  }
+
+  /** Resolves when both are in sync. */
+  static async start(lab: Lab, options: ReplicaOptions): Promise<ReplicaPair> {
+    const [first, other] = lab.hosts;
+    if (first === undefined || other === undefined) throw new Error('a pair needs two hosts');
+    const hosts = [first, other];
+    await writeCertificates(hosts);
+    for (const host of hosts) await host.exec(['mkdir', '-p', options.dir, options.stateDir]);
+    const port = options.port ?? 5600;
+    const common = {
+      set: randomBytes(16).toString('hex'),
+      epoch: 1,
+      state: options.stateDir,
+      dir: options.dir,
+      cert: `${certificates}/cert.pem`,
+      key: `${certificates}/key.pem`,
+      ca: `${certificates}/ca.pem`,
+      ack: options.ack ?? 'fsync',
+      async: options.async ?? 'none',
+      ring: options.ringBytes ?? 64 << 20,
+      journal: options.journalBytes ?? 256 << 20,
+    };
+    const second = await ReplicaProcess.start(other, options.name);
+    const listen = `${other.address()}:${port}`;
+    await second.client.request('open', { ...common, role: 'second', node: 1, listen });
+    const prim = await ReplicaProcess.start(first, options.name);
+    await prim.client.request('open', { ...common, role: 'prim', node: 0, peer: listen });
+    const pair = new ReplicaPair(prim, second, options.dir);
+    await pair.settled();
+    return pair;
+  }
+
+  /** Resolves when the second has applied everything that the first has. */
+  async settled(timeoutMs = 60_000): Promise<void> {
+    const end = performance.now() + timeoutMs;
+    for (;;) {
+      const { last } = await this.prim.status();
+      const { applied } = await this.second.status();
+      if (applied >= last && (await this.prim.status()).peer === 'connected') return;
+      if (performance.now() > end) throw new Error(`the second has ${applied} of ${last}`);
+      await until(() => false, 20);
+    }
+  }
+
+  async stop(): Promise<void> {
+    await this.prim.stop();
+    await this.second.stop();
+  }
+}
