@@ -97,6 +97,9 @@ bool Link::stop(int64_t drain_ms) {
 
 void Link::cut(int64_t ms) {
   cut_until_ns_.store(boot_ns() + ms * ns_per_ms);
+  take_sending();
+  if (channel_ != nullptr) channel_->shut(ECONNABORTED);
+  sending_.store(false);
   eventfd_write(abort_.get(), 1);
 }
 
@@ -161,11 +164,12 @@ void Link::release(size_t bytes) {
   }
 }
 
-Lsn Link::append(Kind kind, uint16_t flags, FileId file, std::span<const iovec> payload) {
+Lsn Link::append_noting(Kind kind, uint16_t flags, FileId file, std::span<const iovec> payload,
+                        uint64_t* early) {
   Lsn lsn;
   {
     const std::lock_guard lock(append_mutex_);
-    lsn = ring_.append(kind, flags, file, payload, epoch_);
+    lsn = ring_.append(kind, flags, file, payload, epoch_, early);
     last_.store(lsn, std::memory_order_release);
   }
   // Alone, what was a reservation can be dropped now.

@@ -85,7 +85,11 @@ class Link final : public Log {
 
   bool reserve(size_t bytes, const Waiter& ready) override;
   void release(size_t bytes) override;
-  Lsn append(Kind kind, uint16_t flags, FileId file, std::span<const iovec> payload) override;
+  Lsn append(Kind kind, uint16_t flags, FileId file, std::span<const iovec> payload) override {
+    return append_noting(kind, flags, file, payload, nullptr);
+  }
+  Lsn append_noting(Kind kind, uint16_t flags, FileId file, std::span<const iovec> payload,
+                    uint64_t* early) override;
   Lsn last() const override { return last_.load(std::memory_order_acquire); }
   /**
    * Sends soon: at once when much waits, otherwise within `push_delay`. A sync that follows at once

@@ -129,7 +129,7 @@ void Ring::release(size_t bytes) {
 }
 
 Lsn Ring::append(Kind kind, uint16_t flags, FileId file, std::span<const iovec> payload,
-                 uint64_t epoch) {
+                 uint64_t epoch, uint64_t* early) {
   RecordHead head{};
   head.kind = static_cast<uint16_t>(kind);
   head.flags = flags;
@@ -152,6 +152,7 @@ Lsn Ring::append(Kind kind, uint16_t flags, FileId file, std::span<const iovec> 
     at += left;
   }
   write_record(arena_ + at % size_, head, payload, last_, epoch);
+  if (early != nullptr) std::atomic_ref(*early).store(last_.lsn, std::memory_order_release);
   state_.head_lsn = last_.lsn;
   state_.head_epoch = last_.epoch;
   state_.head_chain = last_.chain;
