@@ -1,0 +1,231 @@
+#include <doctest/doctest.h>
+
+#include <cstdio>
+#include <cstdlib>
+
+#include "replica/applier.h"
+#include "replica/changes.h"
+#include "replica/faults.h"
+#include "test/replica_compare.h"
+#include "test/replica_scratch.h"
+
+using namespace holdfast;
+using namespace holdfast::replica;
+using namespace holdfast::replica::test;
+
+namespace {
+
+struct Sink final : ApplierSink {
+  Lsn last = 0, replayed_at = 0;
+  ApplyFailure failure;
+  std::vector<CheckResult> results;
+  void applied(Lsn lsn) override { last = lsn; }
+  void replayed(Lsn lsn) override { replayed_at = lsn; }
+  void failed(const ApplyFailure& f) override { failure = f; }
+  void checked(const CheckResult& result) override { results.push_back(result); }
+};
+
+/** The directories of a secondary, and its ids, as processes come and go. */
+struct Copy {
+  explicit Copy(const History& first) {
+    for (const auto& [id, root] : first.nodes) {
+      const Fd folder = scratch.folder("v" + std::to_string(id));
+      const timespec times[2] = {{0, UTIME_OMIT}, {root.mtime.seconds, root.mtime.nanoseconds}};
+      futimens(folder.get(), times);
+      volumes++;
+    }
+  }
+  std::string file(const char* name) const { return scratch.at(name); }
+  void keep_ids(const char* name) const {
+    const Fd from(open(file("ids").c_str(), O_RDONLY));
+    const Fd to(open(file(name).c_str(), O_RDWR | O_CREAT | O_TRUNC, 0600));
+    struct stat now;
+    REQUIRE(fstat(from.get(), &now) == 0);
+    const auto size = static_cast<size_t>(now.st_size);
+    REQUIRE(copy_file_range(from.get(), nullptr, to.get(), nullptr, size, 0) == now.st_size);
+  }
+
+  Scratch scratch;
+  size_t volumes = 0;
+};
+
+/** One life of the process. */
+struct Life {
+  explicit Life(const Copy& copy, const char* table = "ids") {
+    REQUIRE(ids.open(copy.scratch.at(table)).ok());
+    for (size_t v = 1; v <= copy.volumes; v++) {
+      REQUIRE(tree.add_volume(copy.scratch.folder("v" + std::to_string(v))).ok());
+    }
+  }
+  Ids ids;
+  Tree tree{ids, 64};
+};
+
+Batch batch_of(const History& history, size_t first, size_t end) {
+  Batch batch;
+  batch.records = history.records(first, end);
+  batch.end.tail.lsn = end;
+  return batch;
+}
+
+/** Applies [first, end) by an applier, in batches; then the replay, if it is one, is over. */
+std::string apply(Life& life, const History& history, size_t first, size_t end, bool replay,
+                  bool whole = true, const Faults* faults = nullptr) {
+  Sink sink;
+  ApplierOptions options;
+  options.faults = faults;
+  Applier applier(life.tree, life.ids, options, sink);
+  JournalPoint from;
+  from.tail.lsn = first;
+  if (applier.start(from, replay) != 0) return "start";
+  const size_t step = 1 + first % 7;
+  for (size_t at = first; at < end; at += step) {
+    applier.submit(batch_of(history, at, std::min(end, at + step)));
+  }
+  if (replay && whole) applier.end_replay();
+  applier.drain();
+  applier.stop();
+  if (sink.failure.error == 0) return "";
+  return "record " + std::to_string(sink.failure.lsn) + ": " + sink.failure.call + ": " +
+         std::strerror(sink.failure.error);
+}
+
+/** Changes without an applier, so without mtimes at the end: as a kill leaves them. */
+std::string apply_and_die(Life& life, const History& history, size_t first, size_t end) {
+  Changes changes(life.tree, life.ids, nullptr);
+  changes.begin(false);
+  for (size_t at = first; at < end; at++) {
+    Record record;
+    if (parse_record(history.records(at, at + 1), record) != ParseStatus::ok) return "parse";
+    if (const int error = changes.apply(record); error != 0) {
+      return "record " + std::to_string(at + 1) + ": " + changes.call() + ": " +
+             std::strerror(error);
+    }
+    if (at % 5 == 4) changes.flush_times();
+  }
+  return "";
+}
+
+/** What a stop of the machine may do to data that was written but not synced. */
+void lose_data(Life& life, const History& history, size_t first, size_t end, uint64_t seed) {
+  std::mt19937_64 random(seed);
+  for (size_t at = first; at < end; at++) {
+    Record record;
+    if (parse_record(history.records(at, at + 1), record) != ParseStatus::ok) continue;
+    if (record.kind != Kind::write || random() % 2 == 0) continue;
+    const Result<FileRef> file = life.tree.open(record.head.file);
+    if (!file.ok()) continue;
+    struct stat now;
+    fstat(file.value->fd.get(), &now);
+    const auto size = static_cast<uint64_t>(now.st_size);
+    if (record.write.offset >= size) continue;
+    const std::string rubbish(std::min<uint64_t>(size - record.write.offset, record.data.size()),
+                              random() % 2 == 0 ? '\0' : '!');
+    REQUIRE(pwrite(file.value->fd.get(), rubbish.data(), rubbish.size(),
+                   static_cast<off_t>(record.write.offset)) > 0);
+  }
+}
+
+std::string differences(const Life& life, const History& history) {
+  return Comparison(life.tree, life.ids, history).run();
+}
+
+bool skipped() {
+  if (!is_root()) MESSAGE("skipped: file handles need root");
+  return !is_root();
+}
+
+/**
+ * A history; the checkpoint after `i` records; a stop after `j`; perhaps stops during the replay;
+ * the ids as they are, or as they were at any moment since the checkpoint. Empty: the directories
+ * are what the history says.
+ */
+std::string converge(uint64_t seed, const Faults* faults = nullptr) {
+  std::mt19937_64 random(seed);
+  const auto below = [&](size_t n) { return static_cast<size_t>(random() % n); };
+  History::Options options;
+  options.volumes = below(4) == 0 ? 2 : 1;
+  options.folders = 2 + static_cast<int>(below(6));
+  options.names_only = below(2) == 0;
+  History history(seed, options);
+  const Copy copy(history);
+  const size_t size = 6 + below(50);
+  for (size_t n = 0; n < size; n++) history.step();
+  const size_t i = below(size), j = i + below(size - i + 1), m = i + below(j - i + 1);
+  std::string error;
+  {
+    Life life(copy);
+    error = apply(life, history, 0, i, false);
+    copy.keep_ids("ids.old");
+    if (error.empty()) error = apply(life, history, i, m, false);
+    if (below(2) == 0) copy.keep_ids("ids.old");
+    if (error.empty()) error = apply_and_die(life, history, m, j);
+    if (below(2) == 0) lose_data(life, history, i, j, seed);
+  }
+  if (!error.empty()) return "before the stop: " + error;
+  const char* table = below(2) == 0 ? "ids" : "ids.old";
+  for (size_t stops = below(3); stops > 0; stops--) {
+    Life life(copy, table);
+    const size_t until = i + below(size - i + 1);
+    error = apply(life, history, i, until, true, false, faults);
+    if (!error.empty()) return "in a replay that is cut short: " + error;
+  }
+  Life life(copy, table);
+  error = apply(life, history, i, size, true, true, faults);
+  if (!error.empty()) return "in the replay: " + error;
+  return differences(life, history);
+}
+
+uint64_t first_seed() {
+  const char* given = std::getenv("HOLDFAST_SEED");
+  return given != nullptr ? std::strtoull(given, nullptr, 10) : 1;
+}
+
+uint64_t seeds(uint64_t otherwise) {
+  const char* given = std::getenv("HOLDFAST_RUNS");
+  return given != nullptr ? std::strtoull(given, nullptr, 10) : otherwise;
+}
+
+/** How many of the seeds end in a difference or a failure. */
+int found_by(const Faults& faults, uint64_t runs) {
+  int found = 0;
+  for (uint64_t seed = 1; seed <= runs; seed++) found += converge(seed, &faults).empty() ? 0 : 1;
+  return found;
+}
+
+}  // namespace
+
+TEST_CASE("applier: a history in order makes exactly what it says") {
+  if (skipped()) return;
+  for (uint64_t seed = first_seed(); seed < first_seed() + seeds(100); seed++) {
+    History::Options options;
+    options.volumes = 1 + static_cast<int>(seed % 2);
+    History history(seed, options);
+    const Copy copy(history);
+    for (int n = 0; n < 200; n++) history.step();
+    Life life(copy);
+    const std::string error = apply(life, history, 0, history.size(), false);
+    CHECK_MESSAGE(error == "", "seed " << seed);
+    const std::string difference = differences(life, history);
+    REQUIRE_MESSAGE(difference == "", "seed " << seed);
+  }
+}
+
+TEST_CASE("applier: a replay converges from wherever the file system is") {
+  if (skipped()) return;
+  for (uint64_t seed = first_seed(); seed < first_seed() + seeds(1500); seed++) {
+    const std::string outcome = converge(seed);
+    REQUIRE_MESSAGE(outcome == "", "HOLDFAST_SEED=" << seed);
+  }
+}
+
+TEST_CASE("applier: bugs that are planted are found") {
+  if (skipped()) return;
+  Faults reordered, lost, careless;
+  reordered.reorder_apply = true;
+  lost.lose_mtime = true;
+  careless.skip_displacement = true;
+  CHECK(found_by(reordered, 100) > 0);
+  CHECK(found_by(lost, 100) > 0);
+  CHECK(found_by(careless, 100) > 0);
+}
