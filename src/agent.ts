@@ -20,6 +20,7 @@ import { takeLock } from './host/lock.ts';
 import { createLogger, type Logger } from './host/logger.ts';
 import { HostNode, loadCluster } from './host/node.ts';
 import { PeerTable } from './host/peers.ts';
+import { engineAccess } from './host/replica.ts';
 import { MacFile } from './host/runtime.ts';
 import { openBeat } from './native/beat.ts';
 import { openFilter } from './native/filter.ts';
@@ -108,6 +109,9 @@ async function main(): Promise<void> {
     alerts,
     journal,
     logger,
+    secret: keys.secret,
+    keyFiles: keyFiles(paths),
+    engine: engineAccess,
     onCluster: (config) => channel.setPeers(otherNodes(config, name)),
     // Ended by an order, it must not come back by itself.
     onShutdown: () => void end('shutdown', exitFinal),

@@ -3,6 +3,7 @@ import { cliErrors } from './errors/cli.ts';
 import { clusterErrors } from './errors/cluster.ts';
 import { configErrors } from './errors/config.ts';
 import { labErrors } from './errors/lab.ts';
+import { mirrorErrors } from './errors/mirror.ts';
 import { moduleErrors } from './errors/module.ts';
 import { nativeErrors } from './errors/native.ts';
 
@@ -25,6 +26,7 @@ export const errorRegistry = {
   ...clusterErrors,
   ...configErrors,
   ...labErrors,
+  ...mirrorErrors,
   ...moduleErrors,
   ...nativeErrors,
 } as const satisfies Record<string, ErrorSpec>;

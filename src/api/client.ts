@@ -5,7 +5,13 @@
 import { type ClientRequest, type IncomingMessage, request } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { errorRegistry, HoldfastError, type ErrorCode, type ErrorRecord } from '../errors.ts';
-import type { EventRecord, ModuleStatus, ModuleVerb, NodeStatus } from '../host/face.ts';
+import type {
+  EventRecord,
+  ModuleStatus,
+  ModuleVerb,
+  NodeStatus,
+  VerifyStatus,
+} from '../host/face.ts';
 
 /** Where the agent is: its unix socket, or a way to a TLS connection (see dial.ts). */
 export type AgentTarget =
@@ -61,6 +67,9 @@ export interface AgentClient {
   modules(): Promise<readonly ModuleStatus[]>;
   module(name: string): Promise<ModuleStatus>;
   command(module: string, verb: ModuleVerb): Promise<ModuleStatus>;
+  prim(module: string, alone: boolean): Promise<ModuleStatus>;
+  second(module: string): Promise<ModuleStatus>;
+  verify(module: string): Promise<VerifyStatus>;
   installModule(name: string, archive: Uint8Array, replace: boolean): Promise<ModuleStatus>;
   packageModule(name: string): Promise<Uint8Array>;
   uninstallModule(name: string): Promise<void>;
@@ -99,6 +108,8 @@ export interface AgentClient {
 const readTimeoutMs = 15_000;
 /** Commands wait for scripts; the modules' own limits end them long before this. */
 const commandTimeoutMs = 30 * 60_000;
+/** A comparison reads all data of both servers. */
+const verifyTimeoutMs = 24 * 3600_000;
 /** Bound on an answer held in memory: a module archive of 16 MiB and some. */
 const maxAnswerBytes = 20 * 1024 * 1024;
 const prefix = '/api/v1';
@@ -136,6 +147,15 @@ function makeClient(target: AgentTarget, base: string): AgentClient {
     modules: () => get('/modules'),
     module: (name) => get(at(name)),
     command: (module, verb) => act(`${at(module)}/${verb}`, {}),
+    prim: (module, alone) => act(`${at(module)}/prim`, { alone }),
+    second: (module) => act(`${at(module)}/second`, {}),
+    verify: (module) =>
+      json({
+        method: 'POST',
+        path: `${at(module)}/verify`,
+        json: {},
+        timeoutMs: verifyTimeoutMs,
+      }),
     installModule: (name, archive, replace) =>
       json({
         method: 'PUT',

@@ -62,6 +62,7 @@ const PowerBody = z.strictObject({
     .min(0)
     .max(2 ** 24),
 });
+const PrimBody = z.strictObject({ alone: z.boolean().default(false) });
 const ClusterBody = z.strictObject({ xml, scope: z.enum(['node', 'cluster']).default('cluster') });
 const TokenBody = z.strictObject({
   ttlMs: z
@@ -153,8 +154,36 @@ function nodeRoutes({ agent }: RouteContext): Route[] {
   ];
 }
 
+const of = (params: Readonly<Record<string, string>>): string => params['module'] ?? '';
+
+function mirrorRoutes(agent: Agent): Route[] {
+  return [
+    {
+      method: 'POST',
+      path: '/modules/:module/prim',
+      summary: 'Makes this node the primary of a mirror; alone: to acknowledge without its peer',
+      body: PrimBody,
+      handle: async ({ params, body }) =>
+        json(await agent.prim(of(params), (body as z.infer<typeof PrimBody>).alone)),
+    },
+    {
+      method: 'POST',
+      path: '/modules/:module/second',
+      summary: 'Makes this node the secondary of a mirror',
+      body: Empty,
+      handle: async ({ params }) => json(await agent.second(of(params))),
+    },
+    {
+      method: 'POST',
+      path: '/modules/:module/verify',
+      summary: 'Compares both servers of a mirror; answers with what differs',
+      body: Empty,
+      handle: async ({ params }) => json(await agent.verify(of(params))),
+    },
+  ];
+}
+
 function moduleRoutes({ agent }: RouteContext): Route[] {
-  const of = (params: Readonly<Record<string, string>>): string => params['module'] ?? '';
   const verbs = ['start', 'stop', 'restart', 'stopstart', 'forcestop'] as const;
   const one = (module: string): ModuleStatus => {
     const found = agent.status().modules.find((status) => status.name === module);
@@ -183,6 +212,7 @@ function moduleRoutes({ agent }: RouteContext): Route[] {
         handle: async ({ params }) => json(await agent.command(of(params), verb)),
       }),
     ),
+    ...mirrorRoutes(agent),
     {
       method: 'GET',
       path: '/modules/:module/why',

@@ -147,7 +147,8 @@ export function buildApi(options: BuildOptions): FastifyInstance {
   app.get<{ Params: { module: string } }>('/var/modules/:module/ready.txt', (request, reply) => {
     const { module } = request.params;
     const status = agent.status().modules.find(({ name }) => name === module);
-    const isReady = status?.readiness === 'Ready';
+    // A load balancer sends nobody to a secondary, however well it is.
+    const isReady = status?.readiness === 'Ready' && status.state !== 'SECOND';
     return reply
       .status(isReady ? 200 : 404)
       .type('text/plain; charset=utf-8')

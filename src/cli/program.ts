@@ -6,6 +6,7 @@ import { clusterCommands } from './commands/cluster.ts';
 import { configCommands } from './commands/config.ts';
 import { controlCommands } from './commands/control.ts';
 import { farmCommands } from './commands/farm.ts';
+import { mirrorCommands } from './commands/mirror.ts';
 import { moduleCommands } from './commands/module.ts';
 import { observeCommands } from './commands/observe.ts';
 import { statusCommand } from './commands/status.ts';
@@ -35,6 +36,7 @@ export async function buildProgram(run: Run, withLab: boolean): Promise<Command>
   configCommands(program, run);
   moduleCommands(program, run);
   farmCommands(program, run);
+  mirrorCommands(program, run);
   clusterCommands(program, run);
   if (withLab) await mountLab(program, run);
   else program.command('lab').description(labSummary);

@@ -6,6 +6,7 @@ import type {
   ModuleStatus,
   NodeStatus,
   PeerStatus,
+  ReplicaStatus,
 } from '../host/face.ts';
 import { bucketCount } from '../core/farm-types.ts';
 import { type Cell, duration, microseconds, stateCell, table } from './format.ts';
@@ -30,8 +31,15 @@ function servingText(farm: FarmStatus): string {
 function moduleRow(module: ModuleStatus): readonly Cell[] {
   const { farm } = module;
   const own = [module.name, module.mode, stateCell(module)];
+  if (module.replica !== null) return [...own, '', '', replicaCell(module.replica)];
   if (farm === null) return own;
   return [...own, servingText(farm), sharesText(farm.groups), farm.members.join(' ')];
+}
+
+/** `with db2`, `db2 lost`. */
+function replicaCell({ peer, peerState, alone }: ReplicaStatus): string {
+  if (peerState === 'connected') return `with ${peer}`;
+  return alone ? `without ${peer}` : `${peer} ${peerState}`;
 }
 
 function peerRow(peer: PeerStatus): readonly Cell[] {
@@ -115,11 +123,44 @@ function farmRows(farm: FarmStatus): readonly (readonly [string, string])[] {
   ];
 }
 
+/** Of the figures of an engine, those that an operator looks at first; `detail`: all of them. */
+function replicaRows(
+  replica: ReplicaStatus,
+  detail: boolean,
+): readonly (readonly [string, string])[] {
+  const { engine, verify } = replica;
+  const reason = replica.peerReason === '' ? '' : ` (${replica.peerReason})`;
+  const lsn = (name: string): string => engine[name] ?? '?';
+  const differing = verify === null ? '' : `${verify.differing} differences`;
+  return [
+    [
+      'peer',
+      `${replica.peer} ${replica.peerState}${reason}${replica.alone ? ', going on alone' : ''}`,
+    ],
+    ['epoch', String(replica.epoch)],
+    ['port', String(replica.port)],
+    ...replica.directories.map((dir) => ['directory', dir] as const),
+    [
+      'changes',
+      replica.role === 'prim'
+        ? `last ${lsn('last')}, durable on ${replica.peer} ${lsn('durable')}, applied ${lsn('applied')}`
+        : `durable ${lsn('durable')}, applied ${lsn('applied')}`,
+    ],
+    ...(verify === null
+      ? []
+      : [['verify', verify.running ? `running, ${differing}` : differing] as const]),
+    ...(detail
+      ? Object.entries(engine).map(([name, value]) => [`engine ${name}`, value] as const)
+      : []),
+  ];
+}
+
 /** One module in detail. */
-export function moduleText(module: ModuleStatus, color: boolean): string {
+export function moduleText(module: ModuleStatus, color: boolean, detail = false): string {
   const resources = Object.entries(module.resources).map(([name, value]) => `${name} ${value}`);
   const rows: readonly (readonly [string, string])[] = [
     ...(module.farm === null ? [] : farmRows(module.farm)),
+    ...(module.replica === null ? [] : replicaRows(module.replica, detail)),
     ...(resources.length === 0 ? [] : [['resources', resources.join(', ')] as const]),
     ['restarts', `${module.loopCount} of at most ${module.maxloop}`],
     ['configuration', module.signature.slice(0, 8)],

@@ -132,6 +132,6 @@ class EreReader {
     const name = this.#text.slice(this.#at + 1, end);
     this.#at = end + 2;
     if (kind === ':') return classes.has(name) ? null : `there is no class "[:${name}:]"`;
-    return [...name].length === 1 ? null : `"[${kind}${name}${kind}]" is not one character`;
+    return /^.$/u.test(name) ? null : `"[${kind}${name}${kind}]" is not one character`;
   }
 }

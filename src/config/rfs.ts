@@ -231,6 +231,11 @@ function readDirectories(rfs: Element, fields: Fields): ReplicatedDir[] {
       const values = { value: directory.dir, other: clash.dir, first: clash.line };
       problems.error('HF-CONFIG-114', fields.line(element, 'dir'), values);
     }
+    const [first] = seen;
+    if (first !== undefined && JSON.stringify(first.skip) !== JSON.stringify(directory.skip)) {
+      const values = { value: directory.dir, other: first.dir, first: first.line };
+      problems.error('HF-CONFIG-120', element.line, values);
+    }
     seen.push(directory);
   }
   return seen;

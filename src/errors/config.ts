@@ -425,4 +425,8 @@ export const configErrors = {
     sentence: '{attribute}="{value}" of <{element}> is not a path below the directory',
     hint: 'Write it relative to dir, without a leading "/" and without ".".',
   },
+  'HF-CONFIG-120': {
+    sentence: '<notreplicated> of "{value}" differ from those of "{other}" on line {first}',
+    hint: 'In this version one list counts for all directories of a module: write the same into each, or make two modules.',
+  },
 } as const;

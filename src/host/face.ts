@@ -29,6 +29,35 @@ export interface FarmStatus {
   readonly hookReasons: readonly string[];
 }
 
+/** What a comparison of both servers has found. */
+export interface VerifyStatus {
+  readonly running: boolean;
+  /** What was compared so far; figures of the engine by its own names. */
+  readonly figures: Readonly<Record<string, number>>;
+  /** One for each file that differs, at most 1000; `differing` counts them all. */
+  readonly differences: readonly Readonly<Record<string, string>>[];
+  readonly differing: number;
+}
+
+/** A mirror's replication engine on this node. */
+export interface ReplicaStatus {
+  readonly role: 'prim' | 'second' | 'none';
+  readonly peer: string;
+  /** connected, or why not, in the engine's words: lost, refused, left, none. */
+  readonly peerState: string;
+  readonly peerReason: string;
+  /** True: this primary acknowledges without its peer. */
+  readonly alone: boolean;
+  readonly epoch: number;
+  /** TCP port of replication. */
+  readonly port: number;
+  readonly directories: readonly string[];
+  /** Everything that the engine says of itself, by its own names; empty while it does not answer. */
+  readonly engine: Readonly<Record<string, string>>;
+  /** Of the last comparison since the module was started; null: none. */
+  readonly verify: VerifyStatus | null;
+}
+
 export interface ModuleStatus {
   readonly name: string;
   readonly mode: 'mirror' | 'farm' | 'light';
@@ -42,6 +71,8 @@ export interface ModuleStatus {
   readonly signature: string;
   readonly resources: Readonly<Record<string, 'init' | 'up' | 'down' | 'unknown'>>;
   readonly farm: FarmStatus | null;
+  /** Null where the module is no mirror, or is stopped. */
+  readonly replica: ReplicaStatus | null;
 }
 
 export interface PeerStatus {
@@ -115,6 +146,16 @@ export interface Agent {
   drain(module: string, node: string, on: boolean): Promise<ModuleStatus>;
   /** Sets a node's power in one group (all groups where null), until changed or the module stops. */
   power(module: string, node: string, group: string | null, power: number): Promise<ModuleStatus>;
+  /**
+   * Makes this node the mirror's primary. Where it is that already and its peer is away, `alone`
+   * confirms that it is to acknowledge without it. Resolves when the application runs, or waits for
+   * the peer.
+   */
+  prim(module: string, alone: boolean): Promise<ModuleStatus>;
+  /** Makes this node the mirror's secondary. */
+  second(module: string): Promise<ModuleStatus>;
+  /** Compares both servers while the application runs; resolves with what was found. */
+  verify(module: string): Promise<VerifyStatus>;
   /** Newest last; after: only records with a greater seq. */
   events(options: {
     readonly after: number;
@@ -136,6 +177,11 @@ export interface Agent {
   applyCluster(xml: string): Promise<void>;
   /** Body of a peer call forwarded by the API's node proxy is not handled here; see api/proxy.ts. */
   shutdown(): Promise<void>;
+}
+
+/** What one agent asks of another. */
+export interface RemoteAgent extends Pick<Agent, 'drain' | 'power'> {
+  module(name: string): Promise<ModuleStatus>;
 }
 
 /** How the host sends to peers; implemented by api/peers.ts over mutual TLS. */

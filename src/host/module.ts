@@ -17,10 +17,17 @@ import {
   type ModuleVerb,
 } from '../core/module.ts';
 import { HoldfastError } from '../errors.ts';
-import { runScript, settleScript, succeeded, type ScriptResult } from '../module/scripts.ts';
+import {
+  failure,
+  runScript,
+  settleScript,
+  succeeded,
+  type ScriptResult,
+} from '../module/scripts.ts';
 import type { Paths } from '../paths.ts';
 import type { EventRecord, ModuleStatus } from './face.ts';
 import type { Farm } from './farm.ts';
+import type { Hosted } from './hosted.ts';
 import { type ModuleRuntime, RuntimeFile } from './runtime.ts';
 
 /** What a module needs of its node. */
@@ -71,7 +78,7 @@ const closeTimeoutMs = 2000;
 
 type Untimed<E> = E extends ModuleEvent ? Omit<E, 'nowMs'> : never;
 
-export class HostedModule {
+export class HostedModule implements Hosted {
   readonly name: string;
   readonly #ports: ModulePorts;
   readonly #runtime: RuntimeFile;
@@ -207,6 +214,7 @@ export class HostedModule {
                 this.#state.health === null ? 'init' : this.#state.health ? 'up' : 'down',
             },
       farm: this.#farm?.status() ?? null,
+      replica: null,
     };
   }
 
@@ -488,11 +496,4 @@ function withoutLines(value: unknown): unknown {
   return JSON.parse(
     JSON.stringify(value ?? null, (key, item: unknown) => (key === 'line' ? undefined : item)),
   );
-}
-
-function failure(result: ScriptResult): string {
-  if (result.refused !== null) return result.refused.message;
-  if (result.timedOut) return 'it overran its time limit and was ended';
-  if (result.cancelled) return 'it was cut short';
-  return result.exit === null ? `signal ${result.signal ?? '?'}` : `exit status ${result.exit}`;
 }

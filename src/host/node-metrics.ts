@@ -1,7 +1,7 @@
 /** What a node says of itself to Prometheus. */
 import type { BeatStats } from '../native/beat.ts';
 import type { FarmDevice } from './device.ts';
-import type { ModuleStatus, NodeStatus } from './face.ts';
+import type { ModuleStatus, NodeStatus, ReplicaStatus } from './face.ts';
 import { MetricsPage } from './metrics.ts';
 
 export interface NodeMetrics {
@@ -72,7 +72,8 @@ function writeModule(page: MetricsPage, module: ModuleStatus): void {
     module.loopCount,
     labels,
   );
-  const { farm } = module;
+  const { farm, replica } = module;
+  if (replica !== null) writeReplica(page, module.name, replica);
   if (farm === null) return;
   page.gauge('holdfast_farm_view_epoch', 'Number of the view in force.', farm.viewEpoch, labels);
   page.gauge('holdfast_farm_members', 'Members of the view.', farm.members.length, labels);
@@ -87,6 +88,49 @@ function writeModule(page: MetricsPage, module: ModuleStatus): void {
     );
     page.gauge('holdfast_farm_power', 'Power of this node.', group.power, byGroup);
   }
+}
+
+/** Metrics of a mirror; what the engine does not say in its role is left out. */
+function writeReplica(page: MetricsPage, module: string, replica: ReplicaStatus): void {
+  const labels = { module };
+  const { engine } = replica;
+  const gauge = (name: string, help: string, key: string, scale = 1): void => {
+    const value = Number(engine[key] ?? Number.NaN);
+    if (!Number.isNaN(value)) page.gauge(`holdfast_replica_${name}`, help, value * scale, labels);
+  };
+  const counter = (name: string, help: string, key: string): void => {
+    const value = Number(engine[key] ?? Number.NaN);
+    if (!Number.isNaN(value)) page.counter(`holdfast_replica_${name}_total`, help, value, labels);
+  };
+  page.gauge(
+    'holdfast_replica_peer_connected',
+    '1 while the peer is connected.',
+    replica.peerState === 'connected' ? 1 : 0,
+    labels,
+  );
+  page.gauge(
+    'holdfast_replica_alone',
+    '1 while the primary acknowledges without its peer.',
+    replica.alone ? 1 : 0,
+    labels,
+  );
+  page.gauge('holdfast_replica_epoch', 'Highest epoch known here.', replica.epoch, labels);
+  gauge('last_lsn', 'Last change.', 'last');
+  gauge('acknowledged_lsn', 'Last change that is durable on the secondary.', 'durable');
+  gauge('applied_lsn', "Last change that is in the secondary's directories.", 'applied');
+  const lag = Number(engine['last'] ?? Number.NaN) - Number(engine['durable'] ?? Number.NaN);
+  if (replica.role === 'prim' && !Number.isNaN(lag)) {
+    const help = 'Changes that are not durable on the secondary yet.';
+    page.gauge('holdfast_replica_lag_changes', help, Math.max(0, lag), labels);
+  }
+  gauge('ring_bytes', 'Changes in memory that the secondary may not have.', 'ring_used');
+  gauge('ring_size_bytes', 'Size of that memory.', 'ring_size');
+  gauge('journal_bytes', 'Changes in the journal that are not in the directories.', 'journal_used');
+  gauge('sync_p50_seconds', 'Synced writes, wait for the secondary: median.', 'sync_p50_us', 1e-6);
+  gauge('sync_p99_seconds', 'Synced writes, wait for the secondary: p99.', 'sync_p99_us', 1e-6);
+  counter('syncs', 'Synced writes that waited for the secondary.', 'syncs');
+  counter('sent_bytes', 'Bytes sent to the secondary.', 'bytes_sent');
+  counter('worker_restarts', 'Times that the engine was started again.', 'restarts');
 }
 
 function writeBeat(page: MetricsPage, { beat, status }: NodeMetrics): void {

@@ -21,10 +21,8 @@ import {
   writeUserconfig,
 } from '../module/package.ts';
 import { readUserlogs } from '../module/userlog.ts';
-import type { Beat } from '../native/beat.ts';
 import type { Paths } from '../paths.ts';
 import { version } from '../version.ts';
-import type { Alerts } from './alerts.ts';
 import { Exchange } from './exchange.ts';
 import type {
   Agent,
@@ -32,16 +30,15 @@ import type {
   ModuleStatus,
   ModuleVerb,
   NodeStatus,
-  PeerChannel,
+  VerifyStatus,
 } from './face.ts';
 import type { Farm } from './farm.ts';
-import type { Fabric } from './fabric.ts';
-import type { Journal } from './journal.ts';
-import type { Logger } from './logger.ts';
+import type { Hosted } from './hosted.ts';
+import type { NodeParts } from './node-parts.ts';
 import { writeNodeMetrics } from './node-metrics.ts';
+import { Mirrors } from './mirrors.ts';
 import { HostedModule, type ModulePorts } from './module.ts';
-import type { PeerTable } from './peers.ts';
-import { RecordFile } from './record.ts';
+import { freeNumber, RecordFile } from './record.ts';
 import { RuntimeFile } from './runtime.ts';
 import { timingRows } from './timing.ts';
 import { watchReady } from './watch.ts';
@@ -52,27 +49,7 @@ const modulesMax = 32;
 interface Entry {
   readonly record: RecordFile;
   /** Null: no valid configuration yet. */
-  hosted: HostedModule | null;
-}
-
-export interface NodeParts {
-  readonly paths: Paths;
-  readonly name: string;
-  readonly me: number;
-  readonly cluster: ClusterConfig;
-  readonly clusterXml: string;
-  readonly beat: Beat;
-  readonly fabric: Fabric;
-  readonly peerTable: PeerTable;
-  readonly channel: PeerChannel;
-  readonly alerts: Alerts;
-  readonly journal: Journal;
-  readonly logger: Logger;
-  /** The cluster's configuration has changed: channel and API follow. */
-  readonly onCluster: (cluster: ClusterConfig) => void;
-  readonly onShutdown: () => void;
-  /** Another node's agent, for orders that are its own to carry out. HF-AGENT-009. */
-  readonly remote: (node: string) => Pick<Agent, 'drain' | 'power'>;
+  hosted: Hosted | null;
 }
 
 export class HostNode implements Agent {
@@ -80,6 +57,7 @@ export class HostNode implements Agent {
   readonly #parts: NodeParts;
   readonly #modules = new Map<string, Entry>();
   readonly #exchange: Exchange;
+  readonly #mirrors: Mirrors;
   readonly #startedWallMs = Date.now();
   #cluster: ClusterConfig;
   #clusterXml: string;
@@ -97,6 +75,15 @@ export class HostNode implements Agent {
       farm: (module) => this.#modules.get(module)?.hosted?.farm ?? null,
       record: (module, kind, text, data) => this.#record(module, kind, text, data),
     });
+    this.#mirrors = new Mirrors({
+      ...parts,
+      node: parts.name,
+      nowMs: () => parts.beat.nowMs(),
+      cluster: () => this.#cluster,
+      hosted: (module) => this.#hosted(module),
+      record: (module, kind, text, data) => this.#record(module, kind, text, data),
+      alert: (id, on, severity, message) => parts.alerts.set(id, on, severity, message),
+    });
   }
 
   /** Reads the modules, takes over what a former agent left running, starts what is to run. */
@@ -106,7 +93,7 @@ export class HostNode implements Agent {
     await this.#exchange.whenPeersKnown();
     for (const done of await recoverModules(paths)) this.#record(null, 'config', done, {});
     const starts: string[] = [];
-    const adopted: HostedModule[] = [];
+    const adopted: Hosted[] = [];
     for (const name of await listModules(paths)) {
       const entry = await this.#read(name);
       if (entry.hosted === null) continue;
@@ -146,6 +133,18 @@ export class HostNode implements Agent {
     await this.#want(module, verb === 'start' || verb === 'stopstart' || verb === 'restart');
     await hosted.command(verb);
     return hosted.status();
+  }
+
+  prim(module: string, alone: boolean): Promise<ModuleStatus> {
+    return this.#mirrors.prim(module, alone);
+  }
+
+  second(module: string): Promise<ModuleStatus> {
+    return this.#mirrors.second(module);
+  }
+
+  verify(module: string): Promise<VerifyStatus> {
+    return this.#mirrors.verify(module);
   }
 
   async installModule(name: string, archive: Uint8Array, replace: boolean): Promise<ModuleStatus> {
@@ -201,8 +200,12 @@ export class HostNode implements Agent {
       });
       throw refusal;
     }
-    if (entry.hosted === null) entry.hosted = this.#host(config, null);
-    else entry.hosted.setConfig(config);
+    const former = entry.hosted;
+    const isOther =
+      (former?.config.service.mode === 'mirror') !== (config.service.mode === 'mirror');
+    if (former === null || (isOther && former.stopped)) {
+      entry.hosted = await this.#host(config, entry.record, null);
+    } else former.setConfig(config);
     if (xml !== null) await writeUserconfig(this.#parts.paths, name, xml);
     await entry.record.change({ xml: text });
     for (const warning of warnings) this.#record(name, 'config', warning.line('warning'), {});
@@ -349,9 +352,15 @@ export class HostNode implements Agent {
     );
     const entry: Entry = { record, hosted: null };
     this.#modules.set(name, entry);
+    if (record.value.number === 0) {
+      const others = [...this.#modules.values()].map((other) => other.record.value.number);
+      await record.change({ number: freeNumber(others) });
+    }
     if (record.value.xml !== null) {
       const { config, errors } = this.#parse(name, record.value.xml);
-      if (config !== null) entry.hosted = this.#host(config, new RuntimeFile(paths.run, name));
+      if (config !== null) {
+        entry.hosted = await this.#host(config, record, new RuntimeFile(paths.run, name));
+      }
       for (const error of errors) this.#record(name, 'refusal', error.line(), {});
     }
     return entry;
@@ -376,8 +385,13 @@ export class HostNode implements Agent {
       : { ...parsed, config: null, errors: [...parsed.errors, ...conflicts] };
   }
 
-  #host(config: ModuleConfig, runtime: RuntimeFile | null): HostedModule {
+  async #host(
+    config: ModuleConfig,
+    record: RecordFile,
+    runtime: RuntimeFile | null,
+  ): Promise<Hosted> {
     const { fabric } = this.#parts;
+    if (config.service.mode === 'mirror') return this.#mirrors.host(config, record.value.number);
     const leaseSlot = fabric.takeSlot(config.name, runtime?.read()?.leaseSlot ?? null);
     return new HostedModule(config, this.#modulePorts(config.name, leaseSlot));
   }
@@ -429,10 +443,11 @@ export class HostNode implements Agent {
       signature: '',
       resources: {},
       farm: null,
+      replica: null,
     };
   }
 
-  *#hostedModules(): IterableIterator<readonly [string, HostedModule]> {
+  *#hostedModules(): IterableIterator<readonly [string, Hosted]> {
     for (const [name, { hosted }] of this.#modules) if (hosted !== null) yield [name, hosted];
   }
 
@@ -443,7 +458,7 @@ export class HostNode implements Agent {
     return entry;
   }
 
-  #hosted(name: string): HostedModule {
+  #hosted(name: string): Hosted {
     const { hosted } = this.#entry(name);
     if (hosted === null) throw new HoldfastError('HF-AGENT-004', { module: name });
     return hosted;
@@ -460,7 +475,9 @@ export class HostNode implements Agent {
 }
 
 function startsAtBoot(entry: Entry): boolean {
-  const boot = entry.hosted?.config.service.boot;
+  const { mode, boot } = entry.hosted?.config.service ?? {};
+  // Which copy is newer is for the operator to say.
+  if (mode === 'mirror') return false;
   return boot === 'on' || (boot !== 'off' && entry.record.value.wanted);
 }
 

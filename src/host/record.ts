@@ -8,13 +8,30 @@ export interface ModuleRecord {
   readonly xml: string | null;
   /** Started by an administrator and not stopped since. */
   readonly wanted: boolean;
+  /** From 1, the lowest that was free when it was installed; ports follow from it. 0: none yet. */
+  readonly number: number;
 }
 
 const recordKind: StoreKind<ModuleRecord> = {
   kind: 'module',
-  version: 1,
-  parse: (content) => z.object({ xml: z.string().nullable(), wanted: z.boolean() }).parse(content),
+  version: 2,
+  // Version 1 had no numbers.
+  parse: (content) =>
+    z
+      .object({
+        xml: z.string().nullable(),
+        wanted: z.boolean(),
+        number: z.int().min(0).default(0),
+      })
+      .parse(content),
 };
+
+/** The lowest number from 1 that is not taken. */
+export function freeNumber(taken: readonly number[]): number {
+  let number = 1;
+  while (taken.includes(number)) number += 1;
+  return number;
+}
 
 /** Until a record that the disk did not take is tried again. */
 const againMs = 5000;
@@ -42,7 +59,7 @@ export class RecordFile {
   ): Promise<RecordFile> {
     const { file, stored } = await DurableFile.open(path, recordKind);
     onTrouble(stored.damage);
-    return new RecordFile(file, stored.value ?? { xml: null, wanted: false }, onTrouble);
+    return new RecordFile(file, stored.value ?? { xml: null, wanted: false, number: 0 }, onTrouble);
   }
 
   get value(): ModuleRecord {

@@ -47,7 +47,8 @@ const macsSchema: z.ZodType<NodeMacs> = z.record(
   z.record(z.string().max(64), macSchema),
 );
 
-class Kept<T> {
+/** A small file in /run, written on every change without waiting for a disk. */
+export class Kept<T> {
   readonly #file: string;
   readonly #schema: z.ZodType<T>;
 

@@ -76,6 +76,14 @@ export function succeeded(result: ScriptResult): boolean {
   return result.exit === 0 && !result.timedOut && !result.cancelled && result.refused === null;
 }
 
+/** Why a script failed, a sentence part. */
+export function failure(result: ScriptResult): string {
+  if (result.refused !== null) return result.refused.message;
+  if (result.timedOut) return 'it overran its time limit and was ended';
+  if (result.cancelled) return 'it was cut short';
+  return result.exit === null ? `signal ${result.signal ?? '?'}` : `exit status ${result.exit}`;
+}
+
 /**
  * Runs one script of a module and waits for its end. Never rejects for what the script does: see
  * ScriptResult. It runs in a session of its own and writes straight to its user log; daemons that it

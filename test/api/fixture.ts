@@ -12,7 +12,13 @@ import { type BootClock, bootClock, TokenStore } from '../../src/api/token.ts';
 import { parseClusterConfig } from '../../src/config/cluster.ts';
 import type { ClusterConfig } from '../../src/config/model.ts';
 import { HoldfastError } from '../../src/errors.ts';
-import type { Agent, EventRecord, ModuleStatus, NodeStatus } from '../../src/host/face.ts';
+import type {
+  Agent,
+  EventRecord,
+  ModuleStatus,
+  NodeStatus,
+  VerifyStatus,
+} from '../../src/host/face.ts';
 import { type Paths, pathsBelow } from '../../src/paths.ts';
 
 /** A folder that stands for a server's root; removed by `remove`. */
@@ -45,6 +51,7 @@ export function moduleStatus(name: string, over: Partial<ModuleStatus> = {}): Mo
     signature: 'ab',
     resources: {},
     farm: null,
+    replica: null,
     ...over,
   };
 }
@@ -102,6 +109,19 @@ export class FakeAgent implements Agent {
 
   command(...args: Parameters<Agent['command']>): Promise<ModuleStatus> {
     return this.#act('command', args);
+  }
+
+  prim(...args: Parameters<Agent['prim']>): Promise<ModuleStatus> {
+    return this.#act('prim', args);
+  }
+
+  second(...args: Parameters<Agent['second']>): Promise<ModuleStatus> {
+    return this.#act('second', args);
+  }
+
+  async verify(...args: Parameters<Agent['verify']>): Promise<VerifyStatus> {
+    await this.#act('verify', args);
+    return { running: false, figures: { files: 3 }, differences: [], differing: 0 };
   }
 
   installModule(...args: Parameters<Agent['installModule']>): Promise<ModuleStatus> {

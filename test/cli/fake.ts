@@ -3,7 +3,13 @@ import type { AgentClient, ClusterStatus } from '../../src/api/client.ts';
 import type { Io } from '../../src/cli/io.ts';
 import { main } from '../../src/cli/program.ts';
 import { type ErrorRecord, HoldfastError } from '../../src/errors.ts';
-import type { EventRecord, FarmStatus, ModuleStatus, NodeStatus } from '../../src/host/face.ts';
+import type {
+  EventRecord,
+  FarmStatus,
+  ModuleStatus,
+  NodeStatus,
+  VerifyStatus,
+} from '../../src/host/face.ts';
 import { pathsBelow } from '../../src/paths.ts';
 
 export const nowMs = Date.UTC(2026, 2, 4, 12, 0, 0);
@@ -36,6 +42,7 @@ export function moduleStatus(change: Partial<ModuleStatus> = {}): ModuleStatus {
     signature: 'ab12cd34ef56',
     resources: { 'intf.eth0': 'up' },
     farm: farmStatus(),
+    replica: null,
     ...change,
   };
 }
@@ -84,6 +91,7 @@ export class FakeNode implements AgentClient {
   logLines: string[] = [];
   whyLines: string[] = [];
   configErrors: ErrorRecord[] = [];
+  verified: VerifyStatus = { running: false, figures: {}, differences: [], differing: 0 };
   readonly asked: unknown[][] = [];
   /** Thrown by every call while set. */
   failure: HoldfastError | null = null;
@@ -130,6 +138,10 @@ export class FakeNode implements AgentClient {
   module = (name: string) => this.#answer(() => this.#module(name), 'module', name);
   command = (module: string, verb: string) =>
     this.#answer(() => this.#module(module), 'command', module, verb);
+  prim = (module: string, alone: boolean) =>
+    this.#answer(() => this.#module(module), 'prim', module, alone);
+  second = (module: string) => this.#answer(() => this.#module(module), 'second', module);
+  verify = (module: string) => this.#answer(() => this.verified, 'verify', module);
   installModule = (name: string, archive: Uint8Array, replace: boolean) =>
     this.#answer(() => moduleStatus({ name, state: 'STOP' }), 'install', name, archive, replace);
   packageModule = (name: string) =>

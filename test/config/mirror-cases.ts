@@ -16,6 +16,13 @@ export const mirrorClusterXml = `<cluster>
 </cluster>
 `;
 
+/** One list counts for all directories, so both have it. */
+const rules =
+  '<notreplicated path="tmp/cache/"/><notreplicated regexpath="\\.(bak|old)$"/>' +
+  '<notreplicated regexpath="!base/.*"/>';
+/** The second directory; without it, the first can be edited alone. */
+export const confXml = `<replicated dir="/srv/conf">${rules}</replicated>`;
+
 /** The lines of this file are what the table below refers to. */
 export const mirrorXml = `<?xml version="1.0" encoding="UTF-8"?>
 <safe>
@@ -29,10 +36,10 @@ export const mirrorXml = `<?xml version="1.0" encoding="UTF-8"?>
       <replicated dir="/srv/data/" mode="read_only">
         <notreplicated path="tmp/cache/"/>
         <notreplicated regexpath="\\.(bak|old)$"/>
-        <notreplicated regexpath="!^base/"/>
+        <notreplicated regexpath="!base/.*"/>
         <tocheck path="base"/>
       </replicated>
-      <replicated dir="/srv/conf"/>
+      ${confXml}
     </rfs>
     <user/>
   </service>
@@ -42,9 +49,10 @@ export const mirrorXml = `<?xml version="1.0" encoding="UTF-8"?>
 const path = '<notreplicated path="tmp/cache/"/>';
 const regex = '<notreplicated regexpath="\\.(bak|old)$"/>';
 const check = '<tocheck path="base"/>';
-const conf = '<replicated dir="/srv/conf"/>';
+const conf = '<replicated dir="/srv/conf">';
+const single = [confXml, ''] as const;
 const dir = (value: string) => ['"/srv/conf"', `"${value}"`] as const;
-const ere = (value: string) => [regex, `<notreplicated regexpath="${value}"/>`] as const;
+const ere = (value: string) => [single, [regex, `<notreplicated regexpath="${value}"/>`]] as const;
 
 /** Mistakes in mirrorXml. */
 export const mirrorCases: readonly Case[] = [
@@ -62,7 +70,7 @@ export const mirrorCases: readonly Case[] = [
     'mode="read_only"',
     'directory="/x"',
   ]),
-  one('012:11', /unknown attribute "pth" of <notreplicated>; did you mean "path"\?/, [
+  one('012:11', /unknown attribute "pth" of <notreplicated>; did you mean "path"\?/, single, [
     path,
     '<notreplicated pth="x"/>',
   ]),
@@ -75,12 +83,12 @@ export const mirrorCases: readonly Case[] = [
     '<tochek path="base"/>',
   ]),
   one('010:16', /unknown element <replicate> in <rfs>; did you mean "replicated"\?/, [
-    conf,
+    confXml,
     '<replicate dir="/srv/conf"/>',
   ]),
-  one('013:16', /<replicated> needs the attribute "dir"/, [conf, '<replicated/>']),
+  one('013:16', /<replicated> needs the attribute "dir"/, [confXml, '<replicated/>']),
   one('013:14', /<tocheck> needs the attribute "path"/, [check, '<tocheck/>']),
-  one('015:8', /async="first" of <rfs>: not one of none or second|second or none/, [
+  one('015:8', /async="first" of <rfs>: not one of second or none/, [
     'async="second"',
     'async="first"',
   ]),
@@ -144,7 +152,7 @@ export const mirrorCases: readonly Case[] = [
   one('112:16', /<flow> needs the attribute "name"/, [conf, `<flow/>${conf}`]),
   one('011:17', /there can be only one, and one is on line 16/, [
     conf,
-    '<flow name="private"/>\n<flow name="private"/><replicated dir="/srv/conf"/>',
+    `<flow name="private"/>\n<flow name="private"/>${conf}`,
   ]),
   // Directories.
   one('014:8', /<rfs> needs <replicated>/, [
@@ -163,36 +171,41 @@ export const mirrorCases: readonly Case[] = [
   one('115:16', /and \/etc\/holdfast, a folder of Holdfast/, dir('/etc/holdfast')),
   one('115:16', /dir="\/var" and \/var\/lib\/holdfast/, dir('/var')),
   one('089:16', /more than 16 replicated directories/, [
-    conf,
-    many(16, (n) => `<replicated dir="/data/${n}"/>`),
+    confXml,
+    many(16, (n) => confXml.replace('/srv/conf', `/data/${n}`)),
   ]),
   // What is left out, what must be there.
-  one('118:11', /needs either path or regexpath/, [path, '<notreplicated/>']),
-  one('118:11', /needs either path or regexpath/, [
+  one('118:11', /needs either path or regexpath/, single, [path, '<notreplicated/>']),
+  one('118:11', /needs either path or regexpath/, single, [
     path,
     '<notreplicated path="a" regexpath="b"/>',
   ]),
-  one('119:11', /path="\/tmp" of <notreplicated> is not a path below/, ['"tmp/cache/"', '"/tmp"']),
-  one('119:11', /path="\.\.\/x"/, ['"tmp/cache/"', '"../x"']),
-  one('119:11', /path="a\/\.\.\/b"/, ['"tmp/cache/"', '"a/../b"']),
-  one('119:11', /path="\."/, ['"tmp/cache/"', '"."']),
+  one('119:11', /path="\/tmp" of <notreplicated> is not a path below/, single, [
+    '"tmp/cache/"',
+    '"/tmp"',
+  ]),
+  one('119:11', /path="\.\.\/x"/, single, ['"tmp/cache/"', '"../x"']),
+  one('119:11', /path="a\/\.\.\/b"/, single, ['"tmp/cache/"', '"a/../b"']),
+  one('119:11', /path="\."/, single, ['"tmp/cache/"', '"."']),
   one('119:14', /path="\/base" of <tocheck>/, ['path="base"', 'path="/base"']),
-  one('089:10', /more than 64 <notreplicated> of \/srv\/data/, [
+  one('089:10', /more than 64 <notreplicated> of \/srv\/data/, single, [
     path,
     many(63, (n) => `<notreplicated path="p${n}"/>`),
   ]),
-  one('079:12', /"\(a" is not a regular expression: a "\(" is not closed/, ere('(a')),
-  one('079:12', /a "\)" without "\("/, ere('a)')),
-  one('079:12', /a "\[" is not closed/, ere('[^]a')),
-  one('079:12', /nothing before "\*" to repeat/, ere('*a')),
-  one('079:12', /nothing before "\+" to repeat/, ere('a|+')),
-  one('079:12', /"\{3,2\}" ends before it begins/, ere('a{3,2}')),
-  one('079:12', /more than 255 times/, ere('a{3,256}')),
-  one('079:12', /no count and "\}"/, ere('a{x')),
-  one('079:12', /no class "\[:letter:\]"/, ere('[[:letter:]]')),
-  one('079:12', /the range "z-a" is backwards/, ere('[z-a]')),
-  one('079:12', /it ends with/, ere('a\\')),
-  one('079:12', /it is empty/, ere('!')),
+  one('079:12', /"\(a" is not a regular expression: a "\(" is not closed/, ...ere('(a')),
+  one('079:12', /a "\)" without "\("/, ...ere('a)')),
+  one('079:12', /a "\[" is not closed/, ...ere('[^]a')),
+  one('079:12', /nothing before "\*" to repeat/, ...ere('*a')),
+  one('079:12', /nothing before "\+" to repeat/, ...ere('a|+')),
+  one('079:12', /"\{3,2\}" ends before it begins/, ...ere('a{3,2}')),
+  one('079:12', /more than 255 times/, ...ere('a{3,256}')),
+  one('079:12', /no count and "\}"/, ...ere('a{x')),
+  one('079:12', /no class "\[:letter:\]"/, ...ere('[[:letter:]]')),
+  one('079:12', /the range "z-a" is backwards/, ...ere('[z-a]')),
+  one('079:12', /it ends with/, ...ere('a\\')),
+  one('079:12', /it is empty/, ...ere('!')),
+  one('120:16', /of "\/srv\/conf" differ from those of "\/srv\/data" on line 10/, [rules, '']),
+  one('120:16', /one list counts|differ from/, [rules, '<notreplicated path="tmp/cache"/>']),
 ];
 
 /** The codes that these cases try, and no other file does. */

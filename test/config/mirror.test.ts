@@ -4,7 +4,7 @@ import { whyNotEre } from '../../src/config/ere.ts';
 import { conflictsBetween, parseClusterConfig, parseModuleConfig } from '../../src/config/index.ts';
 import { formatSize, parseSize } from '../../src/config/values.ts';
 import { config, edited, lines, places } from './fixtures.ts';
-import { mirrorCases, mirrorClusterXml, mirrorXml } from './mirror-cases.ts';
+import { confXml, mirrorCases, mirrorClusterXml, mirrorXml } from './mirror-cases.ts';
 
 const cluster = config(parseClusterConfig(mirrorClusterXml));
 const parse = (xml: string, name = 'db') => parseModuleConfig(xml, { name, cluster });
@@ -24,6 +24,11 @@ describe('userconfig.xml of a mirror', () => {
   });
 
   it('becomes the model: replication', () => {
+    const skip = [
+      { kind: 'path', value: 'tmp/cache', only: false },
+      { kind: 'regex', value: '\\.(bak|old)$', only: false },
+      { kind: 'regex', value: 'base/.*', only: true },
+    ];
     assert.deepEqual(mirror.rfs, {
       async: 'second',
       ack: 'strict',
@@ -37,15 +42,11 @@ describe('userconfig.xml of a mirror', () => {
       directories: [
         {
           dir: '/srv/data',
-          skip: [
-            { kind: 'path', value: 'tmp/cache', only: false },
-            { kind: 'regex', value: '\\.(bak|old)$', only: false },
-            { kind: 'regex', value: '^base/', only: true },
-          ],
+          skip,
           toCheck: ['base'],
           line: 10,
         },
-        { dir: '/srv/conf', skip: [], toCheck: [], line: 16 },
+        { dir: '/srv/conf', skip, toCheck: [], line: 16 },
       ],
     });
   });
@@ -82,13 +83,14 @@ describe('userconfig.xml of a mirror', () => {
     const most = edited(
       mirrorXml,
       ['ring="16m"', 'port="7000"'],
-      ['<replicated dir="/srv/conf"/>', replicated(15)],
+      [confXml, ''],
       ['<tocheck path="base"/>', '<notreplicated path="x"/>'.repeat(61)],
     );
     const { rfs } = config(parse(most));
     assert.equal(rfs?.port, 7000);
-    assert.equal(rfs?.directories.length, 16);
     assert.equal(rfs?.directories[0]?.skip.length, 64);
+    const wide = edited(mirrorXml, [confXml, replicated(15)]);
+    assert.equal(config(parse(wide)).rfs?.directories.length, 16);
   });
 
   it('takes directories that only begin alike', () => {
@@ -105,11 +107,7 @@ describe('userconfig.xml of a mirror', () => {
 
   it('takes the network of <flow> where no heartbeat is marked', () => {
     const flow = parse(
-      edited(
-        mirrorXml,
-        ['ident="flow" ', ''],
-        ['<replicated dir="/srv/conf"/>', '<flow name="private"/>'],
-      ),
+      edited(mirrorXml, ['ident="flow" ', ''], [confXml, '<flow name="private"/>']),
     );
     assert.equal(config(flow).rfs?.lan, 'private');
     assert.deepEqual(places(flow.warnings), ['060:3', '116:16']);
@@ -117,7 +115,7 @@ describe('userconfig.xml of a mirror', () => {
 });
 
 const replicated = (count: number) =>
-  Array.from({ length: count }, (_, n) => `<replicated dir="/data/${n}"/>`).join('');
+  Array.from({ length: count }, (_, n) => confXml.replace('/srv/conf', `/data/${n}`)).join('');
 
 describe('errors of a mirror', () => {
   for (const c of mirrorCases) {

@@ -18,6 +18,7 @@ import { watch } from '../watch.ts';
 interface StatusOptions extends CommonOptions {
   readonly watch?: boolean;
   readonly quiet?: boolean;
+  readonly detail?: boolean;
 }
 
 /** Adds `status`. */
@@ -26,6 +27,7 @@ export function statusCommand(program: Command, run: Run): void {
     program.command('status').description('show the node, its modules, its peers and alerts'),
     'one module, in detail',
   )
+    .option('-d, --detail', 'with all that the replication engine of a mirror says of itself')
     .option('-w, --watch', 'show it again whenever something happens, until Ctrl-C')
     .option('-q, --quiet', 'print nothing; the exit code is the state of the module');
   act(
@@ -47,7 +49,7 @@ async function showStatus(run: Run, options: StatusOptions): Promise<void> {
     run,
     options,
     (client) => read(client, options),
-    (value) => textOf(value, run),
+    (value) => textOf(value, run, options),
   );
 }
 
@@ -55,9 +57,13 @@ function read(client: AgentClient, options: StatusOptions): Promise<NodeStatus |
   return options.module === undefined ? client.status() : client.module(options.module);
 }
 
-function textOf(value: NodeStatus | ModuleStatus, run: Run): string {
+function textOf(value: NodeStatus | ModuleStatus, run: Run, options: StatusOptions): string {
   const { color } = run.io;
-  return 'modules' in value ? nodeText(value, run.io.nowMs(), color) : moduleText(value, color);
+  const detail = options.detail === true;
+  if (!('modules' in value)) return moduleText(value, color, detail);
+  const node = nodeText(value, run.io.nowMs(), color);
+  if (!detail) return node;
+  return [node, ...value.modules.map((module) => moduleText(module, color, true))].join('\n');
 }
 
 async function quietStatus(run: Run, options: StatusOptions): Promise<void> {
@@ -71,7 +77,7 @@ async function watchStatus(run: Run, options: StatusOptions): Promise<void> {
   const client = oneAgent(run, options, 'status --watch');
   const screen = async (): Promise<string> => {
     const value = await read(client, options);
-    return options.json === true ? `${JSON.stringify(value)}\n` : textOf(value, run);
+    return options.json === true ? `${JSON.stringify(value)}\n` : textOf(value, run, options);
   };
   await watch(io, client, options.module ?? null, screen, options.json === true);
 }

@@ -1,0 +1,81 @@
+/** Errors of mirrors: commands on them, and the replication engine as the agent meets it. */
+export const mirrorErrors = {
+  'HF-MIRROR-001': {
+    sentence: 'the replication engine of {module} did not start: {reason}',
+    hint: 'Its log is {log}.',
+    http: 500,
+  },
+  'HF-MIRROR-002': {
+    sentence: 'the replication engine of {module} does not answer',
+    hint: 'It is started again by itself; `holdfast status -m {module}` says when it is back.',
+    http: 503,
+  },
+  'HF-MIRROR-003': {
+    sentence: 'the replication engine of {module} refused {verb}: {reason} ({code})',
+    hint: '`holdfast log` and `holdfast why -m {module}` say what came before.',
+    http: 409,
+  },
+  'HF-MIRROR-004': {
+    sentence: 'module {module} is no mirror: {verb} is not for it',
+    hint: 'prim, second and verify are for modules with mode="mirror"; use `holdfast start -m {module}`.',
+    http: 409,
+  },
+  'HF-MIRROR-005': {
+    sentence:
+      'module {module} is a mirror, which is run by hand in this version: {verb} is not for it',
+    hint: 'Run `holdfast prim -m {module}` on the server with the newer data, `holdfast second -m {module}` on the other.',
+    http: 409,
+  },
+  'HF-MIRROR-006': {
+    sentence: 'module {module} is {state} here: {verb} is not possible now',
+    hint: 'Run `holdfast stop -m {module}` first; `holdfast status -m {module}` shows both servers.',
+    http: 409,
+  },
+  'HF-MIRROR-007': {
+    sentence: 'module {module} is {state} on {node}: it cannot be {verb} here as well',
+    hint: 'A mirror has one primary and one secondary server. Run `holdfast stop -m {module} -H {node}` first.',
+    http: 409,
+  },
+  'HF-MIRROR-008': {
+    sentence:
+      'module {module} waits for {node}; going on alone means that what is written from now on is on this server only',
+    hint: 'Be sure that {node} is not the primary server of {module}, then run `holdfast prim -m {module} --alone`. Until {node} has all data again, it must not become primary.',
+    http: 409,
+  },
+  'HF-MIRROR-009': {
+    sentence: 'this server ({node}) is not on network "{lan}", on which {module} is replicated',
+    hint: 'Run the module on the two servers of that network, or name another one by <heartbeat ident="flow">.',
+    http: 409,
+  },
+  'HF-MIRROR-010': {
+    sentence: '{path} does not exist, and <tocheck> says that it must',
+    hint: 'Mount the file system of {dir}, or copy the data there first.',
+    http: 409,
+  },
+  'HF-MIRROR-011': {
+    sentence:
+      'verify runs on the primary server with its secondary connected; {module} is {state} here',
+    hint: 'Run it where the module is PRIM: `holdfast verify -m {module} -H NODE`.',
+    http: 409,
+  },
+  'HF-MIRROR-012': {
+    sentence: 'a comparison of {module} is running',
+    hint: 'Wait for its end; `holdfast status -m {module} --detail` shows how far it is.',
+    http: 409,
+  },
+  'HF-MIRROR-013': {
+    sentence: 'the comparison of {module} was cut off: {reason}',
+    hint: 'Run it again once both servers are connected.',
+    http: 409,
+  },
+  'HF-MIRROR-014': {
+    sentence: '{module} uses port {own} here and port {other} on {node}',
+    hint: 'Its number differs, as modules were installed in another order: set <rfs port="…"> in userconfig.xml, the same on both servers.',
+    http: 409,
+  },
+  'HF-MIRROR-015': {
+    sentence: '{module} did not become {role}: {reason}',
+    hint: '`holdfast why -m {module}` and `holdfast log -m {module}` say more.',
+    http: 409,
+  },
+} as const;

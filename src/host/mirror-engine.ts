@@ -1,0 +1,251 @@
+/**
+ * A mirror's engine and what it says: events become journal records and alerts, its status becomes
+ * what the module shows. Nothing is decided here.
+ */
+import { lstat } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { ModuleConfig, RfsConfig } from '../config/model.ts';
+import { HoldfastError } from '../errors.ts';
+import type { ReplicaStatus, VerifyStatus } from './face.ts';
+import { engineFigures, type MirrorPorts, openValues } from './mirror-ports.ts';
+import type { MirrorRecord, MirrorRole } from './mirror-state.ts';
+import { type EngineAnswer, Replica } from './replica.ts';
+import { Verification } from './verification.ts';
+
+export interface MirrorEngineHooks {
+  /** Its status was read again. */
+  readonly changed: () => void;
+  /** It is gone for good, with the directories. */
+  readonly gone: () => void;
+}
+
+export class MirrorEngine {
+  readonly #ports: MirrorPorts;
+  readonly #record: MirrorRecord;
+  readonly #hooks: MirrorEngineHooks;
+  readonly #config: () => ModuleConfig;
+  #role: MirrorRole = 'prim';
+  #replica: Replica | null = null;
+  #verification: Verification | null = null;
+  #peerReason = '';
+
+  constructor(
+    config: () => ModuleConfig,
+    record: MirrorRecord,
+    ports: MirrorPorts,
+    hooks: MirrorEngineHooks,
+  ) {
+    this.#config = config;
+    this.#record = record;
+    this.#ports = ports;
+    this.#hooks = hooks;
+  }
+
+  /** Its processes answer. */
+  get connected(): boolean {
+    return this.#replica?.connected === true;
+  }
+
+  get peerConnected(): boolean {
+    return this.#values['peer'] === 'connected';
+  }
+
+  /** The peer's last state and why, as the engine said; empty while it is connected. */
+  get peerReason(): string {
+    return this.#peerReason;
+  }
+
+  /** The primary acknowledges without its peer. */
+  get alone(): boolean {
+    return this.#role === 'prim' && engineFigures(this.#values).alone;
+  }
+
+  /** Synced writes are answered (prim); what the primary writes arrives (second). */
+  get ready(): boolean {
+    return this.peerConnected || this.alone;
+  }
+
+  get #values(): EngineAnswer {
+    return this.#replica?.status ?? {};
+  }
+
+  /** Finds the engine that a former agent started; false where there is none. */
+  async attach(role: MirrorRole): Promise<boolean> {
+    this.#role = role;
+    this.#replica = this.#newReplica();
+    return this.#replica.attach();
+  }
+
+  /** Starts it where none runs, and gives it its role: the directories can be used then. */
+  async open(role: MirrorRole): Promise<void> {
+    const config = this.#config();
+    this.#role = role;
+    this.#peerReason = '';
+    this.#verification = null;
+    for (const what of ['engine', 'local', 'differs']) this.#alert(what, false, '');
+    await checkPaths(rfsOf(config));
+    const epoch = role === 'prim' ? await this.#nextEpoch() : Math.max(1, this.#record.epoch);
+    this.#replica = this.#newReplica();
+    await this.#replica.start();
+    if (this.#values['role'] === role) return;
+    await this.#replica.request('open', openValues(this.#ports, config, role, epoch));
+  }
+
+  /** Ends it; the directories are plain ones then. Resolves with what went wrong, or null. */
+  async close(): Promise<string | null> {
+    const reason = (await this.#replica?.end()) ?? null;
+    this.#replica = null;
+    this.#verification?.fail('the module was stopped');
+    await this.#ports.unmountLeft(rfsOf(this.#config()).directories.map(({ dir }) => dir));
+    for (const what of ['peer', 'alone']) this.#alert(what, false, '');
+    return reason;
+  }
+
+  /** The primary goes on without its peer, under the epoch that this resolves with. */
+  async goAlone(): Promise<number> {
+    const epoch = await this.#nextEpoch();
+    await this.#running().request('alone', [['epoch', String(epoch)]]);
+    return epoch;
+  }
+
+  /** @see Agent.verify */
+  async verify(): Promise<VerifyStatus> {
+    const { name } = this.#config();
+    if (this.#verification?.status.running === true) {
+      throw new HoldfastError('HF-MIRROR-012', { module: name });
+    }
+    const verification = new Verification(name);
+    this.#verification = verification;
+    this.#ports.record('check', 'comparison of both servers begun', {});
+    try {
+      await this.#running().request('verify');
+    } catch (error) {
+      verification.fail(error instanceof Error ? error.message : String(error));
+      throw error;
+    }
+    const found = await verification.ended;
+    const outcome = found.differing === 0 ? 'equal' : `${found.differing} differences`;
+    this.#ports.record('check', `comparison ended: ${outcome}`, found.figures);
+    this.#alert('differs', found.differing > 0, `the servers differ in ${found.differing} places`);
+    return found;
+  }
+
+  status(): ReplicaStatus {
+    const config = this.#config();
+    return {
+      role: this.#role,
+      peer: this.#ports.peerName(config),
+      peerState: this.#values['peer'] ?? 'none',
+      peerReason: this.#peerReason,
+      alone: this.alone,
+      epoch: this.#record.epoch,
+      port: this.#ports.port(config),
+      directories: rfsOf(config).directories.map(({ dir }) => dir),
+      engine: this.#values,
+      verify: this.#verification?.status ?? null,
+    };
+  }
+
+  /** What an operator should know while the application runs (or does not: `serving` false). */
+  checkAlerts(serving: boolean): void {
+    const peer = this.#ports.peerName(this.#config());
+    const what = this.#role === 'prim' ? 'synced writes wait' : 'this copy may be old';
+    this.#alert('peer', serving && !this.ready, `${peer} is not connected; ${what}`);
+    this.#alert(
+      'alone',
+      serving && this.alone && !this.peerConnected,
+      'it runs alone: what is written is on this server only',
+    );
+  }
+
+  abandon(): void {
+    this.#replica?.abandon();
+    this.#verification?.fail('the agent ended');
+  }
+
+  #onEvent(name: string, values: EngineAnswer): void {
+    if (this.#verification?.take(name, values) === true) return;
+    const text = values['text'] ?? '';
+    const reason = values['reason'] ?? text;
+    switch (name) {
+      case 'peer': {
+        const state = values['state'] ?? 'unknown';
+        this.#peerReason = state === 'connected' ? '' : `${state} ${reason}`.trim();
+        if (state !== 'connected') this.#verification?.fail('the connection was lost');
+        const peer = this.#ports.peerName(this.#config());
+        this.#ports.record('peer', `replication: ${peer} ${state} ${reason}`.trim(), values);
+        return;
+      }
+      case 'local_failed':
+        this.#alert(
+          'local',
+          true,
+          `a file could not be written on this server (${reason}): stop it, then mend the disk`,
+        );
+        this.#ports.record('alert', `the local copy failed ${reason}`.trim(), values);
+        return;
+      case 'role':
+        this.#ports.record('peer', `replication: role ${values['role'] ?? '?'}`, values);
+        if (values['role'] === 'none') this.#hooks.gone();
+        return;
+      default:
+        this.#ports.record('peer', `replication: ${name} ${text}`.trim(), values);
+    }
+  }
+
+  #onStatus(): void {
+    const { epoch } = engineFigures(this.#values);
+    // Only remembered here: the engine keeps its own, and obeys that.
+    if (epoch > this.#record.epoch) this.#record.raise(epoch).catch(() => undefined);
+    this.#hooks.changed();
+  }
+
+  #onGone(): void {
+    this.#alert('engine', true, 'it is stopped: its replication engine ended');
+    this.#verification?.fail('the engine ended');
+    this.#hooks.gone();
+  }
+
+  async #nextEpoch(): Promise<number> {
+    const known = engineFigures(this.#values).epoch;
+    return this.#record.raise(Math.max(known, this.#record.epoch) + 1);
+  }
+
+  #newReplica(): Replica {
+    return new Replica({
+      paths: this.#ports.paths,
+      module: this.#config().name,
+      access: this.#ports.engine,
+      onEvent: (name, values) => this.#onEvent(name, values),
+      onStatus: () => this.#onStatus(),
+      onGone: () => this.#onGone(),
+    });
+  }
+
+  #running(): Replica {
+    if (this.#replica !== null) return this.#replica;
+    throw new HoldfastError('HF-MIRROR-002', { module: this.#config().name });
+  }
+
+  #alert(what: string, on: boolean, message: string): void {
+    const { name } = this.#config();
+    this.#ports.alert(`module.${name}.${what}`, on, 'critical', `${name}: ${message}`);
+  }
+}
+
+function rfsOf(config: ModuleConfig): RfsConfig {
+  if (config.rfs === null) throw new Error(`mirror ${config.name} without <rfs>`);
+  return config.rfs;
+}
+
+/** HF-MIRROR-010 where something is missing that must be there. */
+async function checkPaths(rfs: RfsConfig): Promise<void> {
+  for (const { dir, toCheck } of rfs.directories) {
+    for (const path of toCheck) {
+      const whole = join(dir, path);
+      await lstat(whole).catch((cause: unknown) => {
+        throw new HoldfastError('HF-MIRROR-010', { path: whole, dir }, null, cause);
+      });
+    }
+  }
+}

@@ -1,0 +1,190 @@
+/**
+ * The replication engine of one mirror as the agent sees it: a process that lives on when the agent
+ * dies, reached by its control socket (docs/internals/replication.md). This file starts it or finds
+ * it running, keeps a connection to it, and knows its last status.
+ */
+import { existsSync, mkdirSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { HoldfastError } from '../errors.ts';
+import {
+  ReplicaClient,
+  type ReplicaClientOptions,
+  type ReplicaStart,
+  startReplica,
+} from '../native/replica.ts';
+import type { Paths } from '../paths.ts';
+
+/** Keys and values of a control line, in its order; a key may come again. */
+export type EngineValues = readonly (readonly [string, string])[];
+export type EngineAnswer = Readonly<Record<string, string>>;
+
+/** One connection to an engine. */
+export interface EngineClient {
+  /** Resolves with the values of `ok`; HF-MIRROR-003 where the engine refuses. */
+  request(verb: string, values: EngineValues): Promise<EngineAnswer>;
+  close(): void;
+}
+
+/** How an engine is started and reached; tests have one of their own. */
+export interface EngineAccess {
+  start(options: ReplicaStart): Promise<void>;
+  connect(socket: string, options: ReplicaClientOptions): Promise<EngineClient>;
+}
+
+/** The engines of this server. */
+export const engineAccess: EngineAccess = {
+  start: startReplica,
+  connect: (socket, options) => ReplicaClient.connect(socket, options),
+};
+
+export interface ReplicaOptions {
+  readonly paths: Paths;
+  readonly module: string;
+  readonly access: EngineAccess;
+  readonly onEvent: (name: string, values: EngineAnswer) => void;
+  /** The status was read again, or the connection is not there any more. */
+  readonly onStatus: () => void;
+  /** Both of its processes are gone, and nobody has asked for that. */
+  readonly onGone: () => void;
+}
+
+/** How often its status is read: status, metrics and alerts are no older than this. */
+const statusEveryMs = 1000;
+/** A worker that died is replaced within milliseconds; with its backoff within this. */
+const returnMs = 15_000;
+const retryMs = 20;
+
+export class Replica {
+  readonly #options: ReplicaOptions;
+  readonly #socket: string;
+  #client: EngineClient | null = null;
+  #status: EngineAnswer = {};
+  #timer: NodeJS.Timeout | null = null;
+  #ended = false;
+
+  constructor(options: ReplicaOptions) {
+    this.#options = options;
+    this.#socket = join(options.paths.run, 'replica', `${options.module}.sock`);
+  }
+
+  /** Its last status; empty before the first one and while nobody answers. */
+  get status(): EngineAnswer {
+    return this.#status;
+  }
+
+  get connected(): boolean {
+    return this.#client !== null;
+  }
+
+  /** Connects to a running engine; false where there is none. */
+  async attach(): Promise<boolean> {
+    if (this.#client !== null) return true;
+    if (!existsSync(this.#socket)) return false;
+    try {
+      await this.#connect();
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  /** Connects to the engine, which is started where none runs. HF-MIRROR-001. */
+  async start(): Promise<void> {
+    if (await this.attach()) return;
+    const { access, module: name, paths } = this.#options;
+    mkdirSync(dirname(this.#socket), { recursive: true, mode: 0o700 });
+    mkdirSync(paths.log, { recursive: true, mode: 0o755 });
+    const log = join(paths.log, `replica-${name}.log`);
+    await access.start({ control: this.#socket, name, log });
+    await this.#connect();
+  }
+
+  /** HF-MIRROR-002 while nobody answers; the engine's own refusals are HF-MIRROR-003. */
+  async request(verb: string, values: EngineValues = []): Promise<EngineAnswer> {
+    const client = this.#client;
+    if (client === null) {
+      throw new HoldfastError('HF-MIRROR-002', { module: this.#options.module });
+    }
+    const answer = await client.request(verb, values);
+    if (verb !== 'status' && !this.#ended) await this.#refresh();
+    return answer;
+  }
+
+  /** Ends both processes, in order where they still answer. Never rejects. */
+  async end(): Promise<string | null> {
+    this.#ended = true;
+    let reason: string | null = null;
+    try {
+      if (this.#client !== null) await this.#client.request('close', []);
+    } catch (error) {
+      reason = error instanceof Error ? error.message : String(error);
+    }
+    // Its answer may be lost in its own end.
+    await this.#client?.request('quit', []).catch(() => undefined);
+    this.#letGo();
+    return reason;
+  }
+
+  /** Leaves it running for the agent that follows. */
+  abandon(): void {
+    this.#ended = true;
+    this.#letGo();
+  }
+
+  async #connect(): Promise<void> {
+    let client: EngineClient | null = null;
+    client = await this.#options.access.connect(this.#socket, {
+      name: this.#options.module,
+      onEvent: (name, values) => {
+        if (this.#ended) return;
+        this.#options.onEvent(name, values);
+        // What an event changes shows in the status at once, not at its next turn.
+        void this.#refresh();
+      },
+      onClosed: () => void this.#onClosed(client),
+    });
+    this.#client = client;
+    await this.#refresh();
+    this.#timer ??= setInterval(() => void this.#refresh(), statusEveryMs).unref();
+  }
+
+  async #refresh(): Promise<void> {
+    const client = this.#client;
+    if (client === null) return;
+    try {
+      const status = await client.request('status', []);
+      if (client !== this.#client) return;
+      this.#status = status;
+    } catch {
+      // The connection says by itself when it is gone.
+      return;
+    }
+    if (!this.#ended) this.#options.onStatus();
+  }
+
+  /** The worker died, and the holder starts another; or both are gone. */
+  async #onClosed(client: EngineClient | null): Promise<void> {
+    if (this.#ended || client === null || client !== this.#client) return;
+    this.#client = null;
+    this.#status = {};
+    this.#options.onStatus();
+    const untilMs = performance.now() + returnMs;
+    while (!this.#ended && performance.now() < untilMs) {
+      if (await this.attach()) return;
+      await delay(retryMs);
+    }
+    if (this.#ended) return;
+    this.#letGo();
+    this.#options.onGone();
+  }
+
+  #letGo(): void {
+    if (this.#timer !== null) clearInterval(this.#timer);
+    this.#timer = null;
+    this.#status = {};
+    const client = this.#client;
+    this.#client = null;
+    client?.close();
+  }
+}
