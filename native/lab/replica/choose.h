@@ -1,0 +1,35 @@
+// Which operation comes next in a history.
+#pragma once
+
+#include "model.h"
+#include "operation.h"
+#include "tool.h"
+
+namespace holdfast::replica_tool {
+
+class Chooser {
+ public:
+  explicit Chooser(uint64_t seed) : random_(seed) {}
+  /** `all`: whether the operation may concern the file that all append to. */
+  Operation next(const Model& model, bool all);
+
+ private:
+  struct Files {
+    std::vector<std::string> any, regular, folders, others;  // others: neither folder nor regular
+  };
+
+  static Files look(const Model& model);
+  std::string pick(const std::vector<std::string>& from);
+  std::string new_name(const Files& files);
+  Operation make(const Files& files);
+  Operation data(const Model& model, const Files& files);
+  Operation copy(const Model& model, const Files& files);
+  Operation names(const Model& model, const Files& files);
+  Operation attributes(const Model& model, const Files& files);
+  Operation sync(const Files& files, bool all);
+
+  Random random_;
+  uint32_t appended_ = 0;
+};
+
+}  // namespace holdfast::replica_tool

@@ -1,0 +1,318 @@
+// replica_tool check-prefix LOG DIR: decides whether DIR is what a prefix of the history left, with
+// everything whose fsync returned. Exit code 0: it is; 1: it is not, and why.
+//
+// Each domain's operations came one after the other, so a model tells what its folder looked like
+// after each of them, and the folder must be one of these states (or one in the middle of a write
+// of several pages). From the states that fit, one per domain is to be chosen so that no operation
+// is there while another that had returned before it began is not. Such demands are of the form "if
+// this one is there, so is that one"; of all choices that meet them there is a least one, which is
+// found by raising the lowest candidates until nothing is demanded any more.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+
+#include "log.h"
+#include "model.h"
+#include "tool.h"
+
+namespace holdfast::replica_tool {
+namespace {
+
+/** A state that the folder may be in: these operations whole, and up to `begun` in part. */
+struct Candidate {
+  size_t whole = 0;
+  size_t begun = 0;
+};
+
+struct Domain {
+  size_t number = 0;
+  const std::vector<Step>* steps = nullptr;
+  Snapshot replica;
+  uint64_t hash = 0;
+  size_t appends = 0;  // its records in the common file
+  size_t needed = 0;   // the last operation that an fsync covers
+  std::vector<Candidate> candidates;
+};
+
+std::string describe(const Domain& domain, size_t index) {
+  return domain_name(domain.number) + " operation " + std::to_string(index) + " (" +
+         (index == 0 ? "none" : to_text((*domain.steps)[index - 1].operation)) + ")";
+}
+
+/** Differences between a model's state and the replica, by path. */
+std::vector<std::string> differences(const Snapshot& model, const Snapshot& replica) {
+  std::vector<std::string> found;
+  for (const auto& [path, entry] : model) {
+    const auto other = replica.find(path);
+    if (other == replica.end()) {
+      found.push_back(encode(path) + ": is missing");
+      continue;
+    }
+    const std::string text = other->second.difference(entry);
+    if (!text.empty()) found.push_back(encode(path) + ": " + text);
+  }
+  for (const auto& [path, entry] : replica) {
+    if (!model.contains(path)) found.push_back(encode(path) + ": should not be there");
+  }
+  return found;
+}
+
+class Replay {
+ public:
+  explicit Replay(Domain& domain) : domain_(domain), model_(0755) {}
+  void run();
+  /** After run: the state that comes closest, in words. */
+  std::string closest() const;
+
+ private:
+  void look(size_t whole, size_t begun);
+  void step(size_t index, const Step& step);
+
+  Domain& domain_;
+  Model model_;
+  size_t appended_ = 0;
+  size_t best_ = 0;
+  std::vector<std::string> best_differences_;
+  bool any_ = false;
+};
+
+void Replay::look(size_t whole, size_t begun) {
+  const Snapshot state = model_.snapshot();
+  const bool same = hash_of(state) == domain_.hash && appended_ == domain_.appends;
+  std::vector<std::string> found;
+  // Comparing all of it is only worth while where it fits, or to say what is wrong.
+  if (same || domain_.candidates.empty()) found = differences(state, domain_.replica);
+  if (appended_ != domain_.appends) {
+    found.push_back(std::to_string(domain_.appends) + " records in " + all_name + ", not " +
+                    std::to_string(appended_));
+  }
+  if (found.empty()) {
+    domain_.candidates.push_back({whole, begun});
+  } else if (domain_.candidates.empty() && (!any_ || found.size() <= best_differences_.size())) {
+    any_ = true;
+    best_ = begun;
+    best_differences_ = std::move(found);
+  }
+}
+
+void Replay::step(size_t index, const Step& step) {
+  Operation operation = step.operation;
+  if (step.returned() && step.error == 0 && !changes_something(operation.action)) {
+    const NodePtr node = model_.find(operation.a);
+    if (operation.action != Action::fsync_all && node != nullptr) {
+      domain_.needed = std::max<size_t>(domain_.needed, node->changed);
+    }
+    return;
+  }
+  if (step.returned() && step.error != 0) return;
+  // An operation that had not returned may fail, or never have come to anything.
+  for (const uint64_t bytes : cuts(operation, model_)) {
+    if (operation.action == Action::append) {
+      operation.offset = model_.find(operation.a)->bytes.size();
+      operation.action = Action::write;
+    }
+    model_.apply(operation, index, bytes);
+    look(index - 1, index);
+  }
+  const int error = model_.apply(operation, index);
+  if (error != 0) {
+    if (step.returned()) die("the history does not fit the model: " + describe(domain_, index));
+    return;
+  }
+  if (operation.action == Action::append_all) appended_++;
+  const std::vector<std::string> paths = Model::touched(step.operation);
+  for (size_t i = 0; i < paths.size() && i < step.mtimes.size(); i++) {
+    model_.set_mtime(paths[i], step.mtimes[i]);
+  }
+  if (step.returned() && is_durable(operation)) domain_.needed = index;
+  look(index, index);
+}
+
+void Replay::run() {
+  look(0, 0);
+  for (size_t i = 0; i < domain_.steps->size(); i++) step(i + 1, (*domain_.steps)[i]);
+}
+
+std::string Replay::closest() const {
+  std::string text = "closest is the state after " + describe(domain_, best_);
+  for (size_t i = 0; i < best_differences_.size() && i < 8; i++) {
+    text += "\n    " + best_differences_[i];
+  }
+  return text;
+}
+
+class Check {
+ public:
+  Check(const Log& log, int root);
+  /** True when it is a prefix; else what is wrong was printed. */
+  bool run();
+
+ private:
+  bool read_all_file(int root);
+  void need_of_common_syncs();
+  size_t demanded(const Domain& of, int64_t before) const;
+  bool choose();
+
+  const Log& log_;
+  bool fits_ = true;
+  std::vector<Domain> domains_;
+};
+
+Check::Check(const Log& log, int root) : log_(log), domains_(log.domains.size()) {
+  for (size_t i = 0; i < domains_.size(); i++) {
+    Domain& domain = domains_[i];
+    domain.number = i;
+    domain.steps = &log.domains[i];
+    const Fd folder(openat(root, domain_name(i).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!folder.valid()) {
+      std::printf("check-prefix: %s: %s\n", domain_name(i).c_str(), error_name(errno).c_str());
+      fits_ = false;
+      continue;
+    }
+    domain.replica = read_snapshot(folder.get());
+    domain.hash = hash_of(domain.replica);
+  }
+  if (fits_) fits_ = read_all_file(root);
+}
+
+/** Whole records, each domain's in its order, none before one that had returned when it began. */
+bool Check::read_all_file(int root) {
+  std::string text;
+  if (!read_file(root, all_name, text)) text = "?";
+  std::vector<std::vector<const Step*>> appends(domains_.size());
+  for (size_t i = 0; i < domains_.size(); i++) {
+    for (const Step& step : log_.domains[i]) {
+      if (step.operation.action == Action::append_all) appends[i].push_back(&step);
+    }
+  }
+  int64_t latest_start = 0;
+  for (size_t at = 0; at < text.size(); at += all_record) {
+    bool found = false;
+    for (Domain& domain : domains_) {
+      const size_t next = domain.appends;
+      if (next >= appends[domain.number].size()) continue;
+      const Step& step = *appends[domain.number][next];
+      if (text.compare(at, all_record, all_text(domain.number, step.operation.number)) != 0) {
+        continue;
+      }
+      if (step.returned() && step.end < latest_start) {
+        std::printf("check-prefix: %s: the record at %zu is behind one that began later\n",
+                    all_name, at);
+        return false;
+      }
+      latest_start = std::max(latest_start, step.start);
+      domain.appends++;
+      found = true;
+      break;
+    }
+    if (!found) {
+      std::printf("check-prefix: %s: the bytes at %zu are no record that comes next\n", all_name,
+                  at);
+      return false;
+    }
+  }
+  return true;
+}
+
+/** An fsync of the common file covers what any domain had appended when it began. */
+void Check::need_of_common_syncs() {
+  int64_t latest = 0;
+  for (const Domain& domain : domains_) {
+    for (const Step& step : *domain.steps) {
+      if (step.operation.action != Action::fsync_all || !step.returned() || step.error != 0) {
+        continue;
+      }
+      latest = std::max(latest, step.start);
+    }
+  }
+  for (Domain& domain : domains_) {
+    for (size_t i = 0; i < domain.steps->size(); i++) {
+      const Step& step = (*domain.steps)[i];
+      const bool is_append = step.operation.action == Action::append_all && step.returned();
+      if (is_append && step.end < latest) domain.needed = std::max(domain.needed, i + 1);
+    }
+  }
+}
+
+/** The last operation that changed something and had returned before that moment. */
+size_t Check::demanded(const Domain& of, int64_t before) const {
+  const auto& steps = *of.steps;
+  auto at = std::partition_point(steps.begin(), steps.end(), [before](const Step& step) {
+    return step.returned() && step.end < before;
+  });
+  while (at != steps.begin()) {
+    --at;
+    if (at->error == 0 && changes_something(at->operation.action)) {
+      return static_cast<size_t>(at - steps.begin()) + 1;
+    }
+  }
+  return 0;
+}
+
+bool Check::choose() {
+  std::vector<size_t> chosen(domains_.size(), 0);
+  const auto raise = [&](size_t i, size_t to, const std::string& why) {
+    const auto& candidates = domains_[i].candidates;
+    while (chosen[i] < candidates.size() && candidates[chosen[i]].whole < to) chosen[i]++;
+    if (chosen[i] < candidates.size()) return true;
+    std::printf("check-prefix: %s is missing, %s; the replica is at %s\n",
+                describe(domains_[i], to).c_str(), why.c_str(),
+                describe(domains_[i], candidates.back().whole).c_str());
+    return false;
+  };
+  for (size_t i = 0; i < domains_.size(); i++) {
+    if (!raise(i, domains_[i].needed, "and an fsync that covers it has returned")) return false;
+  }
+  for (bool changed = true; changed;) {
+    changed = false;
+    for (size_t i = 0; i < domains_.size(); i++) {
+      const size_t begun = domains_[i].candidates[chosen[i]].begun;
+      if (begun == 0) continue;
+      const int64_t start = (*domains_[i].steps)[begun - 1].start;
+      for (size_t j = 0; j < domains_.size(); j++) {
+        if (j == i) continue;
+        const size_t before = chosen[j];
+        const size_t demand = demanded(domains_[j], start);
+        const std::string why =
+            "which had returned when " + describe(domains_[i], begun) + " began, and that is there";
+        if (!raise(j, demand, why)) return false;
+        changed = changed || chosen[j] != before;
+      }
+    }
+  }
+  std::printf("check-prefix: a prefix:");
+  for (size_t i = 0; i < domains_.size(); i++) {
+    std::printf(" %zu/%zu", domains_[i].candidates[chosen[i]].whole, domains_[i].steps->size());
+  }
+  std::printf("\n");
+  return true;
+}
+
+bool Check::run() {
+  if (!fits_) return false;
+  for (Domain& domain : domains_) {
+    Replay replay(domain);
+    replay.run();
+    if (!domain.candidates.empty()) continue;
+    std::printf("check-prefix: %s is in no state that it had; %s\n",
+                domain_name(domain.number).c_str(), replay.closest().c_str());
+    fits_ = false;
+  }
+  need_of_common_syncs();
+  return fits_ && choose();
+}
+
+}  // namespace
+
+int run_check_prefix(const Args& args) {
+  const Options options = parse_options(args, {}, 2);
+  const Log log = read_log(options.words[0]);
+  const Fd root(open(options.words[1].c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  require(root.valid(), options.words[1]);
+  return Check(log, root.get()).run() ? 0 : 1;
+}
+
+}  // namespace holdfast::replica_tool
