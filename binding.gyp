@@ -9,6 +9,7 @@
     'native/filter/filter.gypi',
     'native/beat/beat.gypi',
     'native/link/link.gypi',
+    'native/replica/replica.gypi',
     'native/lab/lab.gypi',
     'native/lab/replica/replica_tool.gypi',
   ],
