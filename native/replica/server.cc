@@ -354,7 +354,7 @@ void Server::stop(bool unmount, int wait_ms) {
   for (std::thread& thread : impl.threads) thread.join();
   impl.threads.clear();
   impl.readers.clear();
-  impl.sessions.clear();
+  // The sessions stay: answers that wait for the peer go to them when the log ends.
 }
 
 ServerStatus Server::status() const {
