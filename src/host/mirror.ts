@@ -46,6 +46,8 @@ export class HostedMirror implements Hosted {
   #phase: MirrorPhase = 'stopped';
   #role: MirrorRole = 'prim';
   #goal: Goal = 'stop';
+  /** What was asked for, as scripts are told. */
+  #action: 'start' | 'stop' | 'restart' = 'start';
   #script: AbortController | null = null;
   #driving = false;
   #abandoned = false;
@@ -220,6 +222,7 @@ export class HostedMirror implements Hosted {
   async #up(role: MirrorRole): Promise<void> {
     this.#role = role;
     this.#why = [];
+    this.#action = 'start';
     this.#goal = 'up';
     this.#enter('prestart', role);
     this.#drive();
@@ -241,6 +244,7 @@ export class HostedMirror implements Hosted {
   #setGoal(goal: Goal): void {
     // A forced stop is not taken back by a gentler one.
     if (!(this.#goal === 'force' && goal === 'stop' && !this.stopped)) this.#goal = goal;
+    this.#action = goal === 'restart' ? 'restart' : 'stop';
     this.#drive();
   }
 
@@ -282,7 +286,7 @@ export class HostedMirror implements Hosted {
         return this.#engine.ready ? 'starting' : null;
       case 'starting': {
         const ok = isDown || (await this.#runScript(`start_${this.#role}`, false));
-        if (!ok && this.#goal === 'up') this.#goal = 'stop';
+        if (!ok && this.#goal === 'up') this.#setGoal('stop');
         return this.#goal === 'up' ? 'serving' : this.#goal === 'force' ? 'forcing' : 'stopping';
       }
       case 'serving':
@@ -362,25 +366,20 @@ export class HostedMirror implements Hosted {
   async #runScript(script: ScriptName, force: boolean): Promise<boolean> {
     const abort = new AbortController();
     this.#script = abort;
-    const { state } = this.#shown();
-    const isUpward = script === 'prestart' || script.startsWith('start');
-    const next: ScriptState = !isUpward
-      ? 'STOP'
-      : script === 'prestart'
-        ? 'WAIT'
-        : this.#role === 'second'
-          ? 'SECOND'
-          : this.#engine.alone
-            ? 'ALONE'
-            : 'PRIM';
+    const own: ScriptState =
+      this.#role === 'second' ? 'SECOND' : this.#engine.alone ? 'ALONE' : 'PRIM';
+    const before = { prestart: 'STOP', poststop: 'WAIT' } as const;
+    const current = script.startsWith('start_')
+      ? 'WAIT'
+      : (before[script as keyof typeof before] ?? own);
     const { user } = this.#config;
     const result = await runScript({
       paths: this.#ports.paths,
       module: { name: this.name, node: this.#ports.node, vars: user?.vars ?? {} },
       script,
-      current: state,
-      next,
-      action: this.#goal === 'restart' ? 'restart' : isUpward ? 'start' : 'stop',
+      current,
+      next: this.#action === 'stop' || script === 'poststop' ? 'STOP' : own,
+      action: this.#action,
       force,
       timeoutMs: this.#scriptTimeoutMs(force),
       log: { logging: user?.logging ?? 'userlog', userlogKib: user?.userlogKib ?? 2048 },

@@ -51,8 +51,11 @@ export interface ReplicaOptions {
 
 /** How often its status is read: status, metrics and alerts are no older than this. */
 const statusEveryMs = 1000;
-/** A worker that died is replaced within milliseconds; with its backoff within this. */
-const returnMs = 15_000;
+/**
+ * Both processes keep the listening socket: while one of them lives a connection is taken, if only
+ * answered by the next worker. One that is refused for this long is refused for good.
+ */
+const returnMs = 2000;
 const retryMs = 20;
 
 export class Replica {

@@ -27,6 +27,10 @@ const modules = {
   farm: join(repository, 'modules/farm'),
   echo_farm: join(repository, 'test/fixtures/modules/echo_farm'),
 };
+const mirrors = {
+  mirror: join(repository, 'modules/mirror'),
+  lab_mirror: join(repository, 'test/fixtures/modules/lab_mirror'),
+};
 
 const cluster = parseClusterConfig(`<cluster><lans><lan name="lan1">
   <node name="node1" addr="192.168.1.1"/><node name="node2" addr="192.168.1.2"/>
@@ -45,6 +49,20 @@ for (const [name, folder] of Object.entries(modules)) {
       if (first === '#!/bin/sh') assert.equal(sh(['-n', join(bin, script)]), '', script);
     }
     for (const script of ['start_both', 'stop_both']) assert.ok(existsSync(join(bin, script)));
+  });
+}
+
+for (const [name, folder] of Object.entries(mirrors)) {
+  test(`${name} is a whole module: it can be packaged, and its configuration is valid`, async (t) => {
+    const paths = temporaryPaths(t);
+    await installPackage(paths, name, await packageFolder(name, folder), false);
+    const xml = (await readUserconfig(paths, name)).replaceAll('net1', 'lan1');
+    const config = configOf(name, xml);
+    assert.equal(config.service.mode, 'mirror');
+    assert.equal(config.rfs?.directories.length, 1);
+    const bin = moduleDirs(paths, name).bin;
+    for (const script of readdirSync(bin)) assert.equal(sh(['-n', join(bin, script)]), '', script);
+    for (const script of ['start_prim', 'stop_prim']) assert.ok(existsSync(join(bin, script)));
   });
 }
 
