@@ -99,6 +99,7 @@ class Changes {
   int rename_again(const Record& record);
   int parent_of(FileId id, std::string_view text, Name& out);
   int look(const Name& name, Occupant& out);
+  void keep_mtime(const Occupant& was);
   int vacate(const Name& name, const Occupant& occupant);
   int give(const FileRef& file, FileId id, const Name& name);
   int move_folder(const FileRef& folder, const Name& to);

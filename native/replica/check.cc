@@ -39,10 +39,10 @@ class Hasher {
   XXH3_state_t state_;
 };
 
-/** Attributes that belong to this server, not to the file. */
+/** Attributes that belong to this server, not to the file. XFS lists ACLs under two names. */
 bool is_own_attribute(std::string_view name) {
-  return name.starts_with("trusted.holdfast.") || name == "security.selinux" ||
-         name == "security.evm" || name == "security.ima";
+  return name.starts_with("trusted.holdfast.") || name.starts_with("trusted.SGI_ACL_") ||
+         name == "security.selinux" || name == "security.evm" || name == "security.ima";
 }
 
 /** The whole of a list or value whose size may grow between two calls. 0 or errno. */

@@ -333,10 +333,22 @@ int Changes::rename(const Record& record) {
       return fail(errno, "renameat2");
     }
   }
+  if (exchange) {
+    keep_mtime(moved);
+    keep_mtime(replaced);
+  }
   set_mtime(body.parent, body.parent_mtime);
   set_mtime(body.new_parent, body.new_parent_mtime);
   if ((record.head.flags & flag_last_name) != 0) forget(body.replaced);
   return 0;
+}
+
+/** XFS changes the mtime of a folder that is exchanged, others do not: it stays as it was. */
+void Changes::keep_mtime(const Occupant& was) {
+  if (!S_ISDIR(was.attributes.st_mode)) return;
+  const timespec& mtime = was.attributes.st_mtim;
+  if (times(was.id).has_mtime) return;
+  set_mtime(was.id, {mtime.tv_sec, static_cast<uint32_t>(mtime.tv_nsec), 0});
 }
 
 /** A rename in a replay: the new name is the file, the old one is nothing (or the other file). */

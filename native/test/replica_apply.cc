@@ -149,7 +149,7 @@ std::string converge(uint64_t seed, const Faults* faults = nullptr) {
   options.names_only = below(2) == 0;
   History history(seed, options);
   const Copy copy(history);
-  const size_t size = 6 + below(50);
+  const size_t size = 6 + below(below(20) == 0 ? 300 : 50);
   for (size_t n = 0; n < size; n++) history.step();
   const size_t i = below(size), j = i + below(size - i + 1), m = i + below(j - i + 1);
   std::string error;

@@ -88,6 +88,8 @@ class Comparison {
     const ssize_t size = listxattr(proc.text, list, sizeof list);
     std::map<std::string, std::string> have;
     for (ssize_t at = 0; at < size; at += static_cast<ssize_t>(std::strlen(list + at)) + 1) {
+      // XFS lists ACLs under two names.
+      if (std::string_view(list + at).starts_with("trusted.SGI_ACL_")) continue;
       const ssize_t length = getxattr(proc.text, list + at, value, sizeof value);
       have[list + at] = std::string(value, static_cast<size_t>(length));
     }
