@@ -175,6 +175,7 @@ void Receiver::refuse(Channel& channel, Refusal reason) {
 Result<Tail> Receiver::end() {
   using Outcome = Result<Tail>;
   if (!started_) return Outcome::failure(EINVAL, "start");
+  orderly_ = true;
   stopping_ = true;
   ring_bell(end_);
   if (acceptor_.joinable()) acceptor_.join();

@@ -126,6 +126,7 @@ class Receiver {
   bool started_ = false;
   std::mutex super_mutex_;
   std::atomic<bool> stopping_{false};
+  std::atomic<bool> orderly_{false};  // stopped by promote or stop
   std::atomic<int64_t> cut_until_ns_{0};
 
   std::mutex caller_mutex_;

@@ -71,7 +71,8 @@ void Receiver::run() {
     tick(boot_ns());
     wait(boot_ns());
   }
-  // What waits is written as far as there is room at once; the rest was never acknowledged.
+  if (!orderly_) return;
+  // What waits may have been acknowledged as received.
   while (intake_.waiting() > 0 && !failed_) {
     write_batch();
     if (!full_) continue;
@@ -236,13 +237,13 @@ void Receiver::write_batch() {
   const int64_t took = boot_ns() - began;
   const Lsn durable = journal_.end().tail.lsn;
   durable_ = durable;
-  acknowledge(durable);
-  intake_.pass_on();
   write_last_ns_ = took;
   if (took > write_most_ns_) write_most_ns_ = took;
   writes_++;
   written_bytes_ += size;
   used_ = journal_.used();
+  acknowledge(durable);
+  intake_.pass_on();
   first_ns_ = boot_ns();
 }
 

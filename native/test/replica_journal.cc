@@ -232,7 +232,8 @@ TEST_CASE("journal: a checkpoint that cannot be one, and files that are not this
   CHECK(journal.open(folder.at("no/folder"), small).error == ENOENT);
   CHECK(journal.open(folder.path, small).error == EISDIR);
   REQUIRE(journal.open(folder.at("journal"), small).ok());
-  REQUIRE(put(journal, stream.write(5000), stream.tail) == 0);
+  const Bytes written = stream.write(5000);
+  REQUIRE(put(journal, written, stream.tail) == 0);
   CHECK(recovered(journal, {1, {}}).error == EBADMSG);
   CHECK(recovered(journal, {journal_block, {}}).error == EBADMSG);
   CHECK(recovered(journal, {0, {0, 0, 7}}).error == EBADMSG);
@@ -256,7 +257,8 @@ TEST_CASE("journal: reset forgets, also what would follow") {
   Stream stream;
   Journal journal;
   REQUIRE(journal.open(folder.at("journal"), small).ok());
-  REQUIRE(put(journal, stream.write(100), stream.tail) == 0);
+  const Bytes first = stream.write(100);
+  REQUIRE(put(journal, first, stream.tail) == 0);
   const Tail start = stream.tail;
   REQUIRE(journal.reset({}) == 0);
   CHECK(recovered(journal, {}).records.empty());
