@@ -28,7 +28,7 @@ import {
   isBoth,
   isMember,
   type Lead,
-  mayServe,
+  mayOpen,
   nameOf,
   nodeKeys,
   nobody,
@@ -193,7 +193,7 @@ function refusalToIssue(work: Work): string | null {
   for (const node of work.others) {
     if (work.lead?.followers[node] !== undefined) continue;
     const peer = peerOf(work, node);
-    if (isBoth(peer) && mayServe(peer, work.nowMs)) {
+    if (isBoth(peer) && mayOpen(peer, work.nowMs)) {
       const status = freshStatus(work, node);
       const follows = status?.follows ?? nobody;
       if (follows !== nobody && follows !== work.config.me) {

@@ -96,7 +96,7 @@ function awaitsLower(work: Work): boolean {
 }
 
 /** What followers said they own is out of date once this node has led them and stopped. */
-function forgetFollows(work: Work): void {
+export function forgetFollows(work: Work): void {
   const peers = { ...work.peers };
   for (const node of work.others) {
     const peer = peers[node];
@@ -119,11 +119,13 @@ function newLead(work: Work): Lead {
 /**
  * The best view that this node hears of and that shuts it out; null: none. A view without this node
  * does; so does a better one that includes it, when its own view is without the open node that
- * announces it: this node went its own way and is called back.
+ * announces it: this node went its own way and is called back. A view of one that does not hear this
+ * node comes first: that one cannot be told, so this node and whoever follows it must give way.
  */
 function rivalHeard(work: Work, own: View): ViewName | null {
   const { me, timing } = work.config;
   let best: ViewName | null = null;
+  let deaf: ViewName | null = null;
   for (const node of work.others) {
     const peer = peerOf(work, node);
     if (!isAlive(peer, work.nowMs) || peer.hung || !isRunning(peer)) continue;
@@ -135,9 +137,11 @@ function rivalHeard(work: Work, own: View): ViewName | null {
     // A member that no longer hears us: our lease has lapsed by now. A stranger may be about to.
     const since = isMember(own, node) ? 0 : oneWayBeats * timing.heartbeatMs;
     const oneWay = peer.reach === 'heard' && work.nowMs - peer.reachMs >= since;
-    if (work.out.rules.excludes(name, own, oneWay) && isBetter(name, best)) best = name;
+    if (!work.out.rules.excludes(name, own, oneWay)) continue;
+    if (isBetter(name, best)) best = name;
+    if (oneWay && isBetter(name, deaf)) deaf = name;
   }
-  return best;
+  return deaf ?? best;
 }
 
 /**
@@ -148,15 +152,15 @@ function rivalToldOf(work: Work, own: View): ViewName | null {
   const { me } = work.config;
   if (work.lead === null) {
     const rival = freshStatus(work, work.follows)?.excludedBy ?? null;
-    if (rival === null || rival.leader === own.leader) return null;
-    return work.follows === own.leader || isBetter(rival, nameOf(own)) ? rival : null;
+    return rival?.leader === own.leader ? null : rival;
   }
   for (const node of Object.keys(work.lead.followers).map(Number)) {
     const status = freshStatus(work, node);
     const rival = status?.excludedBy ?? null;
     if (status === null || rival === null || rival.leader === me) continue;
-    if (!isMember(own, node)) continue;
-    if (sameName(status.installed, nameOf(own)) || isBetter(rival, nameOf(own))) return rival;
+    // One that does not share it may still hear that the own view was outdone.
+    const shares = isMember(own, node) && sameName(status.installed, nameOf(own));
+    if (shares || isBetter(rival, nameOf(own))) return rival;
   }
   return null;
 }
@@ -350,7 +354,8 @@ export function tellFollow(work: Work): void {
       kind: 'follow',
       status: { ...statusOf(work), seq: work.seq },
       owned: work.owned,
-      sockets: work.sockets,
+      // The newest walk may be older than what it gave up since.
+      sockets: unionMaps(work.sockets, work.held),
       view: work.view,
     },
   });
@@ -383,6 +388,7 @@ export function snapshotOf(work: FarmState): Snapshot {
 export function leaveFarm(work: Work): void {
   work.follows = nobody;
   work.lead = null;
+  forgetFollows(work);
   work.electable = false;
   work.settled = false;
   work.standsMs = null;

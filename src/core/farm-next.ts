@@ -159,9 +159,12 @@ export function nextView(work: Work, base: View | null, members: bigint): Draft 
     owners.push(allowed(work, { previous, target, claims, group: g, keeps }));
   }
   const given = ownerMaps(owners);
-  const holding = holdingNow(work, base, members, { owners, given, claims });
+  // A follower that is left out for a moment may come back as it went: it holds what it held.
+  const followers = maskOf(nodeKeys(work.lead?.followers ?? {}));
+  const holding = holdingNow(work, base, members | followers, { owners, given, claims });
   const holders: Record<number, readonly Uint8Array[]> = {};
   for (const node of nodeKeys(holding)) {
+    if (!maskHas(members, node)) continue;
     const maps = exceptMaps(holding[node]?.maps ?? [], given.get(node) ?? []);
     if (!isEmpty(maps)) holders[node] = maps;
   }
@@ -243,7 +246,7 @@ function knownHolding(work: Work, base: View | null, node: number): Holding | nu
 function holdingNow(
   work: Work,
   base: View | null,
-  members: bigint,
+  nodes: bigint,
   next: {
     readonly owners: readonly Uint8Array[];
     readonly given: ReadonlyMap<number, Bitmaps>;
@@ -255,7 +258,7 @@ function holdingNow(
   const { owners, given: after, claims } = next;
   const moved = base?.owners.some((owner, g) => !sameBytes(owner, owners[g])) === true;
   const before = moved ? ownerMaps(base.owners) : after;
-  for (const node of nodesOf(members)) {
+  for (const node of nodesOf(nodes)) {
     const known = knownHolding(work, base, node);
     const fresh = known !== null && work.nowMs - known.sinceMs < work.config.timing.drainTimeoutMs;
     const live = fresh ? known : null;

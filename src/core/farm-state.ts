@@ -197,7 +197,14 @@ export function isRunning(peer: Peer): boolean {
 
 /** May its filter accept new clients, by all that this node hears of it? */
 export function mayServe(peer: Peer, nowMs: number): boolean {
-  return isAlive(peer, nowMs) && ((peer.flags & summaryFlag.open) !== 0 || nowMs < peer.lapseMs);
+  const open = (peer.flags & summaryFlag.open) !== 0;
+  return isAlive(peer, nowMs) && (open || nowMs < peer.lapseMs);
+}
+
+/** … or at any moment, without another word: who stands for a view is opened by its leader. */
+export function mayOpen(peer: Peer, nowMs: number): boolean {
+  const stands = isRunning(peer) && peer.viewMembers !== 0n;
+  return mayServe(peer, nowMs) || (isAlive(peer, nowMs) && stands);
 }
 
 /**
@@ -264,7 +271,7 @@ export function ownHearing(work: Work): Hearing {
     const bit = bitOf(node);
     heard |= bit;
     if (isBoth(peer)) both |= bit;
-    if (mayServe(peer, work.nowMs)) open |= bit;
+    if (mayOpen(peer, work.nowMs)) open |= bit;
   }
   work.out.hearing = { heard, both, open };
   return work.out.hearing;

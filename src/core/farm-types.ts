@@ -113,7 +113,7 @@ export interface FollowMessage {
   readonly status: StatusMessage;
   /** Per group, the buckets it may accept new clients for. */
   readonly owned: readonly Uint8Array[];
-  /** Per group, the buckets in which it has live connections. */
+  /** Per group, the buckets in which it has live connections, or may have: it holds them. */
   readonly sockets: readonly Uint8Array[];
   /** Newest view it has taken, as the base of the next one. */
   readonly view: View | null;

@@ -46,6 +46,7 @@ import {
 import {
   chooseLeader,
   finishClosing,
+  forgetFollows,
   judgeStanding,
   leaveFarm,
   onView,
@@ -375,9 +376,7 @@ function onLapsed(work: Work): void {
   work.standsMs = null;
   work.follows = nobody;
   work.lead = null;
-  work.peers = Object.fromEntries(
-    nodeKeys(work.peers).map((node) => [node, { ...peerOf(work, node), follow: null }]),
-  );
+  forgetFollows(work);
 }
 
 /** What to persist now (the `persist` effect carries the same when it matters). */

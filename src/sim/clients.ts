@@ -31,7 +31,9 @@ export class Clients {
 
   #checkGate(node: SimNode): void {
     const busy = node.agentPaused || !node.agentUp || node.keeperPaused;
-    if (!node.gate && !busy && this.#world.nowMs - node.gateShutMs > 10) {
+    // An agent that starts, or goes on, learns of it then: its filter goes on until it is told.
+    const knownMs = Math.max(node.gateShutMs, node.agentSinceMs);
+    if (!node.gate && !busy && this.#world.nowMs - knownMs > 10) {
       throw new Violation('open though not ready', `n${node.id}`);
     }
   }

@@ -83,7 +83,6 @@ export const mutants: readonly Mutant[] = [
   ]),
   plantKeeper('after a hang the lease is renewed at once', { shutFirst: false }, [
     'agentPause',
-    'freeze',
     'oneWay',
   ]),
   plantKeeper(
@@ -92,8 +91,9 @@ export const mutants: readonly Mutant[] = [
     ['oneWay', 'agentPause'],
   ),
   plantKeeper('a peer is echoed while it is being taken for dead', { mute: false }, [
-    'oneWay',
     'agentPause',
+    'pairCut',
+    'oneWay',
   ]),
   plant('the table moves more than it must', ['needless moves'], { table: rangesTable }),
 ];

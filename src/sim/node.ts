@@ -34,6 +34,9 @@ export interface Flow {
   readonly endMs: number;
 }
 
+/** Longest time from the first sign of life of a paused agent to its first act. */
+const stirMs = 30;
+
 const emptyFilter = (groups: number): SimFilter => ({
   tables: [],
   own: Array.from({ length: groups }, () => new Uint32Array(bucketCount / 32)),
@@ -60,7 +63,11 @@ export class SimNode {
   state: FarmState;
   agentUp = false;
   agentPaused = false;
+  /** It goes on after a pause: counted as alive by the keeper, but has not read anything yet. */
+  agentStirs = false;
   agentStoppedMs = 0;
+  /** True time at which its agent started or went on. */
+  agentSinceMs = 0;
   agentLife = 0;
   backlog: FarmEvent[] = [];
   tickAt = Number.POSITIVE_INFINITY;
@@ -151,7 +158,8 @@ export class SimNode {
   wakeKeeper(): void {
     const { keeper } = this;
     if (keeper === null || this.keeperPaused || this.frozen) return;
-    const alive = this.agentUp && !this.agentPaused ? this.nowMs : this.agentStoppedMs;
+    const lives = this.agentUp && (this.agentStirs || !this.agentPaused);
+    const alive = lives ? this.nowMs : this.agentStoppedMs;
     const next = keeper.tick(this.nowMs, alive);
     this.#syncLease();
     const wake = ++this.keeperWake;
@@ -221,6 +229,8 @@ export class SimNode {
     if (keeper === null || this.agentUp) return;
     this.agentUp = true;
     this.agentPaused = false;
+    this.agentStirs = false;
+    this.agentSinceMs = this.world.nowMs;
     this.agentLife++;
     this.backlog = [];
     this.ring = [];
@@ -240,24 +250,36 @@ export class SimNode {
 
   stopAgent(): void {
     if (!this.agentUp) return;
+    if (this.agentStirs || !this.agentPaused) this.agentStoppedMs = this.nowMs;
     this.agentUp = false;
     this.agentLife++;
-    if (!this.agentPaused) this.agentStoppedMs = this.nowMs;
-    this.agentPaused = false;
+    this.agentPaused = this.agentStirs = false;
     this.backlog = [];
     this.tickAt = Number.POSITIVE_INFINITY;
     this.world.breakChannels(this.id);
   }
 
   pauseAgent(): void {
-    if (!this.agentUp || this.agentPaused) return;
+    if (!this.agentUp || (this.agentPaused && !this.agentStirs)) return;
     this.agentPaused = true;
+    this.agentStirs = false;
     this.agentStoppedMs = this.nowMs;
   }
 
+  /** Its timers and its doorbell are served in any order, its memory may have to be read back. */
   resumeAgent(): void {
-    if (!this.agentUp || !this.agentPaused || this.frozen) return;
-    this.agentPaused = false;
+    if (!this.agentUp || !this.agentPaused || this.agentStirs || this.frozen) return;
+    this.agentStirs = true;
+    const life = this.agentLife;
+    const at = this.world.nowMs + this.world.chance.between(0, stirMs);
+    this.world.do(at, `agent n${this.id} acts again`, () => {
+      if (this.agentLife === life && this.agentStirs) this.#actAgain();
+    });
+  }
+
+  #actAgain(): void {
+    this.agentPaused = this.agentStirs = false;
+    this.agentSinceMs = this.world.nowMs;
     const waiting = this.backlog;
     this.backlog = [];
     this.pollRing();
@@ -346,6 +368,8 @@ export class SimNode {
     this.filter = { tables: effect.tables, own, leaseEndMs: this.filter.leaseEndMs };
     this.world.checks.viewInstalled(this, view);
     this.installedView = view;
+    // The module stopped: whatever was let in until now ends with it.
+    if (view === null) this.upset++;
     this.world.filterChanged();
     this.take({ kind: 'installed', nowMs: this.nowMs, install: effect.install });
   }
