@@ -30,7 +30,8 @@ namespace {
 constexpr uint64_t table_magic = 0x31'30'53'44'49'46'48ull;  // "HFIDS01"
 constexpr uint32_t table_version = 1;
 constexpr size_t head_size = 4096;
-constexpr size_t first_slots = (1u << 20) / 64 - head_size / 64;  // a file of 1 MiB
+constexpr size_t first_slots = (1u << 16) / 64 - head_size / 64;  // a file of 64 KiB
+constexpr size_t least_growth = 1u << 14;                         // slots: 1 MiB
 constexpr size_t most_slots = 1u << 30;
 constexpr uint64_t counter_bits = 40;
 constexpr uint64_t counter_mask = (uint64_t{1} << counter_bits) - 1;
@@ -211,7 +212,7 @@ int Ids::Impl::map_file(size_t size) {
 
 /** A quarter more room, allocated: a page that cannot be written would end the process. */
 int Ids::Impl::grow() {
-  const size_t more = std::max(first_slots, slots / 4);
+  const size_t more = std::max(least_growth, slots / 4);
   if (slots + more > most_slots) return ENOSPC;
   const size_t size = (head_size + (slots + more) * sizeof(Slot) + 4095) & ~size_t{4095};
   const int error =
