@@ -1,0 +1,513 @@
+/** A mirror run by hand, with an engine that answers from memory and real scripts. */
+import assert from 'node:assert/strict';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test, type TestContext } from 'node:test';
+import { parseClusterConfig, parseModuleConfig } from '../../src/config/index.ts';
+import type { ModuleConfig } from '../../src/config/model.ts';
+import { HoldfastError } from '../../src/errors.ts';
+import type { ModuleStatus } from '../../src/host/face.ts';
+import { HostedMirror } from '../../src/host/mirror.ts';
+import { MirrorPorts } from '../../src/host/mirror-ports.ts';
+import { MirrorRecord } from '../../src/host/mirror-state.ts';
+import type { EngineAccess, EngineAnswer, EngineValues } from '../../src/host/replica.ts';
+import { moduleDirs } from '../../src/module/name.ts';
+import type { Paths } from '../../src/paths.ts';
+import { config, lines } from '../config/fixtures.ts';
+import { eventually as until, temporaryPaths } from '../module/helpers.ts';
+
+const cluster = config(
+  parseClusterConfig(`<cluster><lans>
+ <lan name="net"><node name="db1" addr="10.0.0.1"/><node name="db2" addr="10.0.0.2"/></lan>
+</lans></cluster>`),
+);
+
+/** An engine in memory; it outlives the agents that connect to it. */
+class FakeEngine implements EngineAccess {
+  running = false;
+  role = 'none';
+  values: Record<string, string> = {};
+  readonly requests: { readonly verb: string; readonly values: EngineValues }[] = [];
+  /** Refuses this verb. */
+  refuses: string | null = null;
+  /** Called before a request is answered. */
+  onRequest: (verb: string) => void = () => {};
+  #onEvent: (name: string, values: EngineAnswer) => void = () => {};
+  #onClosed: () => void = () => {};
+
+  async start({ control }: { readonly control: string }): Promise<void> {
+    this.running = true;
+    // Whether one runs is first seen by its socket.
+    writeFileSync(control, '');
+  }
+
+  async connect(_socket: string, options: Parameters<EngineAccess['connect']>[1]) {
+    if (!this.running) throw new Error('refused');
+    this.#onEvent = options.onEvent ?? this.#onEvent;
+    this.#onClosed = options.onClosed ?? this.#onClosed;
+    return {
+      request: async (verb: string, values: EngineValues): Promise<EngineAnswer> => {
+        if (verb === 'status') return { role: this.role, ...this.values };
+        this.requests.push({ verb, values });
+        this.onRequest(verb);
+        if (this.refuses === verb) {
+          const reason = { module: 'db', verb, reason: 'as told', code: 'EIO' };
+          throw new HoldfastError('HF-MIRROR-003', reason);
+        }
+        if (verb === 'open') this.role = new Map(values).get('role') ?? '?';
+        if (verb === 'alone') this.values['alone'] = '1';
+        if (verb === 'close') this.role = 'none';
+        if (verb === 'quit') this.running = false;
+        return {};
+      },
+      close: () => {},
+    };
+  }
+
+  event(name: string, values: EngineAnswer = {}): void {
+    this.#onEvent(name, values);
+  }
+
+  peer(state: string, reason = ''): void {
+    this.values['peer'] = state;
+    this.event('peer', { state, reason });
+  }
+
+  /** Both of its processes die. */
+  die(): void {
+    this.running = false;
+    this.role = 'none';
+    this.#onClosed();
+  }
+
+  get verbs(): string[] {
+    return this.requests.map(({ verb }) => verb);
+  }
+
+  opened(): Map<string, string> {
+    return new Map(this.requests.findLast(({ verb }) => verb === 'open')?.values);
+  }
+}
+
+interface World {
+  readonly paths: Paths;
+  readonly engine: FakeEngine;
+  readonly config: ModuleConfig;
+  readonly records: string[];
+  readonly alerts: Map<string, string>;
+  /** What the other server's agent says; null: it does not answer. */
+  there: Pick<ModuleStatus, 'state' | 'replica'> | null;
+  agent(): Promise<HostedMirror>;
+  /** Writes a script; each also notes its call. */
+  script(name: string, body?: string): void;
+  calls(): string[];
+}
+
+function world(t: TestContext, rfs = ''): World {
+  const paths = temporaryPaths(t);
+  const dirs = moduleDirs(paths, 'db');
+  const data = join(paths.state, '../../../srv/data');
+  for (const folder of [dirs.bin, dirs.conf, data]) mkdirSync(folder, { recursive: true });
+  const xml = `<safe><service mode="mirror">
+ <heart><heartbeat name="net"/></heart>
+ <rfs ${rfs}><replicated dir="${data}">
+  <notreplicated path="tmp"/><notreplicated regexpath="=.*"/><notreplicated regexpath="!a|b"/>
+  <tocheck path="here"/></replicated></rfs>
+ <user nicestoptimeout="20s" forcestoptimeout="20s"/></service></safe>`;
+  writeFileSync(join(data, 'here'), '');
+  const parsed = parseModuleConfig(xml, { name: 'db', cluster });
+  assert.deepEqual(lines(parsed.errors), []);
+  assert.ok(parsed.config !== null);
+  const moduleConfig = parsed.config;
+  const engine = new FakeEngine();
+  const records: string[] = [];
+  const alerts = new Map<string, string>();
+  const log = join(paths.state, 'calls');
+  const script = (name: string, body = ''): void => {
+    const text = `#!/bin/sh\necho "$(basename "$0") $*" >>"${log}"\n${body}\n`;
+    writeFileSync(join(dirs.bin, name), text, { mode: 0o755 });
+  };
+  for (const name of ['prestart', 'start_prim', 'stop_prim', 'start_second', 'stop_second']) {
+    script(name);
+  }
+  script('poststop');
+  const made: World = {
+    paths,
+    engine,
+    config: moduleConfig,
+    records,
+    alerts,
+    there: null,
+    script,
+    calls: () => (existsSync(log) ? readFileSync(log, 'utf8').trimEnd().split('\n') : []),
+    agent: async () => {
+      const ports = new MirrorPorts({
+        paths,
+        node: 'db1',
+        me: 0,
+        number: 3,
+        secret: new Uint8Array(32),
+        keyFiles: { cert: '/pki/node.crt', key: '/pki/node.key', caCert: '/pki/ca.crt' },
+        engine,
+        nowMs: () => performance.now(),
+        cluster: () => cluster,
+        remote: () => ({
+          module: async () => {
+            if (made.there === null) throw new Error('no answer');
+            return made.there as ModuleStatus;
+          },
+        }),
+        record: (_kind, text) => records.push(text),
+        alert: (id, on, _severity, message) => {
+          if (on) alerts.set(id, message);
+          else alerts.delete(id);
+        },
+      });
+      const record = await MirrorRecord.open(dirs.state, () => undefined);
+      const mirror = new HostedMirror(moduleConfig, record, ports);
+      t.after(() => mirror.abandon());
+      return mirror;
+    },
+  };
+  return made;
+}
+
+/** Repeats assertions until they hold; the last failure tells what did not happen. */
+async function eventually(look: () => void): Promise<void> {
+  let last: unknown = null;
+  const holds = (): boolean => {
+    try {
+      look();
+      return true;
+    } catch (error) {
+      last = error;
+      return false;
+    }
+  };
+  await until(holds, 'see above').catch(() => {
+    throw last;
+  });
+}
+
+const shown = (mirror: HostedMirror): string => {
+  const { state, readiness } = mirror.status();
+  return `${state} ${readiness}`;
+};
+const becomes = (mirror: HostedMirror, wanted: string): Promise<void> =>
+  eventually(() => assert.equal(shown(mirror), wanted));
+const storedEpoch = (paths: Paths): number => {
+  const text = readFileSync(join(moduleDirs(paths, 'db').state, 'mirror.json'), 'utf8');
+  return (JSON.parse(text.split('\n')[1] ?? '') as { epoch: number }).epoch;
+};
+
+test('a primary opens the directories, waits for its peer, then starts the application', async (t) => {
+  const w = world(t);
+  const mirror = await w.agent();
+  w.engine.onRequest = (verb) => {
+    if (verb === 'open') assert.equal(storedEpoch(w.paths), 1, 'durable before it is used');
+  };
+  await mirror.prim(false);
+  assert.equal(shown(mirror), 'PRIM Transient');
+  assert.match(mirror.why()[0] ?? '', /^waits for db2: run `holdfast second -m db` there/);
+  assert.deepEqual(w.calls(), ['prestart STOP PRIM start']);
+  const open = w.engine.opened();
+  assert.match(open.get('set') ?? '', /^[0-9a-f]{32}$/);
+  assert.deepEqual(
+    ['role', 'node', 'epoch', 'peer', 'listen', 'async', 'ack', 'ring', 'locktimeout', 'key'].map(
+      (key) => open.get(key),
+    ),
+    [
+      'prim',
+      '1',
+      '1',
+      '10.0.0.2:5608',
+      '10.0.0.1:5608',
+      'none',
+      'fsync',
+      '67108864',
+      '100000',
+      '/pki/node.key',
+    ],
+  );
+  const skip = w.engine.requests[0]?.values.filter(([key]) => key === 'skip');
+  assert.deepEqual(
+    skip?.map(([, rule]) => rule),
+    ['=tmp', '(=.*)', '!a|b'],
+  );
+  w.engine.peer('connected');
+  await becomes(mirror, 'PRIM Ready');
+  assert.deepEqual(w.calls().slice(1), ['start_prim WAIT PRIM start']);
+  await mirror.prim(false);
+  assert.equal(w.engine.verbs.filter((verb) => verb === 'open').length, 1);
+});
+
+test('stopping runs the stop scripts before the directories are closed', async (t) => {
+  const w = world(t);
+  const mirror = await w.agent();
+  await mirror.prim(false);
+  w.engine.peer('connected');
+  await becomes(mirror, 'PRIM Ready');
+  let before: string[] = [];
+  w.engine.onRequest = (verb) => {
+    if (verb === 'close') before = w.calls().slice(2);
+  };
+  await mirror.command('stop');
+  assert.deepEqual(before, ['stop_prim PRIM STOP stop', 'stop_prim force PRIM STOP stop']);
+  assert.deepEqual(w.engine.verbs, ['open', 'close', 'quit']);
+  assert.equal(w.calls().at(-1), 'poststop WAIT STOP stop');
+  assert.equal(shown(mirror), 'STOP NotReady');
+  assert.equal(mirror.status().replica, null);
+});
+
+test('each primary begins a new epoch, above all that this server has heard of', async (t) => {
+  const w = world(t);
+  const mirror = await w.agent();
+  await mirror.prim(false);
+  await mirror.command('stop');
+  await mirror.second();
+  assert.equal(w.engine.opened().get('epoch'), '1');
+  w.engine.values['epoch'] = '7';
+  w.engine.peer('connected');
+  await becomes(mirror, 'SECOND Ready');
+  await eventually(() => assert.equal(storedEpoch(w.paths), 7));
+  await mirror.command('stop');
+  w.engine.values = {};
+  // Another agent, as after a reboot.
+  const next = await w.agent();
+  await next.prim(false);
+  assert.equal(w.engine.opened().get('epoch'), '8');
+});
+
+test('a secondary without its primary is not ready, and says so', async (t) => {
+  const w = world(t);
+  const mirror = await w.agent();
+  await mirror.second();
+  assert.equal(shown(mirror), 'SECOND Transient');
+  assert.deepEqual(w.calls(), ['prestart STOP SECOND start', 'start_second WAIT SECOND start']);
+  assert.deepEqual(mirror.why(), ['db2 is not connected: this copy may be old']);
+  w.engine.peer('connected');
+  await becomes(mirror, 'SECOND Ready');
+  assert.equal(w.alerts.size, 0);
+});
+
+test('going on alone needs the order, and its epoch is durable first', async (t) => {
+  const w = world(t);
+  const mirror = await w.agent();
+  await mirror.prim(false);
+  w.engine.peer('connected');
+  await becomes(mirror, 'PRIM Ready');
+  w.engine.peer('lost');
+  await becomes(mirror, 'PRIM Transient');
+  assert.match(w.alerts.get('module.db.peer') ?? '', /synced writes wait/);
+  assert.deepEqual(mirror.why(), ['db2 is not connected (lost): synced writes wait']);
+  await assert.rejects(mirror.prim(false), { code: 'HF-MIRROR-008' });
+  w.there = { state: 'PRIM', replica: { role: 'prim' } as ModuleStatus['replica'] };
+  await assert.rejects(mirror.prim(true), { code: 'HF-MIRROR-007' });
+  assert.ok(!w.engine.verbs.includes('alone'));
+  w.there = null;
+  w.engine.onRequest = (verb) => {
+    if (verb === 'alone') assert.equal(storedEpoch(w.paths), 2);
+  };
+  await mirror.prim(true);
+  assert.equal(shown(mirror), 'ALONE Ready');
+  assert.deepEqual(w.engine.requests.at(-1)?.values, [['epoch', '2']]);
+  assert.match(w.alerts.get('module.db.alone') ?? '', /on this server only/);
+  assert.ok(!w.alerts.has('module.db.peer'));
+});
+
+test('a peer that left because it failed makes the primary ALONE by itself', async (t) => {
+  const w = world(t);
+  const mirror = await w.agent();
+  await mirror.prim(false);
+  w.engine.peer('connected');
+  await becomes(mirror, 'PRIM Ready');
+  w.engine.values['alone'] = '1';
+  w.engine.peer('left', 'journal');
+  await becomes(mirror, 'ALONE Ready');
+  assert.ok(w.records.includes('replication: db2 left journal'));
+});
+
+test('a primary can be made alone from the start', async (t) => {
+  const w = world(t);
+  const mirror = await w.agent();
+  await mirror.prim(true);
+  assert.equal(shown(mirror), 'ALONE Ready');
+  assert.deepEqual(w.engine.verbs, ['open', 'alone']);
+  assert.equal(w.calls().at(-1), 'start_prim WAIT ALONE start');
+});
+
+test('what the other server is already, this one cannot be', async (t) => {
+  const w = world(t, 'port="7000"');
+  const mirror = await w.agent();
+  const there = (role: string, port: number) =>
+    ({
+      state: role.toUpperCase(),
+      replica: { role, port },
+    }) as unknown as World['there'];
+  w.there = there('prim', 7000);
+  await assert.rejects(mirror.prim(false), { code: 'HF-MIRROR-007' });
+  w.there = there('second', 7000);
+  await assert.rejects(mirror.second(), { code: 'HF-MIRROR-007' });
+  w.there = there('second', 5600);
+  await assert.rejects(mirror.prim(false), /uses port 7000 here and port 5600 on db2/);
+  assert.equal(shown(mirror), 'STOP NotReady');
+  w.there = there('second', 7000);
+  await mirror.prim(false);
+  await assert.rejects(mirror.second(), { code: 'HF-MIRROR-006' });
+  await assert.rejects(mirror.command('start'), { code: 'HF-MIRROR-005' });
+});
+
+test('what keeps it from opening is said, and leaves it stopped', async (t) => {
+  const w = world(t);
+  const mirror = await w.agent();
+  w.engine.refuses = 'open';
+  await assert.rejects(
+    mirror.prim(false),
+    /HF-MIRROR-015|db did not become prim: .*as told \(EIO\)/,
+  );
+  assert.equal(shown(mirror), 'STOP NotReady');
+  assert.equal(w.engine.running, false);
+  assert.deepEqual(w.calls(), ['prestart STOP PRIM start', 'poststop WAIT STOP start']);
+  w.engine.refuses = null;
+  const [first] = w.config.rfs?.directories ?? [];
+  writeFileSync(join(first?.dir ?? '', 'other'), '');
+  const missing = { ...w.config.rfs, directories: [{ ...first, toCheck: ['gone'] }] };
+  mirror.setConfig({ ...w.config, rfs: missing as ModuleConfig['rfs'] });
+  await assert.rejects(mirror.prim(false), /gone does not exist, and <tocheck> says/);
+  assert.equal(w.engine.running, false);
+});
+
+test('an application that does not start is stopped, and its directories are closed', async (t) => {
+  const w = world(t);
+  w.script('start_second', 'exit 3');
+  const mirror = await w.agent();
+  await assert.rejects(mirror.second(), /start_second failed: exit status 3/);
+  assert.deepEqual(w.calls().slice(1), [
+    'start_second WAIT SECOND start',
+    'stop_second SECOND STOP stop',
+    'stop_second force SECOND STOP stop',
+    'poststop WAIT STOP stop',
+  ]);
+  assert.deepEqual(w.engine.verbs, ['open', 'close', 'quit']);
+});
+
+test('forcestop cuts a start script short', async (t) => {
+  const w = world(t);
+  w.script('start_second', 'sleep 600');
+  const mirror = await w.agent();
+  const second = mirror.second().catch((error: unknown) => String(error));
+  await eventually(() => assert.equal(w.calls().length, 2));
+  await mirror.command('forcestop');
+  assert.match(String(await second), /did not become second/);
+  assert.deepEqual(w.calls().slice(2), [
+    'stop_second force SECOND STOP stop',
+    'poststop WAIT STOP stop',
+  ]);
+});
+
+test('restart runs the scripts while the directories stay', async (t) => {
+  const w = world(t);
+  const mirror = await w.agent();
+  await mirror.second();
+  await mirror.command('restart');
+  assert.deepEqual(w.calls().slice(2), [
+    'stop_second SECOND SECOND restart',
+    'stop_second force SECOND SECOND restart',
+    'start_second WAIT SECOND restart',
+  ]);
+  assert.deepEqual(w.engine.verbs, ['open']);
+});
+
+test('the next agent takes over what runs, and runs a script again that was cut off', async (t) => {
+  const w = world(t);
+  const first = await w.agent();
+  await first.second();
+  first.abandon();
+  w.engine.values['peer'] = 'connected';
+  const next = await w.agent();
+  assert.equal(await next.findFormer(), true);
+  next.adopt();
+  await becomes(next, 'SECOND Ready');
+  assert.equal(w.calls().length, 2);
+  await next.command('stop');
+  assert.equal(await (await w.agent()).findFormer(), false);
+
+  w.script(
+    'start_second',
+    'test -e "$SAFEUSERVAR/again" || { touch "$SAFEUSERVAR/again"; sleep 1; }',
+  );
+  const begun = await w.agent();
+  void begun.second();
+  await eventually(() => assert.equal(w.calls().at(-1), 'start_second WAIT SECOND start'));
+  begun.abandon();
+  const after = await w.agent();
+  await after.findFormer();
+  after.adopt();
+  await becomes(after, 'SECOND Ready');
+  assert.equal(w.calls().filter((call) => call.startsWith('start_second')).length, 3);
+});
+
+test('an engine of which nothing is left stops the module at once', async (t) => {
+  const w = world(t);
+  const mirror = await w.agent();
+  await mirror.second();
+  w.engine.die();
+  await becomes(mirror, 'STOP NotReady');
+  assert.deepEqual(w.calls().slice(2), [
+    'stop_second force SECOND STOP stop',
+    'poststop WAIT STOP stop',
+  ]);
+  assert.match(mirror.why()[0] ?? '', /the replication engine is gone/);
+  assert.ok(w.alerts.has('module.db.engine'));
+});
+
+test('verify gathers what differs', async (t) => {
+  const w = world(t);
+  const mirror = await w.agent();
+  await assert.rejects(mirror.verify(), { code: 'HF-MIRROR-011' });
+  await mirror.prim(false);
+  w.engine.peer('connected');
+  await becomes(mirror, 'PRIM Ready');
+  const running = mirror.verify();
+  await eventually(() => assert.ok(w.engine.verbs.includes('verify')));
+  await assert.rejects(mirror.verify(), { code: 'HF-MIRROR-012' });
+  w.engine.event('differs', { path: 'a/b', what: 'data' });
+  assert.equal(mirror.status().replica?.verify?.differing, 1);
+  w.engine.event('verified', { files: '3', differences: '1' });
+  assert.deepEqual(await running, {
+    running: false,
+    figures: { files: 3, differences: 1 },
+    differences: [{ path: 'a/b', what: 'data' }],
+    differing: 1,
+  });
+  assert.match(w.alerts.get('module.db.differs') ?? '', /differ in 1 places/);
+  const again = mirror.verify();
+  await eventually(() => assert.equal(w.engine.verbs.filter((v) => v === 'verify').length, 2));
+  w.engine.event('verified', { files: '3', differences: '0' });
+  assert.equal((await again).differing, 0);
+  assert.ok(!w.alerts.has('module.db.differs'));
+  const cut = mirror.verify();
+  await eventually(() => assert.equal(w.engine.verbs.filter((v) => v === 'verify').length, 3));
+  w.engine.peer('lost');
+  await assert.rejects(cut, { code: 'HF-MIRROR-013' });
+});
+
+test('a failed disk is an alert', async (t) => {
+  const w = world(t);
+  const mirror = await w.agent();
+  await mirror.second();
+  w.engine.event('local_failed', { errno: '5', call: 'fdatasync' });
+  assert.match(w.alerts.get('module.db.local') ?? '', /could not be written on this server/);
+});
+
+test('another <rfs> needs a stop', async (t) => {
+  const w = world(t);
+  const mirror = await w.agent();
+  await mirror.second();
+  const other = { ...w.config, rfs: { ...w.config.rfs, ack: 'strict' } } as ModuleConfig;
+  assert.throws(() => mirror.setConfig(other), { code: 'HF-AGENT-006' });
+  mirror.setConfig({ ...w.config, signature: 'other' });
+  assert.equal(mirror.status().signature, 'other');
+  await mirror.command('stop');
+  mirror.setConfig(other);
+});
