@@ -84,7 +84,8 @@ export class Postgres {
 export class Mariadb {
   readonly #host: Host;
   readonly #data: string;
-  readonly #socket = '/run/lab-mariadb.sock';
+  readonly #run = '/run/lab-mariadb';
+  readonly #socket = `${this.#run}/socket`;
   #server: HostProcess | null = null;
 
   constructor(host: Host, dir: string) {
@@ -94,7 +95,7 @@ export class Mariadb {
 
   async start(): Promise<void> {
     const host = this.#host;
-    await host.exec(['install', '-d', '-o', 'mysql', '-m', '700', this.#data]);
+    await host.exec(['install', '-d', '-o', 'mysql', '-m', '700', this.#data, this.#run]);
     const { code } = await host.exec(['test', '-e', `${this.#data}/mysql`], { check: false });
     const common = ['--no-defaults', `--datadir=${this.#data}`, '--user=mysql'];
     if (code !== 0) {
@@ -102,7 +103,7 @@ export class Mariadb {
       await host.exec([...install, '--skip-test-db'], { timeoutMs });
     }
     const server = ['mariadbd', ...common, `--socket=${this.#socket}`, '--skip-networking'];
-    this.#server = await host.spawn([...server, '--pid-file=/run/lab-mariadb.pid']);
+    this.#server = await host.spawn([...server, `--pid-file=${this.#run}/pid`]);
     if (!(await until(() => host.exists(this.#socket), 60_000))) {
       throw new Error('MariaDB did not start');
     }

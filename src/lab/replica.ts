@@ -3,12 +3,11 @@
  * else of the product. Tests and benches of the write interceptor stand on it.
  */
 import { randomBytes } from 'node:crypto';
-import { join } from 'node:path';
 import { makeCa, makeRequest, signRequest } from '../api/pki.ts';
-import { ReplicaClient, type ReplicaStatus } from '../native/replica.ts';
+import { ReplicaClient, replicaProgram, type ReplicaStatus } from '../native/replica.ts';
 import type { Host } from './host.ts';
 import type { Lab } from './lab.ts';
-import { repoRoot, until } from './tool.ts';
+import { until } from './tool.ts';
 
 export interface ReplicaOptions {
   /** Tells several pairs of one lab apart: in names of sockets, folders and in the port. */
@@ -53,11 +52,9 @@ export class ReplicaProcess {
 
   static async start(host: Host, name: string): Promise<ReplicaProcess> {
     const socket = `/run/replica-${name}.sock`;
-    const binary = join(repoRoot, 'build/Release/holdfast-replica');
-    await host.spawn([binary, '--control', socket, '--name', name], {
-      detach: true,
-      out: `${host.path('/run')}/replica-${name}.log`,
-    });
+    const log = `/run/replica-${name}.log`;
+    const argv = [replicaProgram, '--control', socket, '--name', name, '--log', log];
+    await host.spawn(argv, { detach: true });
     await until(() => host.exists(socket), 5000);
     return new ReplicaProcess(host, socket, await ReplicaClient.connect(host.path(socket)));
   }
