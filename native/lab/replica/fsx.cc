@@ -146,6 +146,8 @@ void Checker::check_size(const File& file) {
 }
 
 void Checker::check_holes(File& file) {
+  // Over FUSE the kernel asks the server without writing stores back first.
+  require(msync(file.mapping, max_size, MS_SYNC) == 0, "msync");
   const int fd = file.cached.get();
   off_t at = 0;
   while (at < static_cast<off_t>(file.model.size())) {

@@ -154,6 +154,7 @@ int Model::link(const Operation& operation, uint64_t index) {
   if (node == nullptr || parent == nullptr) return ENOENT;
   if (!parent->children.emplace(base_of(operation.b), node).second) return EEXIST;
   node->links++;
+  node->changed = index;
   changed(*parent, index);
   return 0;
 }
@@ -168,6 +169,7 @@ int Model::remove(const Operation& operation, uint64_t index) {
     return EISDIR;
   }
   node->links--;
+  node->changed = index;
   parent->children.erase(base_of(operation.a));
   changed(*parent, index);
   return 0;
@@ -184,6 +186,7 @@ int Model::rename(const Operation& operation, uint64_t index) {
     return operation.action == Action::exchange ? EINVAL : ENOTEMPTY;
   }
   if (operation.action == Action::exchange) {
+    other->changed = index;
     from->children[base_of(operation.a)] = other;
     to->children[base_of(operation.b)] = node;
   } else {
@@ -193,10 +196,12 @@ int Model::rename(const Operation& operation, uint64_t index) {
       if (!node->is_directory() && other->is_directory()) return EISDIR;
       if (!other->children.empty()) return ENOTEMPTY;
       other->links--;
+      other->changed = index;
     }
     from->children.erase(base_of(operation.a));
     to->children[base_of(operation.b)] = node;
   }
+  node->changed = index;
   changed(*from, index);
   changed(*to, index);
   return 0;

@@ -1,0 +1,308 @@
+/**
+ * Two engines that replicate one directory over 127.0.0.1, each in a mount namespace of its own,
+ * for tests that do it hundreds of times: certificates and namespaces are made once.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { existsSync, readFileSync } from 'node:fs';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { makeCa, makeRequest, signRequest } from '../../src/api/pki.ts';
+import { builtFile } from '../../src/native/load.ts';
+import {
+  ReplicaClient,
+  type ReplicaStatus,
+  replicaProgram,
+  startReplica,
+} from '../../src/native/replica.ts';
+
+/** The program with the tests' native parts. */
+export const tool = builtFile('replica_tool');
+
+/** Why these tests cannot run here; false when they can. */
+export const cannotRun: string | false =
+  process.getuid?.() !== 0
+    ? 'mounting needs root'
+    : !existsSync('/dev/fuse')
+      ? 'there is no /dev/fuse'
+      : !existsSync(replicaProgram) || !existsSync(tool)
+        ? 'holdfast-replica and replica_tool are not built'
+        : false;
+
+export interface Ended {
+  readonly code: number | null;
+  readonly out: string;
+}
+
+/** Runs a program to its end; what it says on both outputs together. */
+export function run(file: string, args: readonly string[]): Promise<Ended> {
+  const child = spawn(file, args, { stdio: ['ignore', 'pipe', 'pipe'], cwd: '/' });
+  let out = '';
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (out += text));
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (out += text));
+  return new Promise((resolve, reject) => {
+    child.once('error', reject);
+    child.once('close', (code) => resolve({ code, out }));
+  });
+}
+
+async function until(what: string, met: () => Promise<boolean>, ms = 20_000): Promise<void> {
+  const end = performance.now() + ms;
+  while (!(await met())) {
+    if (performance.now() > end) throw new Error(`it did not come to: ${what}`);
+    await delay(5);
+  }
+}
+
+/** A mount namespace that lasts until `end`. */
+class Namespace {
+  readonly #child: ChildProcess;
+
+  private constructor(child: ChildProcess) {
+    this.#child = child;
+  }
+
+  static async make(): Promise<Namespace> {
+    // cat ends with its input, also when this process is killed.
+    const args = ['-m', '--propagation', 'private', 'sh', '-c', 'echo; exec cat'];
+    const child = spawn('unshare', args, { stdio: ['pipe', 'pipe', 'inherit'] });
+    await new Promise((done) => child.stdout.once('data', done));
+    return new Namespace(child);
+  }
+
+  /** What comes before a command that is to run in it. */
+  get enter(): readonly string[] {
+    return ['nsenter', '-t', String(this.#child.pid), '-m', '--'];
+  }
+
+  end(): void {
+    this.#child.stdin?.end();
+  }
+}
+
+export type Options = Readonly<Record<string, string | number>>;
+
+export class Side {
+  readonly name: 'a' | 'b';
+  /** The directory itself; what the engine mounts over it is seen in its namespace alone. */
+  readonly dir: string;
+  readonly space: Namespace;
+  readonly #folder: string;
+  readonly #control: string;
+  readonly #program: string;
+  #client: ReplicaClient | null = null;
+  #pids: { readonly worker: number; readonly holder: number } | null = null;
+
+  constructor(name: 'a' | 'b', folder: string, space: Namespace, program: string) {
+    this.name = name;
+    this.space = space;
+    this.dir = join(folder, name);
+    this.#folder = folder;
+    this.#control = join(folder, `${name}.sock`);
+    this.#program = program;
+  }
+
+  get log(): string {
+    return join(this.#folder, `${this.name}.log`);
+  }
+
+  async launch(): Promise<void> {
+    await mkdir(this.dir, { recursive: true });
+    await startReplica({
+      control: this.#control,
+      name: this.name,
+      log: this.log,
+      before: this.space.enter,
+      program: this.#program,
+    });
+  }
+
+  async client(): Promise<ReplicaClient> {
+    this.#client ??= await ReplicaClient.connect(this.#control, {
+      name: this.name,
+      onClosed: () => (this.#client = null),
+    });
+    return this.#client;
+  }
+
+  /** One request, on a new connection where the old one ended with its worker. */
+  async request(verb: string, values: Options = {}): Promise<void> {
+    await (await this.client()).request(verb, values);
+  }
+
+  async status(): Promise<ReplicaStatus> {
+    const status = await (await this.client()).status();
+    this.#pids = { worker: status.worker, holder: status.holder };
+    return status;
+  }
+
+  async open(common: Options, values: Options): Promise<void> {
+    await this.request('open', {
+      ...common,
+      node: this.name === 'a' ? 1 : 2,
+      state: join(this.#folder, `${this.name}.state`),
+      dir: this.dir,
+      ...values,
+    });
+    await this.status();
+  }
+
+  /** kill -9 of one process; the other starts it again. */
+  async kill(which: 'worker' | 'holder'): Promise<void> {
+    const before = await this.status();
+    process.kill(before[which], 'SIGKILL');
+    await until(`${this.name} has another ${which}`, async () => {
+      const now = await this.status().catch(() => null);
+      return now !== null && now[which] !== before[which] && now.phase !== 'resuming';
+    });
+  }
+
+  /** kill -9 of both at once: a server that loses power, but for what its kernel holds. */
+  async killAll(): Promise<void> {
+    for (;;) {
+      // The worker may have been replaced since it was last asked.
+      await this.status().catch(() => null);
+      const pids = this.#pids;
+      if (pids === null) throw new Error(`${this.name} was never asked for its processes`);
+      const both = [pids.holder, pids.worker];
+      for (const signal of ['SIGSTOP', 'SIGKILL'] as const) {
+        for (const pid of both) {
+          try {
+            process.kill(pid, signal);
+          } catch {
+            // It was killed before.
+          }
+        }
+      }
+      await until(`${this.name} is dead`, async () => both.every((pid) => !alive(pid)));
+      this.#client?.close();
+      this.#client = null;
+      const left = await ReplicaClient.connect(this.#control).catch(() => null);
+      left?.close();
+      if (left === null) return;
+    }
+  }
+
+  async quit(): Promise<void> {
+    const pids = this.#pids;
+    await this.request('quit').catch(() => undefined);
+    this.#client?.close();
+    this.#client = null;
+    if (pids === null) return;
+    await until(`${this.name} is gone`, async () => !alive(pids.worker) && !alive(pids.holder));
+  }
+
+  /** Takes away what a killed engine left mounted. */
+  async unmount(): Promise<void> {
+    const [file = '', ...args] = this.space.enter;
+    const again = `while umount -l ${this.dir} 2>/dev/null; do :; done`;
+    await run(file, [...args, 'sh', '-c', again]);
+  }
+}
+
+/** True while it runs; what is dead and not waited for does not. */
+export function alive(pid: number): boolean {
+  try {
+    // Field 3, behind the name in brackets.
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+    return !/\) [ZX] /.test(stat);
+  } catch {
+    return false;
+  }
+}
+
+/** What all pairs of a test share. */
+export class Ground {
+  readonly folder: string;
+  readonly spaces: readonly [Namespace, Namespace];
+  #count = 0;
+
+  private constructor(folder: string, spaces: readonly [Namespace, Namespace]) {
+    this.folder = folder;
+    this.spaces = spaces;
+  }
+
+  static async make(): Promise<Ground> {
+    const folder = await mkdtemp(join(tmpdir(), 'holdfast-pair-'));
+    const ca = await makeCa('test');
+    const { key, request } = await makeRequest('server');
+    const cert = await signRequest(ca, request, 'server', ['127.0.0.1']);
+    await writeFile(join(folder, 'ca.pem'), ca.cert);
+    await writeFile(join(folder, 'cert.pem'), cert);
+    await writeFile(join(folder, 'key.pem'), key, { mode: 0o600 });
+    return new Ground(folder, [await Namespace.make(), await Namespace.make()]);
+  }
+
+  async pair(program: string = replicaProgram): Promise<Pair> {
+    this.#count += 1;
+    const folder = join(this.folder, String(this.#count));
+    await mkdir(folder);
+    return new Pair(this, folder, await freePort(), program);
+  }
+
+  async end(): Promise<void> {
+    for (const space of this.spaces) space.end();
+    await rm(this.folder, { recursive: true, force: true });
+  }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
+  const address = server.address();
+  await new Promise((done) => server.close(done));
+  return typeof address === 'object' ? (address?.port ?? 0) : 0;
+}
+
+export class Pair {
+  readonly folder: string;
+  readonly a: Side;
+  readonly b: Side;
+  readonly #common: Options;
+  readonly #port: number;
+
+  constructor(ground: Ground, folder: string, port: number, program: string) {
+    this.folder = folder;
+    this.#port = port;
+    this.a = new Side('a', folder, ground.spaces[0], program);
+    this.b = new Side('b', folder, ground.spaces[1], program);
+    this.#common = {
+      set: randomBytes(16).toString('hex'),
+      epoch: 1,
+      cert: join(ground.folder, 'cert.pem'),
+      key: join(ground.folder, 'key.pem'),
+      ca: join(ground.folder, 'ca.pem'),
+      ring: 8 << 20,
+      journal: 16 << 20,
+    };
+  }
+
+  /** Both engines, a the primary and b the secondary. */
+  async start(values: Options = {}): Promise<void> {
+    await Promise.all([this.a.launch(), this.b.launch()]);
+    await this.openSecond(values);
+    await this.openPrim(values);
+  }
+
+  openPrim(values: Options = {}): Promise<void> {
+    const peer = `127.0.0.1:${this.#port}`;
+    return this.a.open(this.#common, { role: 'prim', peer, ...values });
+  }
+
+  openSecond(values: Options = {}): Promise<void> {
+    const listen = `127.0.0.1:${this.#port}`;
+    return this.b.open(this.#common, { role: 'second', listen, ...values });
+  }
+
+  /** Takes everything away, however it is. */
+  async end(): Promise<void> {
+    for (const side of [this.a, this.b]) {
+      await side.killAll().catch(() => undefined);
+      await side.unmount();
+    }
+    await rm(this.folder, { recursive: true, force: true });
+  }
+}

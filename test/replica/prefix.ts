@@ -1,0 +1,192 @@
+/** One run of the prefix property: random operations, something dies, what is left is checked. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { cp } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { replicaProgram } from '../../src/native/replica.ts';
+import { type Ground, type Options, type Pair, run, type Side, tool } from './pair.ts';
+
+/** mulberry32: what a run does depends on its seed alone; when, also on the machine. */
+export function randomOf(seed: number): (limit: number) => number {
+  let state = seed >>> 0;
+  return (limit) => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let z = Math.imul(state ^ (state >>> 15), state | 1);
+    z ^= z + Math.imul(z ^ (z >>> 7), z | 61);
+    return ((z ^ (z >>> 14)) >>> 0) % limit;
+  };
+}
+
+/** What happens in the middle of a history. */
+export type Disturbance =
+  | 'none'
+  | 'cut by a'
+  | 'cut by b'
+  | 'worker of a'
+  | 'worker of b'
+  | 'holder of a'
+  | 'holder of b';
+/** How it ends: in order, the secondary killed first, or the primary. */
+export type Ending = 'in order' | 'b killed' | 'a killed' | 'a killed, then b';
+
+const disturbances: readonly Disturbance[] = [
+  'none',
+  'cut by a',
+  'cut by b',
+  'worker of a',
+  'worker of b',
+  'worker of a',
+  'worker of b',
+  'holder of a',
+  'holder of b',
+];
+const endings: readonly Ending[] = ['in order', 'b killed', 'a killed', 'a killed, then b'];
+
+export interface PrefixOptions {
+  readonly disturbance?: Disturbance;
+  readonly ending?: Ending;
+  readonly program?: string;
+  /** More values for `open`, on both sides. */
+  readonly open?: Options;
+  /** How long the history goes on before anything happens, at most. */
+  readonly mostMs?: number;
+}
+
+export interface PrefixResult {
+  readonly seed: number;
+  readonly what: string;
+  /** Null: all is as it must be. */
+  readonly problem: string | null;
+}
+
+class History {
+  readonly log: string;
+  readonly #child: ChildProcess;
+  readonly #ended: Promise<number | null>;
+  out = '';
+
+  constructor(pair: Pair, seed: number) {
+    this.log = join(pair.folder, 'history.log');
+    const [file = '', ...args] = pair.a.space.enter;
+    const history = [tool, 'history', pair.a.dir, '--log', this.log, '--seed', String(seed)];
+    const child = spawn(file, [...args, ...history, '--seconds', '60'], { cwd: '/' });
+    this.#child = child;
+    child.stdout.setEncoding('utf8').on('data', (text: string) => (this.out += text));
+    child.stderr.setEncoding('utf8').on('data', (text: string) => (this.out += text));
+    this.#ended = new Promise((done) => child.once('close', done));
+  }
+
+  async ready(): Promise<void> {
+    const ended = this.#ended.then(() => true);
+    while (!this.out.includes('ready\n')) {
+      const isOver = await Promise.race([ended, delay(2, false)]);
+      if (isOver) throw new Error(`the history ended at once: ${this.out}`);
+    }
+  }
+
+  /** Ends it in order, or waits until the loss of its directory has ended it. */
+  async stop(): Promise<number | null> {
+    this.#child.kill('SIGTERM');
+    return await this.#ended;
+  }
+
+  kill(): void {
+    this.#child.kill('SIGKILL');
+  }
+}
+
+async function disturb(pair: Pair, what: Disturbance, ms: number): Promise<void> {
+  if (what === 'none') return;
+  const side: Side = what.endsWith('a') ? pair.a : pair.b;
+  if (what.startsWith('cut')) await side.request('cut', { ms });
+  else await side.kill(what.startsWith('worker') ? 'worker' : 'holder');
+}
+
+/** b alone, after its journal was applied to the end, closed in order. */
+async function replayed(pair: Pair, open: Options): Promise<void> {
+  await pair.b.unmount();
+  await pair.b.launch();
+  await pair.openSecond(open);
+  for (;;) {
+    const { all, applied, durable } = await pair.b.status();
+    if (all['replaying'] === '0' && applied === durable) break;
+    await delay(2);
+  }
+  await pair.b.request('close');
+}
+
+async function end(
+  pair: Pair,
+  history: History,
+  ending: Ending,
+  open: Options,
+): Promise<string | null> {
+  if (ending === 'in order') {
+    const code = await history.stop();
+    if (code !== 0) return `the application got an error: ${history.out}`;
+    await pair.a.request('close');
+    await pair.b.request('close');
+    return null;
+  }
+  if (ending === 'b killed') {
+    await pair.b.killAll();
+    await pair.a.killAll();
+    await history.stop();
+    await replayed(pair, open);
+    return null;
+  }
+  await pair.a.killAll();
+  await history.stop();
+  if (ending === 'a killed') {
+    await pair.b.request('close');
+    return null;
+  }
+  await pair.b.killAll();
+  await replayed(pair, open);
+  return null;
+}
+
+async function kept(pair: Pair, seed: number): Promise<string> {
+  const folder = join(tmpdir(), `holdfast-prefix-${seed}`);
+  await cp(pair.folder, folder, {
+    recursive: true,
+    force: true,
+    filter: (path) => !path.endsWith('.sock'),
+  });
+  return folder;
+}
+
+/** One run. Rejects only when something other than the property goes wrong. */
+export async function prefixRun(
+  ground: Ground,
+  seed: number,
+  options: PrefixOptions = {},
+): Promise<PrefixResult> {
+  const random = randomOf(seed);
+  const disturbance = options.disturbance ?? disturbances[random(disturbances.length)] ?? 'none';
+  const ending = options.ending ?? endings[random(endings.length)] ?? 'in order';
+  const startMs = 1 + random(options.mostMs ?? 80);
+  const restMs = random(2) === 0 ? 0 : random(60);
+  const cutMs = 1 + random(60);
+  const what = `${disturbance} after ${startMs} ms, ${ending} after another ${restMs} ms`;
+  const pair = await ground.pair(options.program ?? replicaProgram);
+  const open = options.open ?? {};
+  let history: History | null = null;
+  try {
+    await pair.start(open);
+    history = new History(pair, seed);
+    await history.ready();
+    await delay(startMs);
+    await disturb(pair, disturbance, cutMs);
+    await delay(restMs);
+    const error = await end(pair, history, ending, open);
+    const check = await run(tool, ['check-prefix', history.log, pair.b.dir]);
+    if (error === null && check.code === 0) return { seed, what, problem: null };
+    const problem = `seed ${seed}: ${what}: ${error ?? ''} ${check.out}`;
+    return { seed, what, problem: `${problem} (kept in ${await kept(pair, seed)})` };
+  } finally {
+    history?.kill();
+    await pair.end();
+  }
+}
