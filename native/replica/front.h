@@ -34,6 +34,8 @@ class Front {
   Ids& ids() { return ids_; }
   Tree& tree() { return tree_; }
   Volumes& volumes() { return volumes_; }
+  /** While the directories are served. */
+  Locks& locks() { return server_->locks(); }
 
  private:
   static constexpr size_t max_open_files = 4096;

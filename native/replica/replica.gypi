@@ -50,6 +50,7 @@
       'sources': [
         '<@(replica_files)',
         'applying.cc',
+        'comparison.cc',
         'control.cc',
         'front.cc',
         'holder.cc',

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "replica/applying.h"
+#include "replica/comparison.h"
 #include "replica/front.h"
 #include "replica/link.h"
 #include "replica/mirror.h"
@@ -37,6 +38,7 @@ class PrimRole final : public Role {
   Failure close() override;
   void status(Line& line) const override;
   Failure alone(uint64_t epoch) override;
+  Failure verify() override;
   Failure cut(uint32_t ms) override {
     link_->cut(ms);
     return {};
@@ -55,6 +57,7 @@ class PrimRole final : public Role {
   std::unique_ptr<Ring> ring_;
   std::unique_ptr<Link> link_;
   std::atomic<Link*> linked_{nullptr};
+  std::unique_ptr<Comparison> comparison_;
 };
 
 /** What the superblock says against being the primary with this line. */
@@ -145,7 +148,9 @@ Failure PrimRole::start_link() {
   options.node = line_.node;
   options.volumes = uint32_t(front_.volumes().count());
   options.epoch = line_.epoch;
-  link_ = std::make_unique<Link>(*ring_, super_, context_.events);
+  link_ = std::make_unique<Link>(*ring_, super_, context_.events, planted_faults());
+  comparison_ = std::make_unique<Comparison>(front_.tree(), front_.ids(), *link_, context_.events);
+  options.differs = [this](std::span<const uint8_t> body) { comparison_->found(body); };
   const auto started = link_->start(options);
   if (!started.ok()) return Failure::of(started.error, std::string("the link: ") + started.call);
   linked_ = link_.get();
@@ -165,6 +170,7 @@ Failure PrimRole::open() {
 }
 
 Failure PrimRole::close() {
+  if (comparison_) comparison_->stop();
   Failure failure = front_.stop();
   linked_ = nullptr;
   if (link_ && !link_->stop(drain_ms) && super_.state().required_peer != 0)
@@ -188,11 +194,17 @@ Failure PrimRole::alone(uint64_t epoch) {
   return error == 0 ? Failure{} : Failure::of(error, "the superblock");
 }
 
+Failure PrimRole::verify() {
+  if (!link_->status().connected) return Failure::of("PEER", "the secondary is not connected");
+  return comparison_->start(front_.locks());
+}
+
 void PrimRole::status(Line& line) const {
   line.add("role", "prim");
   front_.status(line);
   const Link* link = linked_.load();
   if (link == nullptr) return;
+  comparison_->status(line);
   const LinkStatus now = link->status();
   line.add("peer", now.connected ? "connected" : "lost");
   line.add("alone", uint64_t(now.alone)).add("epoch", now.epoch);

@@ -357,6 +357,10 @@ void Server::stop(bool unmount, int wait_ms) {
   // The sessions stay: answers that wait for the peer go to them when the log ends.
 }
 
+Locks& Server::locks() {
+  return impl_->core.locks;
+}
+
 ServerStatus Server::status() const {
   const Core& core = impl_->core;
   ServerStatus status;

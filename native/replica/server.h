@@ -14,6 +14,8 @@
 
 namespace holdfast::replica {
 
+class Locks;
+
 struct ServerOptions {
   unsigned threads = 2;           // per mounted directory
   uint64_t epoch = 1;             // of the ids that are made
@@ -77,6 +79,8 @@ class Server {
   void stop(bool unmount, int wait_ms = 2000);
 
   ServerStatus status() const;
+  /** The locks of the files, for a comparison (verify.h); they live as long as the server. */
+  Locks& locks();
 
  private:
   struct Impl;

@@ -248,7 +248,11 @@ export async function startReplica(options: ReplicaStart): Promise<void> {
   if (ringBytes !== undefined) args.push('--ring', String(ringBytes));
   if (log !== undefined) args.push('--log', log);
   const [file = program, ...rest] = [...before, program, ...args];
-  const child = spawn(file, rest, { detached: true, stdio: ['ignore', 'ignore', 'pipe'], cwd: '/' });
+  const child = spawn(file, rest, {
+    detached: true,
+    stdio: ['ignore', 'ignore', 'pipe'],
+    cwd: '/',
+  });
   let ended: string | null = null;
   let said = '';
   child.stderr.setEncoding('utf8').on('data', (text: string) => {

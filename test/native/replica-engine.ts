@@ -2,7 +2,16 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, readFile, readdir, readlink, rm, writeFile, lstat } from 'node:fs/promises';
+import {
+  mkdir,
+  mkdtemp,
+  readFile,
+  readdir,
+  readlink,
+  rm,
+  writeFile,
+  lstat,
+} from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -122,7 +131,10 @@ export class Engine {
     return this.#client;
   }
 
-  async request(verb: string, values: Record<string, string | number> = {}): Promise<ReplicaAnswer> {
+  async request(
+    verb: string,
+    values: Record<string, string | number> = {},
+  ): Promise<ReplicaAnswer> {
     return await (this.#client ?? (await this.connect())).request(verb, values);
   }
 
