@@ -8,7 +8,7 @@ Result<Tail> apply_journal(Tree& tree, Ids& ids, Super& super, const std::string
                            uint64_t bytes) {
   using Outcome = Result<Tail>;
   const JournalPoint checkpoint = super.state().checkpoint;
-  Journal journal;
+  Journal journal(planted_faults());
   const auto made = journal.open(path, bytes);
   if (!made.ok()) return Outcome::failure(made.error, made.call);
   if (made.value && checkpoint.cursor > 0) return Outcome::failure(EBADMSG, "journal");

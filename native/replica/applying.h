@@ -3,6 +3,7 @@
 #include <string>
 
 #include "replica/applier.h"
+#include "replica/faults.h"
 #include "replica/feed.h"
 #include "replica/super.h"
 
@@ -20,7 +21,7 @@ struct ApplyingHooks {
 class Applying final : public ApplyTarget, public ApplierSink {
  public:
   Applying(Tree& tree, Ids& ids, ApplyingHooks hooks)
-      : hooks_(std::move(hooks)), applier_(tree, ids, {}, *this) {}
+      : hooks_(std::move(hooks)), applier_(tree, ids, options(), *this) {}
 
   /** Begins with a replay from the checkpoint. 0 or errno. */
   int start(const JournalPoint& checkpoint) { return applier_.start(checkpoint, true); }
@@ -41,6 +42,12 @@ class Applying final : public ApplyTarget, public ApplierSink {
   template <typename Hook, typename Value>
   static void call(const Hook& hook, const Value& value) {
     if (hook) hook(value);
+  }
+
+  static ApplierOptions options() {
+    ApplierOptions options;
+    options.faults = planted_faults();
+    return options;
   }
 
   ApplyingHooks hooks_;

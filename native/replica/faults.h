@@ -10,9 +10,18 @@ struct Faults {
   bool ack_without_peer = false;    // the primary acknowledges before the peer has
   bool ack_before_durable = false;  // the secondary acknowledges before its journal is written
   bool skip_journal_check = false;  // recovery takes each well-formed record, whether it follows
-  bool reorder_apply = false;      // two changes of one file are applied the other way round
-  bool skip_displacement = false;  // what stands in the way in a replay is removed
-  bool lose_mtime = false;         // the mtimes at the end of a batch are not set
+  bool reorder_apply = false;       // two changes of one file are applied the other way round
+  bool skip_displacement = false;   // what stands in the way in a replay is removed
+  bool lose_mtime = false;          // the mtimes at the end of a batch are not set
+  bool lose_append_offset = false;  // an append is sent as a write at 0
 };
+
+/** Those that the environment names; only in the executable for tests (faults_planted.cc). */
+[[gnu::weak]] const Faults* faults_of_environment();
+
+/** What is planted in this process: nullptr in the product. */
+inline const Faults* planted_faults() {
+  return faults_of_environment == nullptr ? nullptr : faults_of_environment();
+}
 
 }  // namespace holdfast::replica

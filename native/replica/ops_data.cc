@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "replica/core.h"
+#include "replica/faults.h"
 
 namespace holdfast::replica {
 namespace {
@@ -163,6 +164,9 @@ Handled Core::op_write(Call& call) {
     const bool killed = kill && kill_ids(fd, now);
     if (!silent) {
       WriteBody body{in->offset, to_time(now.st_mtim)};
+      const Faults* faults = planted_faults();
+      const bool lose = faults != nullptr && faults->lose_append_offset;
+      if (lose && (in->flags & O_APPEND) != 0) body.offset = 0;
       const iovec parts[] = {{&body, sizeof body},
                              {const_cast<uint8_t*>(data), static_cast<size_t>(wrote)}};
       lsn = append(r, Kind::write, 0, call.file, parts);

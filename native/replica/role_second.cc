@@ -109,7 +109,7 @@ Failure SecondRole::start_receiving() {
     receiver_->send(Frame::differs, &result, sizeof result);
   };
   applying_ = std::make_unique<Applying>(tree_, ids_, std::move(hooks));
-  receiver_ = std::make_unique<Receiver>(super_, context_.events, *applying_);
+  receiver_ = std::make_unique<Receiver>(super_, context_.events, *applying_, planted_faults());
   ReceiverOptions options;
   options.listen = line_.listen;
   options.tls = {line_.cert, line_.key, line_.ca};
