@@ -32,7 +32,7 @@ export interface FarmStatus {
 /** What a comparison of both servers has found. */
 export interface VerifyStatus {
   readonly running: boolean;
-  /** What was compared so far; figures of the engine by its own names. */
+  /** Files and bytes that were compared so far. */
   readonly figures: Readonly<Record<string, number>>;
   /** One for each file that differs, at most 1000; `differing` counts them all. */
   readonly differences: readonly Readonly<Record<string, string>>[];

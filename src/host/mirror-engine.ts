@@ -142,7 +142,7 @@ export class MirrorEngine {
       port: this.#ports.port(config),
       directories: rfsOf(config).directories.map(({ dir }) => dir),
       engine: this.#values,
-      verify: this.#verification?.status ?? null,
+      verify: this.#verification?.statusBeside(this.#values) ?? null,
     };
   }
 
@@ -188,6 +188,11 @@ export class MirrorEngine {
         this.#ports.record('peer', `replication: role ${values['role'] ?? '?'}`, values);
         if (values['role'] === 'none') this.#hooks.gone();
         return;
+      case 'resumed':
+        // The comparison was the former worker's.
+        this.#verification?.fail('the engine was started again');
+        this.#ports.record('peer', `replication: resumed ${pauseText(values)}`, values);
+        return;
       default:
         this.#ports.record('peer', `replication: ${name} ${text}`.trim(), values);
     }
@@ -231,6 +236,10 @@ export class MirrorEngine {
     const { name } = this.#config();
     this.#ports.alert(`module.${name}.${what}`, on, 'critical', `${name}: ${message}`);
   }
+}
+
+function pauseText({ pause_us: pauseUs }: EngineAnswer): string {
+  return pauseUs === undefined ? '' : `after ${Math.round(Number(pauseUs) / 1000)} ms`;
 }
 
 function rfsOf(config: ModuleConfig): RfsConfig {

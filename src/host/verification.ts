@@ -28,9 +28,14 @@ export class Verification {
   }
 
   get status(): VerifyStatus {
+    return this.statusBeside({});
+  }
+
+  /** The same, with how far it is by the engine's status. */
+  statusBeside(engine: EngineAnswer): VerifyStatus {
     return {
       running: this.#running,
-      figures: this.#figures,
+      figures: this.#running ? figuresOf(engine, 'verify_') : this.#figures,
       differences: [...this.#differences],
       differing: this.#differing,
     };
@@ -44,13 +49,14 @@ export class Verification {
       if (this.#differences.length < differencesMax) this.#differences.push(values);
       return true;
     }
-    if (name !== 'verified' && name !== 'verifying') return false;
-    this.#figures = numbersOf(values);
-    if (name === 'verifying') return true;
+    if (name !== 'verified') return false;
     const { error, reason } = values;
     if ((error ?? '0') !== '0') this.fail(reason ?? `error ${error ?? ''}`);
     else {
       this.#running = false;
+      this.#figures = figuresOf(values, '');
+      // Events may have been lost on the way; the engine has counted.
+      this.#differing = Math.max(this.#differing, Number(values['differences'] ?? 0));
       this.#resolve(this.status);
     }
     return true;
@@ -64,10 +70,11 @@ export class Verification {
   }
 }
 
-function numbersOf(values: EngineAnswer): Record<string, number> {
+function figuresOf(values: EngineAnswer, prefix: string): Record<string, number> {
   return Object.fromEntries(
-    Object.entries(values).flatMap(([key, value]) =>
-      /^\d+$/.test(value) ? [[key, Number(value)] as const] : [],
-    ),
+    ['files', 'bytes'].flatMap((key) => {
+      const value = values[`${prefix}${key}`];
+      return value === undefined ? [] : [[key, Number(value)] as const];
+    }),
   );
 }

@@ -8,6 +8,7 @@ import type {
   FarmStatus,
   ModuleStatus,
   NodeStatus,
+  ReplicaStatus,
   VerifyStatus,
 } from '../../src/host/face.ts';
 import { pathsBelow } from '../../src/paths.ts';
@@ -26,6 +27,22 @@ export function farmStatus(change: Partial<FarmStatus> = {}): FarmStatus {
     hook: 'xdp_native',
     device: 'eth0',
     hookReasons: [],
+    ...change,
+  };
+}
+
+export function replicaStatus(change: Partial<ReplicaStatus> = {}): ReplicaStatus {
+  return {
+    role: 'prim',
+    peer: 'n2',
+    peerState: 'connected',
+    peerReason: '',
+    alone: false,
+    epoch: 3,
+    port: 5600,
+    directories: ['/srv/data'],
+    engine: { last: '120', durable: '118', applied: '110', features: 'io_uring,resend' },
+    verify: null,
     ...change,
   };
 }

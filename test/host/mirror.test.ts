@@ -472,15 +472,17 @@ test('verify gathers what differs', async (t) => {
   await eventually(() => assert.ok(w.engine.verbs.includes('verify')));
   await assert.rejects(mirror.verify(), { code: 'HF-MIRROR-012' });
   w.engine.event('differs', { path: 'a/b', what: 'data' });
+  w.engine.values['verify_files'] = '2';
+  await eventually(() => assert.deepEqual(mirror.status().replica?.verify?.figures, { files: 2 }));
   assert.equal(mirror.status().replica?.verify?.differing, 1);
-  w.engine.event('verified', { files: '3', differences: '1' });
+  w.engine.event('verified', { run: '9', error: '0', files: '3', differences: '2' });
   assert.deepEqual(await running, {
     running: false,
-    figures: { files: 3, differences: 1 },
+    figures: { files: 3 },
     differences: [{ path: 'a/b', what: 'data' }],
-    differing: 1,
+    differing: 2,
   });
-  assert.match(w.alerts.get('module.db.differs') ?? '', /differ in 1 places/);
+  assert.match(w.alerts.get('module.db.differs') ?? '', /differ in 2 places/);
   const again = mirror.verify();
   await eventually(() => assert.equal(w.engine.verbs.filter((v) => v === 'verify').length, 2));
   w.engine.event('verified', { files: '3', differences: '0' });
@@ -490,6 +492,13 @@ test('verify gathers what differs', async (t) => {
   await eventually(() => assert.equal(w.engine.verbs.filter((v) => v === 'verify').length, 3));
   w.engine.peer('lost');
   await assert.rejects(cut, { code: 'HF-MIRROR-013' });
+  w.engine.peer('connected');
+  await becomes(mirror, 'PRIM Ready');
+  const resumed = mirror.verify();
+  await eventually(() => assert.equal(w.engine.verbs.filter((v) => v === 'verify').length, 4));
+  w.engine.event('resumed', { pause_us: '12000' });
+  await assert.rejects(resumed, /the engine was started again/);
+  assert.ok(w.records.includes('replication: resumed after 12 ms'));
 });
 
 test('a failed disk is an alert', async (t) => {

@@ -1,4 +1,5 @@
 /** prim, second, verify: a mirror run by hand. */
+import { constants } from 'node:os';
 import type { Command } from 'commander';
 import type { AgentClient } from '../../api/client.ts';
 import type { VerifyStatus } from '../../host/face.ts';
@@ -106,8 +107,15 @@ function verifyText(name: string, found: VerifyStatus, tookMs: number): string {
   return `${lines}${rest}${name}: ${outcome} (${figuresText(found)}; ${duration(tookMs)})\n`;
 }
 
-/** The path first, then what the engine says of it. */
-function differenceText({ path, ...rest }: Readonly<Record<string, string>>): string {
-  const words = Object.entries(rest).map(([key, value]) => `${key}=${value}`);
-  return [...(path === undefined ? [] : [path]), ...words].join('  ');
+function errnoName(errno: number): string {
+  const found = Object.entries(constants.errno).find(([, value]) => value === errno);
+  return found?.[0] ?? `errno ${errno}`;
+}
+
+/** `/srv/data/f  data from byte 65536 on`. */
+function differenceText(one: Readonly<Record<string, string>>): string {
+  const { path = `file ${one['file'] ?? '?'}`, what = '', offset = '0', errno = '0' } = one;
+  const from = what === 'data' ? ` from byte ${offset} on` : '';
+  const error = errno === '0' ? '' : ` (${errnoName(Number(errno))})`;
+  return `${path}  ${what}${from}${error}`;
 }

@@ -1,0 +1,50 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { writeNodeMetrics } from '../../src/host/node-metrics.ts';
+import type { BeatStats } from '../../src/native/beat.ts';
+import { moduleStatus, nodeStatus, replicaStatus } from '../cli/fake.ts';
+
+const page = (replica: Parameters<typeof replicaStatus>[0]): string =>
+  writeNodeMetrics({
+    status: nodeStatus('n1', [
+      moduleStatus({ name: 'db', mode: 'mirror', farm: null, replica: replicaStatus(replica) }),
+    ]),
+    beat: { sent: 0, worstLatenessUs: 0, peers: [] } as unknown as BeatStats,
+    channel: {},
+    devices: [],
+  });
+
+test('a mirror says where its changes are', () => {
+  const engine = {
+    last: '120',
+    durable: '118',
+    applied: '110',
+    ring_used: '4096',
+    ring_size: '67108864',
+    sync_p50_us: '250',
+    sync_p99_us: '1500',
+    restarts: '2',
+  };
+  const text = page({ engine });
+  for (const line of [
+    'holdfast_replica_peer_connected{module="db"} 1',
+    'holdfast_replica_alone{module="db"} 0',
+    'holdfast_replica_epoch{module="db"} 3',
+    'holdfast_replica_last_lsn{module="db"} 120',
+    'holdfast_replica_acknowledged_lsn{module="db"} 118',
+    'holdfast_replica_applied_lsn{module="db"} 110',
+    'holdfast_replica_lag_changes{module="db"} 2',
+    'holdfast_replica_ring_bytes{module="db"} 4096',
+    'holdfast_replica_sync_p50_seconds{module="db"} 0.00025',
+    'holdfast_replica_worker_restarts_total{module="db"} 2',
+  ]) {
+    assert.ok(text.split('\n').includes(line), `${line}\n${text}`);
+  }
+  assert.doesNotMatch(text, /NaN|holdfast_replica_journal_bytes/);
+});
+
+test('what an engine does not say is left out', () => {
+  const text = page({ role: 'second', peerState: 'lost', engine: {} });
+  assert.match(text, /holdfast_replica_peer_connected\{module="db"\} 0/);
+  assert.doesNotMatch(text, /_lsn|lag|NaN/);
+});
