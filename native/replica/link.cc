@@ -137,6 +137,7 @@ int Link::alone(uint64_t epoch) {
 bool Link::reserve(size_t bytes, const Waiter& ready) {
   const bool drop = detached_.load(std::memory_order_acquire);
   if (ring_.reserve(bytes, drop)) return true;
+  bool full = false;
   {
     const std::lock_guard lock(wait_mutex_);
     // Seen by whoever makes room from now on; what came before is found by the second look.
@@ -145,14 +146,22 @@ bool Link::reserve(size_t bytes, const Waiter& ready) {
       reservers_count_.store(reservers_.size());
       return true;
     }
-    if (reservers_.size() < max_reservers) {
+    if (reservers_.size() >= max_reservers) {
+      reservers_count_.store(reservers_.size());
+      full = true;
+    } else {
       reservers_.push_back(ready);
-      return false;
     }
-    reservers_count_.store(reservers_.size());
-    overflows_.fetch_add(1, std::memory_order_relaxed);
   }
-  ready.done(ready.context, ready.argument, ENOMEM);
+  if (full) {
+    overflows_.fetch_add(1, std::memory_order_relaxed);
+    ready.done(ready.context, ready.argument, ENOMEM);
+    return false;
+  }
+  // Room comes by acknowledgements: the peer is asked for one.
+  raise_to(barrier_wanted_, last());
+  asked_.store(true);
+  kick();
   return false;
 }
 

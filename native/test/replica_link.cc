@@ -78,12 +78,18 @@ Outcome storm(Peer& peer, Primary& primary, int writes) {
   }
   std::mt19937_64 random(77);
   while (running.load() > 0) {
-    // The moments are what is random here; nothing is awaited.
-    std::this_thread::sleep_for(std::chrono::milliseconds(random() % 30));
+    // The moments are what is random here. Only what is connected is cut: otherwise a slow machine
+    // would never get through a handshake.
+    std::this_thread::sleep_for(std::chrono::milliseconds(1 + random() % 30));
+    if (!primary.link.status().connected) continue;
     if (random() % 2 == 0) {
       primary.link.cut(static_cast<int64_t>(random() % 10));
     } else {
       peer.crash();
+    }
+    const uint64_t before = primary.link.status().acks;
+    while (running.load() > 0 && primary.link.status().acks == before) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
   }
   for (std::thread& writer : writers) writer.join();

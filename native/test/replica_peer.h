@@ -39,7 +39,7 @@ class Certificates {
 class Call {
  public:
   Waiter waiter();
-  /** The error it was called with; -1 when it was not within ten seconds. */
+  /** The error it was called with; -1 when it was not within a minute. */
   int await();
   bool called() const { return done_.load(); }
   /** What to run on the calling thread. */
@@ -56,7 +56,7 @@ class EventList final : public Events {
  public:
   using Events::event;
   void event(std::string_view name, std::span<const Field> fields) override;
-  /** True when an event with that text ("peer state=lost") came, or comes within ten seconds. */
+  /** True when an event with that text ("peer state=lost") came, or comes within a minute. */
   bool await(const std::string& text);
   size_t count(const std::string& text);
 
@@ -94,7 +94,7 @@ class Peer {
   void say(Frame type, const void* body, size_t size);
   Lsn durable() const { return durable_.load(); }
   Lsn received() const { return received_.load(); }
-  /** Waits up to ten seconds for it. */
+  /** Waits up to a minute for it. */
   bool await_received(Lsn lsn);
   bool await_connection(uint64_t number);
   bool await_left();
