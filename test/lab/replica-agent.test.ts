@@ -182,4 +182,29 @@ describe('a mirror run by hand', { skip, timeout: 300_000 }, () => {
     assert.equal((await sh(b, `cat ${dir}/sub/k`)).stdout, 'alone\n');
     assert.match((await status(b)).why.join(), /the replication engine is gone/);
   });
+
+  test('a secondary whose primary has lost its power becomes primary by order, with all data', async () => {
+    const other = 'db2';
+    const there = '/run/data2';
+    for (const host of [a, b]) await host.exec(['mkdir', '-p', there]);
+    await cluster.install(other, 'test/fixtures/modules/lab_mirror', { DIR: there });
+    await cli(b, 'second', '-m', other);
+    await cli(a, 'prim', '-m', other);
+    await eventually('the second mirror to be ready', async () =>
+      (await cluster.client(a).module(other)).readiness === 'Ready' ? true : null,
+    );
+    assert.equal((await cluster.client(a).module(other)).replica?.port, 5604);
+    // More than the secondary has brought into its directory when the power goes.
+    const write = `for i in $(seq 300); do echo $i >${there}/f$i; done; sync ${there}/f300`;
+    await a.exec(['sh', '-c', write]);
+    await a.power();
+    await eventually('the loss to be told', async () =>
+      (await cluster.client(b).module(other)).readiness === 'Transient' ? true : null,
+    );
+    await cli(b, 'stop', '-m', other);
+    assert.match(await cli(b, 'prim', '-m', other, '--alone'), /ALONE \(Ready\)/);
+    const all = Array.from({ length: 300 }, (_, i) => `${i + 1}\n`).join('');
+    assert.equal((await sh(b, `cd ${there} && cat $(ls | sort -V)`)).stdout, all);
+    await cli(b, 'stop', '-m', other);
+  });
 });
