@@ -38,8 +38,8 @@ class Ring {
   bool reserve(size_t bytes, bool drop = false);
   void release(size_t bytes);
   /** Appends out of a reservation; see Log::append and, for `early`, Log::append_noting. */
-  Lsn append(Kind kind, uint16_t flags, FileId file, std::span<const iovec> payload,
-             uint64_t epoch, uint64_t* early = nullptr);
+  Lsn append(Kind kind, uint16_t flags, FileId file, std::span<const iovec> payload, uint64_t epoch,
+             uint64_t* early = nullptr);
 
   Tail last() const;
   Tail before_first() const;
