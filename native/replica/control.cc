@@ -258,6 +258,8 @@ void Control::parse_input(uint64_t id, Client& client) {
     } else if (request.verb == "watch") {
       client.watches = true;
       put(client, "ok");
+      for (const std::string& line : unheard_) put(client, line);
+      unheard_.clear();
     } else {
       client.busy = true;
       handler_->request(id, std::move(request));
@@ -273,14 +275,29 @@ void Control::take_queue() {
   }
   for (const Outgoing& out : queue) {
     if (out.client == 0) {
-      for (auto& [id, client] : clients_)
-        if (client.watches) put(client, out.line);
+      tell(out.line);
     } else if (const auto at = clients_.find(out.client); at != clients_.end()) {
       put(at->second, out.line);
       at->second.busy = false;
       parse_input(out.client, at->second);
     }
   }
+}
+
+/** An event to all that watch. What nobody hears waits for the first who does: the agent connects
+ * some time after a new worker has said what it found. */
+void Control::tell(const std::string& line) {
+  bool heard = false;
+  for (auto& [id, client] : clients_) {
+    if (!client.watches) continue;
+    put(client, line);
+    heard = true;
+  }
+  if (heard) return;
+  unheard_.push_back(line);
+  if (unheard_.size() <= max_unheard) return;
+  unheard_.pop_front();
+  events_lost_.fetch_add(1, std::memory_order_relaxed);
 }
 
 void Control::put(Client& client, std::string_view line) {

@@ -23,6 +23,7 @@ inline constexpr size_t max_line = 60 * 1024;  // fits Shared::resume
 inline constexpr size_t max_clients = 32;
 inline constexpr size_t max_unread = 1u << 20;  // bytes: a client that reads less is dropped
 inline constexpr size_t max_events = 4096;      // waiting for the control thread
+inline constexpr size_t max_unheard = 256;      // kept while nobody watches
 
 /** Appends the value with space, %, newline, = and bytes below 0x21 as %XX. */
 void percent_encode(std::string_view value, std::string& out);
@@ -110,6 +111,7 @@ class Control final : public Events {
   void readable(uint64_t id, Client& client);
   void parse_input(uint64_t id, Client& client);
   void take_queue();
+  void tell(const std::string& line);
   void put(Client& client, std::string_view line);
   /** Writes what it can; sets what epoll is to say next. False: the client is to be dropped. */
   bool flush(uint64_t id, Client& client);
@@ -122,6 +124,7 @@ class Control final : public Events {
   std::mutex mutex_;  // queue_
   std::deque<Outgoing> queue_;
   std::map<uint64_t, Client> clients_;  // the control thread's own
+  std::deque<std::string> unheard_;     // events for the first that watches
   uint64_t next_id_ = 1;
   std::atomic<bool> stopping_{false};
   std::atomic<int> flush_ms_{0};

@@ -325,10 +325,10 @@ void Worker::serve_one(Job& job) {
 
 /** Goes on with what the last worker did. */
 void Worker::resume() {
-  if (shared_->resume_used == 0 || shared_->resume_used > max_line) return;
+  if (shared_->resume_used == 0) return;
   Request request;
-  const std::string wrong =
-      parse_request(std::string_view(shared_->resume, shared_->resume_used), request);
+  const std::string wrong = parse_request(
+      std::string_view(shared_->resume, std::min<size_t>(shared_->resume_used, max_line)), request);
   const Failure failure =
       wrong.empty() ? open_role(request, true) : Failure::of(EINVAL, "resume: " + wrong);
   if (failure.failed()) {
@@ -375,6 +375,7 @@ int Worker::run() {
     return 3;
   }
   if (!map_shared()) return 3;
+  if (shared_->resume_used != 0) phase_ = "resuming";
   // The holder may have to give the listener to a new one: this one's own copy stays open.
   const auto started = control_.start(Fd(fcntl(listener_fd, F_DUPFD_CLOEXEC, 16)), *this);
   if (!started.ok()) return 3;

@@ -203,6 +203,23 @@ TEST_CASE("control: events go to those who watch") {
   CHECK(other.ask("echo n=1") == "ok n=1");
 }
 
+TEST_CASE("control: what nobody heard waits for the first that watches, the newest of it") {
+  Server server;
+  Client other(server.path);
+  Events& events = server.control;
+  for (size_t i = 0; i < max_unheard + 2; i++) {
+    events.event("warning", {{"n", i}});
+    if (i % 100 == 0) CHECK(other.ask("echo n=1") == "ok n=1");
+  }
+  CHECK(other.ask("echo n=1") == "ok n=1");
+  CHECK(server.control.events_lost() == 2);
+  Client watcher(server.path), second(server.path);
+  CHECK(watcher.ask("watch") == "ok");
+  CHECK(watcher.line() == "event warning n=2");
+  CHECK(second.ask("watch") == "ok");
+  CHECK(second.ask("echo n=3") == "ok n=3");
+}
+
 TEST_CASE("control: a watcher that does not read is dropped, others go on") {
   Server server;
   Client watcher(server.path), other(server.path);

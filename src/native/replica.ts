@@ -238,12 +238,22 @@ export interface ReplicaStart {
 /** A fresh engine listens within this, on a busy server. */
 const startMs = 10_000;
 
+async function answers(control: string): Promise<boolean> {
+  const client = await ReplicaClient.connect(control).catch(() => null);
+  client?.close();
+  return client !== null;
+}
+
 /**
  * Starts an engine and resolves when its socket answers. It goes on when this process ends. Rejects
- * with HF-MIRROR-001: the executable is not there, or ended at once (its reason is in `log`).
+ * with HF-MIRROR-001: an engine answers there already, the executable is not there, or it ended at
+ * once.
  */
 export async function startReplica(options: ReplicaStart): Promise<void> {
   const { control, name, ringBytes, log, program = replicaProgram, before = [] } = options;
+  const failed = (reason: string) =>
+    new HoldfastError('HF-MIRROR-001', { module: name, reason, log: log ?? '-' });
+  if (await answers(control)) throw failed('an engine answers there already');
   const args = ['--control', control, '--name', name];
   if (ringBytes !== undefined) args.push('--ring', String(ringBytes));
   if (log !== undefined) args.push('--log', log);
@@ -262,17 +272,13 @@ export async function startReplica(options: ReplicaStart): Promise<void> {
   child.on('exit', (code, signal) => (ended = said.trim() || `exit ${code ?? signal ?? ''}`));
   const untilMs = performance.now() + startMs;
   for (;;) {
-    const client = await ReplicaClient.connect(control, { name }).catch(() => null);
-    if (client !== null) {
-      client.close();
+    if (await answers(control)) {
       child.stderr.destroy();
       child.unref();
       return;
     }
     const reason = ended ?? (performance.now() > untilMs ? 'it does not answer' : null);
-    if (reason !== null) {
-      throw new HoldfastError('HF-MIRROR-001', { module: name, reason, log: log ?? '-' });
-    }
+    if (reason !== null) throw failed(reason);
     await delay(10);
   }
 }

@@ -132,8 +132,8 @@ inWorld('a kernel that cannot send again: mounted anew, and said', async (world)
   await a.run(`echo hi > ${a.dir}/f`);
   const file = await open(join(a.seen, 'f'), 'r+');
   // What was agreed on with the kernel, in the shared memory (shared.h): as if it had less.
-  const { holder } = await a.status();
-  const shared = await open(`/proc/${holder}/fd/4`, 'r+');
+  const { worker } = await a.status();
+  const shared = await open(`/proc/${worker}/fd/4`, 'r+');
   await shared.write(Buffer.alloc(8), 0, 8, 24);
   await shared.close();
   await a.killWorker();
@@ -141,7 +141,7 @@ inWorld('a kernel that cannot send again: mounted anew, and said', async (world)
     a.events.some(({ values }) => values['reason']?.includes('NOTIFY_RESEND') === true),
   );
   await assert.rejects(file.write('x'));
-  await file.close();
+  await file.close().catch(() => undefined); // it may say that its file system is gone
   assert.equal(await a.run(`cat ${a.dir}/f`), 'hi\n');
   assert.equal(await a.run(`grep -c ' ${a.dir} ' /proc/mounts`), '1\n');
 });
@@ -305,7 +305,7 @@ inWorld('one state folder serves one engine', async (world) => {
   const [a, b] = [await Engine.start(world, 'a'), await Engine.start(world, 'b')];
   await a.open({ role: 'mount' });
   await assert.rejects(b.open({ role: 'mount', state: a.state }), refusedAs('EBUSY'));
-  await assert.rejects(a.launch(), /HF-MIRROR-001|in use|did not start/);
+  await assert.rejects(a.launch(), /an engine answers there already/);
 });
 
 inWorld('quit ends both processes and takes the socket away', async (world) => {
