@@ -5,12 +5,13 @@
 
 namespace holdfast::replica {
 
-Failure check_super(const SuperState& state, const OpenLine& line) {
+Failure check_super(const SuperState& state, const OpenLine& line, bool resume) {
   constexpr uint8_t none[16] = {};
   const bool fresh = memcmp(state.set, none, sizeof none) == 0;
   if (!fresh && memcmp(state.set, line.set, sizeof state.set) != 0)
     return Failure::of("SET", "state=" + line.state + " belongs to another mirror");
-  if (line.epoch < state.epoch)
+  const bool goes_on = resume && state.role == uint32_t(line.role);
+  if (line.epoch < state.epoch && !goes_on)
     return Failure::of("EPOCH", "epoch=" + std::to_string(line.epoch) + " is older than " +
                                     std::to_string(state.epoch) + ", which this server has seen");
   if (state.state == DiskState::outdated)

@@ -7,9 +7,10 @@ namespace holdfast::replica {
 
 /**
  * Refuses a line that the superblock does not allow: another set (SET), an older epoch (EPOCH), a
- * copy that is outdated or failed (STATE).
+ * copy that is outdated or failed (STATE). `resume`: a new worker goes on with the role that the
+ * last one had; the epoch may have moved on since the line came (`alone`, or the peer's).
  */
-Failure check_super(const SuperState& state, const OpenLine& line);
+Failure check_super(const SuperState& state, const OpenLine& line, bool resume);
 
 /** Adds the beginning of an epoch; the oldest goes when the history is full. */
 void add_epoch(SuperState& state, const EpochStart& start);

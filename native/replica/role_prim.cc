@@ -63,7 +63,8 @@ class PrimRole final : public Role {
 /** What the superblock says against being the primary with this line. */
 Failure PrimRole::check() {
   const SuperState& state = super_.state();
-  if (Failure failure = check_super(state, line_); failure.failed()) return failure;
+  if (Failure failure = check_super(state, line_, context_.resume); failure.failed())
+    return failure;
   if (context_.resume && state.role == uint32_t(RoleKind::prim)) return {};
   const bool fresh = state.state == DiskState::none;
   const bool again = state.role == uint32_t(RoleKind::prim) && state.clean != 0;

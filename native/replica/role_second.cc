@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -52,7 +53,8 @@ class SecondRole final : public Role {
 /** After what this copy's history goes on. */
 Failure SecondRole::begin_history() {
   const SuperState& state = super_.state();
-  if (Failure failure = check_super(state, line_); failure.failed()) return failure;
+  if (Failure failure = check_super(state, line_, context_.resume); failure.failed())
+    return failure;
   if (state.role == uint32_t(RoleKind::prim)) {
     if (state.clean == 0)
       return Failure::of("STATE",
@@ -76,7 +78,7 @@ Failure SecondRole::begin_history() {
   memcpy(next.set, line_.set, sizeof next.set);
   next.node = line_.node;
   next.state = DiskState::in_sync;
-  next.epoch = line_.epoch;
+  next.epoch = std::max(state.epoch, line_.epoch);
   const int error = super_.save(next);
   return error == 0 ? Failure{} : Failure::of(error, volumes_.state_path("super"));
 }

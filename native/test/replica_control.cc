@@ -299,21 +299,25 @@ TEST_CASE("open: what the superblock does not allow is refused") {
   OpenLine line;
   REQUIRE_FALSE(parse_open(request_of(whole_line), line).failed());
   SuperState state;
-  CHECK_FALSE(check_super(state, line).failed());
+  CHECK_FALSE(check_super(state, line, false).failed());
   memcpy(state.set, line.set, sizeof state.set);
   state.epoch = 3;
   state.state = DiskState::in_sync;
-  CHECK_FALSE(check_super(state, line).failed());
+  CHECK_FALSE(check_super(state, line, false).failed());
   state.epoch = 4;
-  CHECK(check_super(state, line).code == "EPOCH");
+  CHECK(check_super(state, line, false).code == "EPOCH");
+  state.role = uint32_t(RoleKind::prim);
+  CHECK_FALSE(check_super(state, line, true).failed());
+  state.role = uint32_t(RoleKind::second);
+  CHECK(check_super(state, line, true).code == "EPOCH");
   state.epoch = 3;
   state.state = DiskState::outdated;
-  CHECK(check_super(state, line).code == "STATE");
+  CHECK(check_super(state, line, false).code == "STATE");
   state.state = DiskState::failed;
-  CHECK(check_super(state, line).code == "STATE");
+  CHECK(check_super(state, line, false).code == "STATE");
   state.state = DiskState::in_sync;
   state.set[3] ^= 1;
-  CHECK(check_super(state, line).code == "SET");
+  CHECK(check_super(state, line, false).code == "SET");
 }
 
 TEST_CASE("history: the oldest epoch goes when it is full") {
