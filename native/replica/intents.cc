@@ -56,8 +56,8 @@ void Intents::plan(Intent* intent, IntentPlan plan, std::string_view name,
   plan.new_name_size = static_cast<uint16_t>(std::min<size_t>(new_name.size(), 255));
   std::memcpy(intent->bytes, &plan, sizeof plan);
   uint8_t* at = intent->bytes + sizeof plan;
-  std::memcpy(at, name.data(), plan.name_size);
-  std::memcpy(at + plan.name_size, new_name.data(), plan.new_name_size);
+  at = std::copy_n(name.begin(), plan.name_size, at);
+  std::copy_n(new_name.begin(), plan.new_name_size, at);
   intent->phase.store(1, std::memory_order_release);
 }
 

@@ -86,6 +86,10 @@ class Scene {
     REQUIRE(read(ready[0], &byte, 1) == 1);
     const pid_t application = fork();
     if (application == 0) {
+      // Who waits for an answer must not be what keeps the connection alive.
+      for (int fd = 3; fd < 1024; fd++) {
+        if (fd != ready[1] && fd != go[0]) close(fd);
+      }
       alarm(give_up_s);
       if (prepare && prepare() != 0) _exit(250);
       if (write(ready[1], "", 1) != 1 || read(go[0], &byte, 1) != 1) _exit(251);
