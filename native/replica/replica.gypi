@@ -44,8 +44,9 @@
   },
   'targets': [
     {
-      'target_name': 'holdfast-replica',
-      'type': 'executable',
+      # All of it but main, for the two executables below.
+      'target_name': 'replica_engine',
+      'type': 'static_library',
       'includes': ['../common.gypi'],
       'sources': [
         '<@(replica_files)',
@@ -54,7 +55,6 @@
         'control.cc',
         'front.cc',
         'holder.cc',
-        'main.cc',
         'mirror.cc',
         'mounts.cc',
         'role.cc',
@@ -66,6 +66,23 @@
         'volumes.cc',
         'worker.cc',
       ],
+    },
+    {
+      'target_name': 'holdfast-replica',
+      'type': 'executable',
+      'includes': ['../common.gypi'],
+      'dependencies': ['replica_engine'],
+      'sources': ['main.cc'],
+      'libraries': ['-lssl', '-lcrypto'],
+      'ldflags': ['-static-libstdc++', '-static-libgcc', '-pthread'],
+    },
+    {
+      # The same with bugs that tests plant (faults.h). Not part of an installed server.
+      'target_name': 'holdfast-replica-faulty',
+      'type': 'executable',
+      'includes': ['../common.gypi'],
+      'dependencies': ['replica_engine'],
+      'sources': ['main.cc', 'faults_planted.cc'],
       'libraries': ['-lssl', '-lcrypto'],
       'ldflags': ['-static-libstdc++', '-static-libgcc', '-pthread'],
     },
