@@ -122,9 +122,13 @@ int Link::save_alone(uint64_t epoch) {
   state.history[state.history_size++] = {epoch, state.last.lsn, options_.node, 1};
   const int error = super_.save(state);
   if (error != 0) return error;
+  // Nothing of the new epoch goes to the peer, which is no part of it.
+  take_sending();
+  if (channel_ != nullptr) channel_->shut(ECONNABORTED);
   epoch_ = epoch;
   epoch_shown_.store(epoch);
   alone_.store(true);
+  sending_.store(false);
   return 0;
 }
 

@@ -193,6 +193,7 @@ class Link final : public Log {
   int64_t backoff_ns_ = 0;
   int64_t next_try_ns_ = 0;
   std::string refused_said_;
+  bool save_failed_said_ = false;
   bool peer_failed_ = false;  // it left for good; what remains is to save that
 
   mutable std::mutex space_mutex_;

@@ -16,6 +16,7 @@ namespace {
 constexpr size_t max_batch = 1u << 20;
 /** After so much the link's thread goes on: nobody sends for others for ever. */
 constexpr size_t max_turn = 2u << 20;
+constexpr int max_turns = 4;
 /** As much unsent is sent by the thread that finds it; less waits for push_delay at most. */
 constexpr uint64_t push_bytes = 128 * 1024;
 constexpr int64_t push_delay = 500 * ns_per_us;
@@ -46,7 +47,8 @@ void Link::take_sending() {
 }
 
 void Link::kick() {
-  while (asked_.load()) {
+  for (int turn = 0; asked_.load(); turn++) {
+    if (turn == max_turns) return wake();
     if (sending_.exchange(true)) return;  // its holder looks at asked_ when it has given it back
     asked_.store(false);
     const Sent how = send_some();

@@ -78,7 +78,8 @@ void Link::run() {
     if (peer_failed_ && !alone_.load()) {
       const int error = save_alone(epoch_shown_.load());
       if (error != 0) {
-        events_.warning("the superblock cannot be written: frozen", error);
+        if (!save_failed_said_) events_.warning("the superblock cannot be written: frozen", error);
+        save_failed_said_ = true;
         idle(boot_ns() + ns_per_s);
         continue;
       }
@@ -200,6 +201,7 @@ bool Link::greet(Channel& channel, uint64_t& cursor, WelcomeBody& welcome, int64
 /** The connection is good: what the peer lacks goes out. */
 void Link::adopt(std::unique_ptr<Channel> channel, uint64_t cursor, const WelcomeBody& welcome) {
   take_sending();
+  if (alone_.load()) return sending_.store(false);
   channel_ = std::move(channel);
   cursor_ = cursor;
   cursor_shown_.store(cursor, std::memory_order_relaxed);

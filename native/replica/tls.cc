@@ -26,8 +26,6 @@ constexpr size_t full_record = 16384;
 /** Encrypted before it is sent: the peer works on it while the next is encrypted. */
 constexpr size_t chunk = 8 * full_record;
 constexpr size_t in_size = 128 * 1024;
-/** RFC 8446 §5.5 allows 2^24.5 records under one AES-GCM key; renewed well before. */
-constexpr uint64_t records_per_key = 1u << 22;
 
 bool would_block(int error) {
   return error == EAGAIN || error == EWOULDBLOCK || error == EINTR;
@@ -260,7 +258,7 @@ Io TlsStream::read(uint8_t* to, size_t size, size_t& got) {
 /** One or more TLS records into out_. */
 bool TlsStream::encrypt(const uint8_t* bytes, size_t size) {
   key_records_ += (size + full_record - 1) / full_record;
-  if (key_records_ >= records_per_key) {
+  if (key_records_ >= records_per_key_) {
     if (SSL_key_update(ssl_, SSL_KEY_UPDATE_NOT_REQUESTED) != 1) return false;
     key_records_ = 0;
   }

@@ -96,6 +96,9 @@ class TlsStream {
   /** Reads at least one byte, at most `size`. blocked: wait for POLLIN. */
   Io read(uint8_t* to, size_t size, size_t& got);
 
+  /** A new key for what is sent after so many records (RFC 8446 §4.6.3); before `write` is used. */
+  void renew_key_after(uint64_t records) { records_per_key_ = records; }
+
   /** Ends the connection for both threads at once: their calls say closed. Any thread. */
   void shut(int error);
   /** Why it is closed: errno; EPROTO and EBADMSG: what came was not TLS, or was tampered with. */
@@ -116,7 +119,9 @@ class TlsStream {
 
   std::mutex mutex_;  // ssl_, out_
   ssl_st* ssl_ = nullptr;
-  std::vector<uint8_t> out_;    // ciphertext that OpenSSL made
+  std::vector<uint8_t> out_;  // ciphertext that OpenSSL made
+  /** RFC 8446 §5.5 allows 2^24.5 records under one AES-GCM key; renewed well before. */
+  uint64_t records_per_key_ = 1u << 22;
   uint64_t key_records_ = 0;    // records written under the present key
   std::vector<uint8_t> stage_;  // small parts, put together into one record
 

@@ -248,6 +248,20 @@ TEST_CASE("link: without a connection everything waits; alone is by the superblo
   CHECK(super.state().history[0].alone == 1);
 }
 
+TEST_CASE("link: alone beside a living peer: it gets nothing of the new epoch") {
+  Peer peer;
+  Primary primary;
+  REQUIRE(primary.link.start(primary.options(peer.address())).ok());
+  const Lsn lsn = primary.add(100);
+  REQUIRE(primary.sync(lsn) == 0);
+  CHECK(primary.link.alone(2) == 0);
+  for (int i = 0; i < 100; i++) CHECK(primary.sync(primary.add(100)) == 0);
+  primary.link.stop(0);
+  CHECK(peer.durable() == lsn);
+  CHECK(peer.connections() == 1);
+  CHECK(peer.received() <= lsn);
+}
+
 TEST_CASE("link: a superblock that cannot be written releases nobody") {
   Primary primary;
   Super closed;  // never opened: every save fails

@@ -139,6 +139,76 @@ TEST_CASE("hostile: bytes that are not TLS, or were changed on the way, end it")
   CHECK(pair.server.await(head, boot_ns() + 10 * ns_per_s, -1) == EBADMSG);
 }
 
+TEST_CASE("hostile: random bytes inside TLS are frames or an error, never more") {
+  TlsIdentity a, b;
+  REQUIRE(a.open(Certificates::get().of("a")).ok());
+  REQUIRE(b.open(Certificates::get().of("b")).ok());
+  std::mt19937_64 random(11);
+  for (int round = 0; round < 100; round++) {
+    int ends[2];
+    REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+    const int64_t deadline = boot_ns() + 10 * ns_per_s;
+    std::vector<uint8_t> bytes(8 + random() % 5000);
+    for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random());
+    // Heads that get further than random ones.
+    const FrameHead head{static_cast<uint32_t>(random() % 13),
+                         static_cast<uint32_t>(random() % bytes.size())};
+    std::memcpy(bytes.data(), &head, sizeof head);
+    std::thread other([&] {
+      TlsStream raw;
+      CHECK(raw.start(a, Fd(ends[0]), TlsStream::Side::client, {}, deadline, -1).ok());
+      const iovec part{bytes.data(), bytes.size()};
+      size_t taken = 0;
+      raw.write(&part, 1, taken);
+    });
+    Channel channel;
+    CHECK(channel.start(b, Fd(ends[1]), TlsStream::Side::server, {}, deadline, -1).ok());
+    FrameHead got{};
+    int error = 0;
+    while ((error = channel.await(got, deadline, -1)) == 0) {
+      uint8_t body[512];
+      size_t size = 0;
+      while (channel.records_left() > 0 && channel.records(body, sizeof body, size) != Io::closed) {
+      }
+    }
+    CHECK((error == EPROTO || error == ECONNRESET || error == EINVAL));
+    other.join();
+  }
+}
+
+TEST_CASE("tls: the keys are renewed while data flows both ways") {
+  TlsIdentity a, b;
+  REQUIRE(a.open(Certificates::get().of("a")).ok());
+  REQUIRE(b.open(Certificates::get().of("b")).ok());
+  int ends[2];
+  REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+  const int64_t deadline = boot_ns() + 10 * ns_per_s;
+  TlsStream one, two;
+  std::thread other(
+      [&] { CHECK(two.start(b, Fd(ends[1]), TlsStream::Side::server, {}, deadline, -1).ok()); });
+  CHECK(one.start(a, Fd(ends[0]), TlsStream::Side::client, {}, deadline, -1).ok());
+  other.join();
+  one.renew_key_after(3);
+  two.renew_key_after(5);
+  const auto transfer = [](TlsStream& from, TlsStream& to, uint8_t value) {
+    std::vector<uint8_t> bytes(1 + value * 150u, value), got(bytes.size());
+    const iovec part{bytes.data(), bytes.size()};
+    size_t taken = 0;
+    REQUIRE(from.write(&part, 1, taken) == Io::done);
+    for (size_t at = 0, size = 0; at < got.size(); at += size) {
+      Io io;
+      while ((io = to.read(got.data() + at, got.size() - at, size)) == Io::blocked) {
+      }
+      REQUIRE(io == Io::done);
+    }
+    CHECK(got == bytes);
+  };
+  for (unsigned i = 0; i < 200; i++) {
+    transfer(one, two, static_cast<uint8_t>(i));
+    if (i % 2 == 0) transfer(two, one, static_cast<uint8_t>(i));
+  }
+}
+
 TEST_CASE("hostile: a certificate of another cluster is not accepted, on either side") {
   Peer stranger("x");
   Primary primary;
