@@ -5,11 +5,14 @@
  * `threaded`: the test cases, as doctest's filter, that TSan is for; all where absent).
  * Objects are kept in build/native-tests/ and made anew when a file below native/ that they include
  * has changed.
+ * `--fuzz SECONDS`: the fuzzers instead (tools/lib/fuzz.mjs), each for that long; names, if any, are
+ * theirs. Without any argument both run, the fuzzers for ten seconds each.
  */
 import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { basename, dirname, join } from 'node:path';
+import { fuzz } from './lib/fuzz.mjs';
 import { root, runMain, say, StepError } from './lib/step.mjs';
 
 const native = join(root, 'native');
@@ -118,6 +121,12 @@ function runBinary(binary, what, filter) {
 await runMain(async () => {
   const suites = JSON.parse(readFileSync(join(native, 'test/suites.json'), 'utf8'));
   const args = process.argv.slice(2);
+  const everything = args.length === 0;
+  const fuzzAt = args.indexOf('--fuzz');
+  if (fuzzAt >= 0) {
+    const [, seconds] = args.splice(fuzzAt, 2);
+    return fuzz(args, Number(seconds));
+  }
   const at = args.indexOf('--variant');
   const only = at < 0 ? Object.keys(variants) : args.splice(at, 2).slice(1);
   const names = args.length > 0 ? args : Object.keys(suites);
@@ -132,4 +141,5 @@ await runMain(async () => {
       runBinary(binary, `native tests of ${name} (${variant})`, filter);
     }
   }
+  return everything ? fuzz([], 10) : 0;
 });

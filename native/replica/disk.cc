@@ -79,10 +79,11 @@ Result<bool> make(const std::string& path, uint64_t size, const uint8_t* first) 
 
 }  // namespace
 
-AlignedBuffer::AlignedBuffer(size_t size) : size_((size + disk_block - 1) & ~(disk_block - 1)) {
+AlignedBuffer::AlignedBuffer(size_t size, bool zero)
+    : size_((size + disk_block - 1) & ~(disk_block - 1)) {
   bytes_.reset(static_cast<uint8_t*>(std::aligned_alloc(disk_block, size_)));
   if (!bytes_) std::abort();
-  std::memset(bytes_.get(), 0, size_);
+  if (zero) std::memset(bytes_.get(), 0, size_);
 }
 
 void AlignedBuffer::Free::operator()(uint8_t* bytes) const {

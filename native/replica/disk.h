@@ -12,12 +12,13 @@ namespace holdfast::replica {
 
 inline constexpr size_t disk_block = 4096;
 
-/** Zeroed memory for O_DIRECT: aligned to disk_block. */
+/** Memory for O_DIRECT: aligned to disk_block. */
 class AlignedBuffer {
  public:
   AlignedBuffer() = default;
-  /** `size` is rounded up to disk_block. Ends the process when there is no memory. */
-  explicit AlignedBuffer(size_t size);
+  /** `size` is rounded up to disk_block. Ends the process when there is no memory. `zero` false:
+   * what is in it first is not defined, and no page is touched before it is used. */
+  explicit AlignedBuffer(size_t size, bool zero = true);
   uint8_t* data() const { return bytes_.get(); }
   size_t size() const { return size_; }
 

@@ -24,7 +24,7 @@ Feed::Feed(const Journal& journal, ApplyTarget& target, FeedHooks hooks)
     : journal_(journal), target_(target), hooks_(std::move(hooks)) {
   for (unsigned i = 0; i < buffers; i++) {
     pool_->all.push_back(std::make_unique<Buffer>());
-    pool_->all.back()->memory = AlignedBuffer(buffer_bytes);
+    pool_->all.back()->memory = AlignedBuffer(buffer_bytes, false);
   }
 }
 

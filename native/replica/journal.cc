@@ -102,7 +102,7 @@ int Journal::read(uint64_t cursor, uint8_t* buffer, size_t size) const {
 
 JournalReader::JournalReader(const Journal& journal, const JournalPoint& from)
     : journal_(journal),
-      buffer_(buffer_bytes),
+      buffer_(buffer_bytes, false),
       base_(from.cursor),
       end_(from.cursor),
       tail_(from.tail),
