@@ -173,6 +173,8 @@ describe('a mirror run by hand', { skip, timeout: 300_000 }, () => {
 
   test('an engine of which nothing is left stops the module and leaves plain directories', async () => {
     calls(b);
+    // Stopped first: each would start the other again.
+    assert.equal(b.kill(/holdfast-replica/, 'SIGSTOP'), 2);
     assert.equal(b.kill(/holdfast-replica/), 2);
     await becomes(b, 'STOP NotReady');
     assert.deepEqual(
