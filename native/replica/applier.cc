@@ -208,7 +208,7 @@ int Applier::Impl::run_batch(const Batch& batch) {
   Record record, held;
   bool holding = false;  // a planted bug: this record waits for the next
   while (!left.empty()) {
-    if (parse_record(left, record) != ParseStatus::ok) {
+    if (parse_record(left, record, true) != ParseStatus::ok) {
       report(record, EBADMSG, "record");
       return -EBADMSG;
     }

@@ -17,8 +17,9 @@ namespace holdfast::replica {
 namespace {
 
 constexpr std::string_view access_acl = "system.posix_acl_access";
-// More files than this in one batch: their times are set before it ends.
-constexpr size_t max_times = 1u << 16;
+// More files than this in one batch: their times are set before it ends, while their descriptors
+// are still in the cache.
+constexpr size_t max_times = 256;
 
 timespec to_timespec(bool there, const Time& time) {
   if (!there) return {0, UTIME_OMIT};
@@ -85,6 +86,9 @@ void Changes::checkpointed(Lsn saved) {
 
 int Changes::apply(const Record& record) {
   lsn_ = record.head.lsn;
+  if (times_.size() > max_times) {
+    if (const int error = flush_times(); error != 0) return error;
+  }
   switch (record.kind) {
     case Kind::write:
       return write(record);
@@ -175,7 +179,7 @@ int Changes::write(const Record& record) {
   if (error != 0) return fail(error, "pwrite");
   written_ += record.data.size();
   set_mtime(record.head.file, record.write.mtime);
-  return times_.size() > max_times ? flush_times() : 0;
+  return 0;
 }
 
 int Changes::set_mode(const OpenFile& file, uint32_t mode) {

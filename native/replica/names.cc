@@ -164,23 +164,22 @@ int Changes::make(const CreateBody& body, std::string_view target, const Name& a
 }
 
 /** Exactly the owner, the mode and no inherited ACL; what is right already costs no call. */
-int Changes::set_owner(const OpenFile& file, const CreateBody& body) {
+int Changes::set_owner(const OpenFile& file, const CreateBody& body, const struct stat& now) {
   const int fd = file.fd.get();
+  bool changed = false;
   if (file.type != S_IFLNK) {
     const ProcPath path(fd);
     char list[1024];
-    // A new file has few attributes; what does not fit is no reason to look no further.
+    // What does not fit is no reason to look no further.
     const ssize_t size = listxattr(path.text, list, sizeof list);
     for (size_t i = 0; size != 0 && i < std::size(acls); i++) {
+      changed = true;
       if (removexattr(path.text, acls[i]) != 0 && errno != ENODATA && errno != EOPNOTSUPP &&
           errno != EACCES) {
         return fail(errno, "removexattr");
       }
     }
   }
-  struct stat now;
-  if (fstatat(fd, "", &now, AT_EMPTY_PATH) != 0) return fail(errno, "fstatat");
-  bool changed = false;
   if (now.st_uid != body.uid || now.st_gid != body.gid) {
     if (fchownat(fd, "", body.uid, body.gid, AT_EMPTY_PATH) != 0) return fail(errno, "fchownat");
     changed = true;
@@ -191,21 +190,23 @@ int Changes::set_owner(const OpenFile& file, const CreateBody& body) {
   return error == 0 ? 0 : fail(error, "chmod");
 }
 
-/** Makes the file at a name and makes it known. */
-int Changes::make_at(FileId id, const CreateBody& body, std::string_view target, const Name& at,
-                     FileRef& out) {
-  int error = make(body, target, at, out);
+/** Makes the file at a name, or finds it there in a replay; makes it known, and its owner's. */
+int Changes::make_at(FileId id, const CreateBody& body, std::string_view target, const Name& at) {
+  FileRef made;
+  bool known = false;
+  int error = make(body, target, at, made);
   if (error == EEXIST && replay_) {
     Occupant occupant;
     if (error = look(at, occupant); error != 0) return error;
-    const bool same =
-        occupant.id == id && (occupant.attributes.st_mode & S_IFMT) == (body.mode & S_IFMT);
-    if (same) {
-      if (error = file(id, out); error != 0) return error;
-      if (out != nullptr) return 0;
+    const uint32_t type = occupant.attributes.st_mode & S_IFMT;
+    if (occupant.id == id && type == (body.mode & S_IFMT)) {
+      if (error = file(id, made); error != 0) return error;
+      known = made != nullptr;
     }
-    if (error = vacate(at, occupant); error != 0) return error;
-    error = make(body, target, at, out);
+    if (!known) {
+      if (error = vacate(at, occupant); error != 0) return error;
+      error = make(body, target, at, made);
+    }
   }
   if (error != 0) return fail(error, "create");
   IdEntry entry;
@@ -213,12 +214,14 @@ int Changes::make_at(FileId id, const CreateBody& body, std::string_view target,
   entry.id = id;
   entry.type = body.mode & S_IFMT;
   entry.volume = at.volume;
-  if (error = tree_.identify(out->fd.get(), entry.handle, attributes); error != 0) {
+  if (error = tree_.identify(made->fd.get(), entry.handle, attributes); error != 0) {
     return fail(error, "name_to_handle_at");
   }
-  if (error = ids_.put(entry); error != 0) return fail(error, "ids");
-  tree_.add(id, out);
-  return 0;
+  if (!known) {
+    if (error = ids_.put(entry); error != 0) return fail(error, "ids");
+    tree_.add(id, made);
+  }
+  return set_owner(*made, body, attributes);
 }
 
 int Changes::create(const Record& record) {
@@ -239,9 +242,7 @@ int Changes::create(const Record& record) {
     if (const int error = orphanage.get(at.fd); error != 0) return fail(error, "orphanage");
     at.set(orphanage.free_name());
   }
-  FileRef made;
-  if (const int error = make_at(id, body, record.second, at, made); error != 0) return error;
-  if (const int error = set_owner(*made, body); error != 0) return error;
+  if (const int error = make_at(id, body, record.second, at); error != 0) return error;
   Times& own = times(id);
   own.atime = own.mtime = body.mtime;
   own.has_atime = own.has_mtime = true;

@@ -179,9 +179,10 @@ enum class ParseStatus {
 /**
  * Reads the record at the start of `bytes`: sizes, kind, every field and the payload's CRC. Hostile
  * input is answered with a status, never followed. LSN, epoch and chain are the caller's to check
- * (`follows`). A pad is ok, with kind pad and nothing else set.
+ * (`follows`). A pad is ok, with kind pad and nothing else set. `checked`: the payload's CRC was
+ * found right before, and is not computed again.
  */
-ParseStatus parse_record(std::span<const uint8_t> bytes, Record& out);
+ParseStatus parse_record(std::span<const uint8_t> bytes, Record& out, bool checked = false);
 
 /** What comes before the next record. */
 struct Tail {
