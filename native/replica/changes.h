@@ -64,7 +64,7 @@ class Changes {
   struct Occupant {
     bool there = false;
     FileId id = 0;  // 0: not known
-    struct stat attributes;
+    struct stat attributes {};
   };
   struct Name;
 

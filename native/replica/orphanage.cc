@@ -22,7 +22,7 @@ struct CloseDir {
 };
 
 int open_folder(int directory, const char* name) {
-  return openat(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  return openat(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NOATIME | O_CLOEXEC);
 }
 
 /** True when nothing but this directory speaks for the file: it must not go. */

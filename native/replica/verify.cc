@@ -34,7 +34,7 @@ void woken(void* context, uint64_t, int error) {
 
 class Driver {
  public:
-  Driver(Tree& tree, const Ids& ids, Locks& locks, Log& log, const VerifyOptions& options,
+  Driver(const Tree& tree, const Ids& ids, Locks& locks, Log& log, const VerifyOptions& options,
          VerifyProgress& progress, int patience_ms)
       : tree_(tree),
         ids_(ids),
@@ -90,22 +90,24 @@ class Driver {
   /** A file that was removed while it was looked for is none to compare. */
   static int gone(int error) { return error == ESTALE ? 0 : error; }
 
-  /** True, under the file's lock, when it is still one to compare. */
-  bool is_replicated(FileId id) const {
+  /** The file, under its lock, if it is still one to compare. A descriptor of its own: the cache
+   * is the application's. */
+  int open(FileId id, FileRef& out) const {
     IdEntry entry;
-    return ids_.get(id, entry) && (entry.flags & (id_local | id_unlinked)) == 0;
+    if (!ids_.get(id, entry) || (entry.flags & (id_local | id_unlinked)) != 0) return ESTALE;
+    return open_quietly(tree_, entry, out);
   }
 
   int whole(FileId id, Check kind) {
     if (const int error = room(); error != 0) return error;
     const Locks::Hold hold(locks_, id);
-    const Result<FileRef> opened = tree_.open(id);
-    if (!opened.ok() || !is_replicated(id)) return unused(opened.ok() ? ESTALE : opened.error);
+    FileRef file;
+    if (const int error = open(id, file); error != 0) return unused(error);
     std::vector<Hash> hash(1);
     CheckBody body = body_of(kind, 1);
     const int error = kind == Check::attributes
-                          ? hash_attributes(*opened.value, hash[0])
-                          : hash_entries(tree_, ids_, *opened.value, hash[0], body.size);
+                          ? hash_attributes(*file, hash[0])
+                          : hash_entries(tree_, ids_, *file, hash[0], body.size);
     if (error != 0) return unused(error);
     append(id, body, hash);
     return 0;
@@ -115,12 +117,11 @@ class Driver {
   int piece(FileId id, uint64_t& offset) {
     if (const int error = room(); error != 0) return error;
     const Locks::Hold hold(locks_, id);
-    const Result<FileRef> opened = tree_.open(id);
-    if (!opened.ok() || !is_replicated(id)) return unused(opened.ok() ? ESTALE : opened.error);
+    FileRef file;
+    if (const int error = open(id, file); error != 0) return unused(error);
     std::vector<Hash> hashes;
     CheckBody body = body_of(Check::data, 0);
-    const int error =
-        hash_leaves(opened.value->fd.get(), offset, leaves_per_check, hashes, body.size);
+    const int error = hash_leaves(file->fd.get(), offset, leaves_per_check, hashes, body.size);
     if (error != 0) return unused(error);
     body.offset = offset;
     body.count = static_cast<uint32_t>(hashes.size());
@@ -185,7 +186,7 @@ class Driver {
     }
   }
 
-  Tree& tree_;
+  const Tree& tree_;
   const Ids& ids_;
   Locks& locks_;
   Log& log_;
@@ -199,8 +200,8 @@ class Driver {
 
 }  // namespace
 
-int run_verify(Tree& tree, const Ids& ids, Locks& locks, Log& log, const VerifyOptions& options,
-               VerifyProgress& progress, int patience_ms) {
+int run_verify(const Tree& tree, const Ids& ids, Locks& locks, Log& log,
+               const VerifyOptions& options, VerifyProgress& progress, int patience_ms) {
   return Driver(tree, ids, locks, log, options, progress, patience_ms).run();
 }
 

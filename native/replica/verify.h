@@ -58,6 +58,8 @@ struct CheckResult {
 };
 static_assert(sizeof(CheckResult) == 48);
 
+/** A descriptor of its own, not out of the cache, that changes no access time. 0 or errno. */
+int open_quietly(const Tree& tree, const IdEntry& entry, FileRef& out);
 /** Hashes of the leaves from `offset` on (at most `count`); `size`: of the file. 0 or errno. */
 int hash_leaves(int fd, uint64_t offset, uint32_t count, std::vector<Hash>& out, uint64_t& size);
 /** Of everything about a file but its names, its data and its access times. 0 or errno. */
@@ -69,7 +71,7 @@ int hash_entries(const Tree& tree, const Ids& ids, const OpenFile& directory, Ha
 /** False: the bytes are not those of a check record. */
 bool parse_check(std::span<const uint8_t> bytes, CheckBody& body, std::span<const uint8_t>& hashes);
 /** Compares; true: equal. Otherwise `result` says what differs (all fields but run and lsn). */
-bool compare(Tree& tree, const Ids& ids, FileId file, const CheckBody& body,
+bool compare(const Tree& tree, const Ids& ids, FileId file, const CheckBody& body,
              std::span<const uint8_t> hashes, CheckResult& result);
 
 struct VerifyOptions {
@@ -89,7 +91,7 @@ struct VerifyProgress {
  * record takes. 0; ECANCELED: stopped; ENOSPC: the log took no record for `patience_ms`; or the
  * errno of a local read.
  */
-int run_verify(Tree& tree, const Ids& ids, Locks& locks, Log& log, const VerifyOptions& options,
-               VerifyProgress& progress, int patience_ms = 60'000);
+int run_verify(const Tree& tree, const Ids& ids, Locks& locks, Log& log,
+               const VerifyOptions& options, VerifyProgress& progress, int patience_ms = 60'000);
 
 }  // namespace holdfast::replica

@@ -79,14 +79,16 @@ std::string converge(uint64_t seed, const Faults* faults = nullptr) {
   }
   if (!error.empty()) return "before the stop: " + error;
   const char* table = below(2) == 0 ? "ids" : "ids.old";
+  size_t from = i;
   for (size_t stops = below(3); stops > 0; stops--) {
     Life life(copy, table);
-    const size_t until = i + below(size - i + 1);
-    error = apply(life, history, i, until, true, false, faults);
+    const size_t until = from + below(size - from + 1);
+    error = apply(life, history, from, until, true, false, faults);
     if (!error.empty()) return "in a replay that is cut short: " + error;
+    if (below(3) == 0) from = until;  // a checkpoint in the middle of the replay
   }
   Life life(copy, table);
-  error = apply(life, history, i, size, true, true, faults);
+  error = apply(life, history, from, size, true, true, faults);
   if (!error.empty()) return "in the replay: " + error;
   return differences(life, history);
 }
