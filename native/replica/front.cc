@@ -3,15 +3,41 @@
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <string>
 #include <vector>
 
 #include "replica/mounts.h"
+#include "replica/proto.h"
 
 namespace holdfast::replica {
 
 namespace {
 
 constexpr int unmount_wait_ms = 2000;
+
+/** What the kernel's FUSE can, as `status` names it. */
+std::string features_of(uint64_t flags) {
+  constexpr struct {
+    uint64_t flag;
+    const char* name;
+  } known[] = {
+      {FUSE_PARALLEL_DIROPS, "parallel_directory_operations"},
+      {FUSE_DO_READDIRPLUS, "readdirplus"},
+      {FUSE_POSIX_ACL, "acl"},
+      {FUSE_MAX_PAGES, "large_writes"},
+      {FUSE_CACHE_SYMLINKS, "cached_links"},
+      {FUSE_HANDLE_KILLPRIV_V2, "killpriv_v2"},
+      {FUSE_SETXATTR_EXT, "setxattr_ext"},
+      {fuse_has_resend, "notify_resend"},
+  };
+  std::string list;
+  for (const auto& [flag, name] : known) {
+    if ((flags & flag) == 0) continue;
+    if (!list.empty()) list += ',';
+    list += name;
+  }
+  return list;
+}
 
 }  // namespace
 
@@ -146,7 +172,7 @@ void Front::status(Line& line) const {
   if (server == nullptr) return;
   const ServerStatus now = server->status();
   line.add("fuse_minor", uint64_t(now.minor)).add("max_write", uint64_t(now.max_write));
-  line.add("resend", uint64_t(now.resend));
+  line.add("resend", uint64_t(now.resend)).add("fuse_features", features_of(now.flags));
   line.add("requests", now.requests).add("changes", now.changes).add("again", now.again);
   line.add("finished", now.finished).add("parked", now.parked).add("parked_now", now.parked_now);
   line.add("sync_failures", now.sync_failures).add("mounts_gone", now.mounts_gone);

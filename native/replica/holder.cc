@@ -28,7 +28,7 @@ namespace holdfast::replica {
 
 namespace {
 
-constexpr uint64_t min_ring = 1u << 20;
+constexpr uint64_t min_ring = 4u << 20;
 constexpr uint64_t max_ring = uint64_t{64} << 30;
 
 bool read_number(const char* text, uint64_t& out) {
@@ -58,10 +58,14 @@ void take(Holder& holder, StoreMessage& message) {
   if (message.verb == StoreVerb::quit) holder.quit = true;
   if (message.verb == StoreVerb::drop) holder.kept.erase(name);
   if (message.verb != StoreVerb::keep) return;
+  const bool first = holder.refused == 0;
   if (message.fd.valid() && (holder.kept.size() < max_kept || holder.kept.contains(name)))
     holder.kept[name] = std::move(message.fd);
   else
     holder.refused++;
+  if (first && holder.refused > 0)
+    fprintf(stderr, "holdfast-replica %s: more open files without a name than can be kept\n",
+            holder.options.name.c_str());
 }
 
 /** Reads what the worker has sent. False: its end is closed. */

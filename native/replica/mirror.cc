@@ -10,8 +10,10 @@ Failure check_super(const SuperState& state, const OpenLine& line, bool resume) 
   const bool fresh = memcmp(state.set, none, sizeof none) == 0;
   if (!fresh && memcmp(state.set, line.set, sizeof state.set) != 0)
     return Failure::of("SET", "state=" + line.state + " belongs to another mirror");
-  const bool goes_on = resume && state.role == uint32_t(line.role);
-  if (line.epoch < state.epoch && !goes_on)
+  // It had the role already: that its copy is unfit by now is told to its peer and its agent, and
+  // takes no directory away from an application.
+  if (resume && state.role == uint32_t(line.role)) return {};
+  if (line.epoch < state.epoch)
     return Failure::of("EPOCH", "epoch=" + std::to_string(line.epoch) + " is older than " +
                                     std::to_string(state.epoch) + ", which this server has seen");
   if (state.state == DiskState::outdated)

@@ -174,7 +174,9 @@ Failure PrimRole::close() {
   if (comparison_) comparison_->stop();
   Failure failure = front_.stop();
   linked_ = nullptr;
-  if (link_ && !link_->stop(drain_ms) && super_.state().required_peer != 0)
+  // Without a connection there is nothing to wait for.
+  const bool drains = link_ && link_->status().connected;
+  if (link_ && !link_->stop(drains ? drain_ms : 0) && super_.state().required_peer != 0)
     context_.events.warning("stopped while the peer did not have everything");
   if (ring_ && super_.state().role == uint32_t(RoleKind::prim)) {
     SuperState last = super_.state();
