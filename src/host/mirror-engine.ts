@@ -87,6 +87,7 @@ export class MirrorEngine {
     const epoch = role === 'prim' ? await this.#nextEpoch() : Math.max(1, this.#record.epoch);
     this.#replica = this.#newReplica();
     await this.#replica.start();
+    await this.#replica.whenSettled();
     if (this.#values['role'] === role) return;
     await this.#replica.request('open', openValues(this.#ports, config, role, epoch));
   }
@@ -170,7 +171,7 @@ export class MirrorEngine {
     switch (name) {
       case 'peer': {
         const state = values['state'] ?? 'unknown';
-        this.#peerReason = state === 'connected' ? '' : `${state} ${reason}`.trim();
+        this.#peerReason = state === 'connected' ? '' : peerReasonText(state, reason);
         if (state !== 'connected') this.#verification?.fail('the connection was lost');
         const peer = this.#ports.peerName(this.#config());
         this.#ports.record('peer', `replication: ${peer} ${state} ${reason}`.trim(), values);
@@ -236,6 +237,26 @@ export class MirrorEngine {
     const { name } = this.#config();
     this.#ports.alert(`module.${name}.${what}`, on, 'critical', `${name}: ${message}`);
   }
+}
+
+/** The engines' words for why they are not together, for the operator. */
+const reasons: Readonly<Record<string, string>> = {
+  set: 'it is of another mirror or another cluster',
+  version: 'its engine is of another version',
+  epoch: 'it has data of a newer epoch',
+  role: 'it is no secondary',
+  history: 'its copy does not go before this one, and a resynchronisation is not in this version',
+  state: 'its copy is marked as outdated or failed',
+  volumes: 'it has another number of directories',
+  stop: 'it was stopped',
+  journal: 'its journal cannot be written',
+  apply: 'a change cannot be applied there',
+  protocol: 'the two did not understand one another',
+};
+
+function peerReasonText(state: string, reason: string): string {
+  const text = reasons[reason] ?? reason;
+  return text === '' ? state : `${state}: ${text}`;
 }
 
 function pauseText({ pause_us: pauseUs }: EngineAnswer): string {

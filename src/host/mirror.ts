@@ -94,7 +94,9 @@ export class HostedMirror implements Hosted {
       this.#say('script', `${settled.script} of the former agent ended`, { ended: settled.ended });
     }
     const needsEngine = !['stopped', 'prestart', 'opening', 'poststop'].includes(this.#phase);
-    if (needsEngine && !(await this.#engine.attach(this.#role))) this.#onGone();
+    const isThere = needsEngine && (await this.#engine.attach(this.#role));
+    // Unmounting, it may have ended as it should.
+    if (needsEngine && !isThere && this.#phase !== 'unmounting') this.#onGone();
     this.#driving = false;
     this.#drive();
   }
@@ -161,7 +163,7 @@ export class HostedMirror implements Hosted {
     if (!this.stopped) {
       const what = !same(this.#config.service.mode, config.service.mode)
         ? 'mode'
-        : same(this.#config.rfs, config.rfs)
+        : same(fixedOf(this.#config), fixedOf(config))
           ? null
           : '<rfs>';
       if (what !== null) throw new HoldfastError('HF-AGENT-006', { module: this.name, what });
@@ -441,4 +443,13 @@ export class HostedMirror implements Hosted {
       look();
     });
   }
+}
+
+/** What cannot change while the engine runs; ids of nodes may, as cluster.xml does. */
+function fixedOf({ rfs }: ModuleConfig): unknown {
+  return {
+    ...rfs,
+    nodes: [],
+    directories: rfs?.directories.map((directory) => ({ ...directory, line: 0 })),
+  };
 }

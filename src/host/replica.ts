@@ -57,6 +57,10 @@ const statusEveryMs = 1000;
  */
 const returnMs = 2000;
 const retryMs = 20;
+/** The last status stands for this long while a worker is replaced: alerts do not flap. */
+const staleMs = 1000;
+/** What a worker begins it ends within this, or it is not waited for any more. */
+const settleMs = 60_000;
 
 export class Replica {
   readonly #options: ReplicaOptions;
@@ -65,6 +69,8 @@ export class Replica {
   #status: EngineAnswer = {};
   #timer: NodeJS.Timeout | null = null;
   #ended = false;
+  #asking: Promise<void> | null = null;
+  #askAgain = false;
 
   constructor(options: ReplicaOptions) {
     this.#options = options;
@@ -101,6 +107,19 @@ export class Replica {
     const log = join(paths.log, `replica-${name}.log`);
     await access.start({ control: this.#socket, name, log });
     await this.#connect();
+  }
+
+  /** Resolves when it is at nothing: an agent that died may have left an order under way. */
+  async whenSettled(): Promise<void> {
+    const untilMs = performance.now() + settleMs;
+    while (
+      ['opening', 'closing', 'resuming'].includes(this.#status['phase'] ?? '') &&
+      performance.now() < untilMs &&
+      !this.#ended
+    ) {
+      await delay(retryMs);
+      await this.#refresh();
+    }
   }
 
   /** HF-MIRROR-002 while nobody answers; the engine's own refusals are HF-MIRROR-003. */
@@ -152,17 +171,23 @@ export class Replica {
     this.#timer ??= setInterval(() => void this.#refresh(), statusEveryMs).unref();
   }
 
-  async #refresh(): Promise<void> {
-    const client = this.#client;
-    if (client === null) return;
-    try {
-      const status = await client.request('status', []);
-      if (client !== this.#client) return;
-      this.#status = status;
-    } catch {
-      // The connection says by itself when it is gone.
-      return;
-    }
+  /** Reads the status, once at a time: an engine that does not answer is not asked ever more. */
+  #refresh(): Promise<void> {
+    this.#askAgain = this.#asking !== null;
+    this.#asking ??= this.#ask().finally(() => {
+      this.#asking = null;
+    });
+    return this.#asking;
+  }
+
+  async #ask(): Promise<void> {
+    do {
+      const client = this.#client;
+      this.#askAgain = false;
+      // A connection that ends under way says so by itself; the next one has its own turn.
+      const status = await client?.request('status', []).catch(() => null);
+      if (client === this.#client && status) this.#status = status;
+    } while (this.#askAgain);
     if (!this.#ended) this.#options.onStatus();
   }
 
@@ -170,13 +195,17 @@ export class Replica {
   async #onClosed(client: EngineClient | null): Promise<void> {
     if (this.#ended || client === null || client !== this.#client) return;
     this.#client = null;
-    this.#status = {};
-    this.#options.onStatus();
+    const stale = setTimeout(() => {
+      if (this.#ended || this.#client !== null) return;
+      this.#status = {};
+      this.#options.onStatus();
+    }, staleMs).unref();
     const untilMs = performance.now() + returnMs;
     while (!this.#ended && performance.now() < untilMs) {
       if (await this.attach()) return;
       await delay(retryMs);
     }
+    clearTimeout(stale);
     if (this.#ended) return;
     this.#letGo();
     this.#options.onGone();
