@@ -283,8 +283,10 @@ Handled Core::op_copy_file_range(Call& call) {
   if (!silent && copied > 0) {
     // What the target holds now is the outcome, whatever the source holds.
     uint8_t* buffer = data_buffer();
-    const ssize_t got =
-        pread(to->fd.get(), buffer, static_cast<size_t>(copied), static_cast<off_t>(in->off_out));
+    // Read back without a trace: the caller did not read it.
+    const Fd quiet(open(ProcPath(to->fd.get()).text, O_RDONLY | O_NOATIME | O_CLOEXEC));
+    const ssize_t got = pread(quiet.valid() ? quiet.get() : to->fd.get(), buffer,
+                              static_cast<size_t>(copied), static_cast<off_t>(in->off_out));
     if (got != copied) {
       log.local_failed(got < 0 ? errno : EIO, "pread");
       return fail(call, EIO), Handled::yes;

@@ -1,5 +1,6 @@
 // A file that becomes replicated: it gets its first name where names are replicated.
 
+#include <fcntl.h>
 #include <sys/xattr.h>
 
 #include <algorithm>
@@ -18,7 +19,8 @@ constexpr size_t value_max = 65536;
 
 bool Core::publish_content(FileId id, const OpenFile& f, const struct stat& now) {
   const auto buffer = std::make_unique<uint8_t[]>(piece);
-  const int fd = f.fd.get();
+  const Fd quiet(open(ProcPath(f.fd.get()).text, O_RDONLY | O_NOATIME | O_CLOEXEC));
+  const int fd = quiet.valid() ? quiet.get() : f.fd.get();
   off_t at = 0;
   while (at < now.st_size) {
     // Holes stay holes: the size is set by the attributes that come last.

@@ -20,6 +20,7 @@ constexpr size_t parked_bytes_max = 64u << 20;
 struct Parked {
   std::vector<uint8_t> bytes;
   Session* session;
+  Intent* left;  // Call::left
 };
 
 /** Reads the head of a request. False: it is none. */
@@ -167,7 +168,7 @@ void Server::Impl::park(const Call& call) {
   });
   if (core.stopping) return;  // it stays unanswered, for the next process
   const uint8_t* begin = call.body - sizeof call.head;
-  parked.push_back({{begin, begin + call.head.len}, call.session});
+  parked.push_back({{begin, begin + call.head.len}, call.session, call.left});
   parked_bytes += call.head.len;
   core.parked_now = parked.size();
   core.parked.fetch_add(1, std::memory_order_relaxed);
@@ -189,10 +190,12 @@ void Server::Impl::retry_parked() {
       Call call;
       parse(*first.session, first.bytes.data(), first.bytes.size(), call);
       call.waited = true;
+      call.left = first.left;
       lock.unlock();
       const Handled handled = core.handle(call);
       if (handled == Handled::yes) core.log.push();
       lock.lock();
+      first.left = call.left;
       if (handled == Handled::no_room) break;
       parked_bytes -= first.bytes.size();
       parked.pop_front();
