@@ -54,7 +54,9 @@ export function fuzz(names, seconds) {
     const run = spawnSync(binary, args, { encoding: 'utf8' });
     if (run.status !== 0) {
       process.stderr.write(run.stderr ?? '');
-      throw new StepError(`the fuzzer ${name} found something: its input lies in ${folder}`);
+      throw new StepError(
+        `the fuzzer ${name} found something (its input lies in build/fuzz/${name})`,
+      );
     }
     const runs = /Done (\d+) runs/.exec(run.stderr)?.[1] ?? '?';
     say(`fuzzer ${name}: ${runs} inputs in ${seconds} s`);

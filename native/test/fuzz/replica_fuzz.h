@@ -1,7 +1,9 @@
 #pragma once
+#include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -72,21 +74,20 @@ inline std::vector<uint8_t> write_of(size_t size, Tail& tail, uint64_t epoch) {
   return record_of(1, 0, 17, payload, tail, epoch);
 }
 
-/** A journal in memory-backed storage, removed when the process ends in order. */
-inline Journal& scratch_journal(uint64_t size, std::string* path = nullptr) {
+/** A journal in memory-backed storage; its file has no name any more, so it goes with the process.
+ * `fd`: the file itself. */
+inline Journal& scratch_journal(uint64_t size, int* fd = nullptr) {
   static Journal journal;
-  static std::string name;
-  if (name.empty()) {
+  static int file = -1;
+  if (file < 0) {
     char folder[] = "/dev/shm/holdfast-fuzz-XXXXXX";
     must(mkdtemp(folder) != nullptr, "a folder");
-    name = std::string(folder) + "/journal";
+    const std::string name = std::string(folder) + "/journal";
     must(journal.open(name, size).ok(), "a journal");
-    std::atexit([] {
-      unlink(name.c_str());
-      rmdir(name.substr(0, name.rfind('/')).c_str());
-    });
+    file = open(name.c_str(), O_RDWR | O_CLOEXEC);
+    must(file >= 0 && unlink(name.c_str()) == 0 && rmdir(folder) == 0, "a file without a name");
   }
-  if (path != nullptr) *path = name;
+  if (fd != nullptr) *fd = file;
   return journal;
 }
 

@@ -1,5 +1,3 @@
-#include <fcntl.h>
-
 #include <map>
 
 #include "test/fuzz/replica_fuzz.h"
@@ -76,13 +74,12 @@ void spoil(int fd, Input& input) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  static std::string path;
-  static Journal& journal = scratch_journal(journal_size, &path);
-  static const Fd fd(open(path.c_str(), O_RDWR | O_CLOEXEC));
+  static int fd = -1;
+  static Journal& journal = scratch_journal(journal_size, &fd);
   Input input(data, size);
   // The same records again would be followed by what the last run left, and rightly so.
   static const AlignedBuffer zeros(journal_size);
-  must(write_at(fd.get(), zeros.data(), journal_size, 0) == 0, "zeros");
+  must(write_at(fd, zeros.data(), journal_size, 0) == 0, "zeros");
   must(journal.reset({}) == 0, "reset");
   const Written written = fill(journal, input);
   const size_t oldest = written.points.size() > 4 ? written.points.size() - 4 : 0;
@@ -93,7 +90,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     from.cursor += input.take<uint64_t>();
     from.tail.lsn += input.take<uint8_t>();
   }
-  for (unsigned count = input.take<uint8_t>() % 8u; count > 0; count--) spoil(fd.get(), input);
+  for (unsigned count = input.take<uint8_t>() % 8u; count > 0; count--) spoil(fd, input);
 
   Lsn next = from.tail.lsn + 1;
   const Result<JournalPoint> end =
