@@ -1,5 +1,7 @@
 #include <doctest/doctest.h>
+#include <sys/wait.h>
 
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 
@@ -133,6 +135,45 @@ TEST_CASE("applier: a replay converges from wherever the file system is") {
   for (uint64_t seed = first_seed(); seed < first_seed() + seeds(1500); seed++) {
     const std::string outcome = converge(seed);
     REQUIRE_MESSAGE(outcome == "", "HOLDFAST_SEED=" << seed);
+  }
+}
+
+/** A process that applies everything, killed at some moment unless it is faster. */
+static void apply_and_be_killed(const Copy& copy, const History& history, bool replay,
+                                unsigned after_us) {
+  int began[2];
+  REQUIRE(pipe(began) == 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    Life life(copy);
+    if (write(began[1], "", 1) != 1) _exit(1);
+    _exit(apply(life, history, 0, history.size(), replay).empty() ? 0 : 2);
+  }
+  char byte;
+  REQUIRE(read(began[0], &byte, 1) == 1);
+  usleep(after_us);
+  kill(child, SIGKILL);
+  int status = 0;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  CHECK((WIFSIGNALED(status) || WEXITSTATUS(status) == 0));
+  close(began[0]);
+  close(began[1]);
+}
+
+TEST_CASE("applier: killed at any moment, also in the replay, it converges in the end") {
+  if (skipped()) return;
+  for (uint64_t seed = first_seed(); seed < first_seed() + seeds(100); seed++) {
+    std::mt19937_64 random(seed);
+    History history(seed, {});
+    const Copy copy(history);
+    for (int n = 0; n < 200; n++) history.step();
+    for (int kills = 0; kills < 3; kills++) {
+      apply_and_be_killed(copy, history, kills > 0, static_cast<unsigned>(random() % 4000));
+    }
+    Life life(copy);
+    const std::string error = apply(life, history, 0, history.size(), true);
+    const std::string difference = error.empty() ? differences(life, history) : error;
+    REQUIRE_MESSAGE(difference == "", "HOLDFAST_SEED=" << seed);
   }
 }
 
