@@ -27,13 +27,16 @@ import {
   startReplica,
 } from '../../src/native/replica.ts';
 
+/** HOLDFAST_REPLICA names another executable: one with sanitizers. */
+const program = process.env['HOLDFAST_REPLICA'] ?? replicaProgram;
+
 /** Why these tests cannot run here; false when they can. */
 export const cannotRun: string | false =
   process.getuid?.() !== 0
     ? 'mounting needs root'
     : !existsSync('/dev/fuse')
       ? 'there is no /dev/fuse'
-      : !existsSync(replicaProgram)
+      : !existsSync(program)
         ? 'holdfast-replica is not built'
         : false;
 
@@ -117,7 +120,7 @@ export class Engine {
   async launch(): Promise<void> {
     const before = ['nsenter', '-t', String(this.#namespace.pid), '-m', '--'];
     const log = join(this.world.folder, `${this.name}.log`);
-    await startReplica({ control: this.#control, name: this.name, log, before });
+    await startReplica({ control: this.#control, name: this.name, log, before, program });
     await this.connect();
   }
 
