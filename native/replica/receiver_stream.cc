@@ -191,6 +191,7 @@ bool Receiver::take_frame(const FrameHead& head) {
       barrier_ = std::max(barrier_, body.lsn);
       // Already there, as after a reconnection: nothing will be written for it.
       if (body.lsn <= journal_.end().tail.lsn) acknowledge(journal_.end().tail.lsn);
+      if (early()) acknowledge(body.lsn);
       return true;
     }
     case Frame::leave:
@@ -214,13 +215,12 @@ bool Receiver::write_is_due(int64_t now) const {
   if (intake_.waiting() == 0 || full_ || failed_) return false;
   if (intake_.full() || channel_ == nullptr) return true;
   // Barriers that arrived while the last write ran are served by one write.
-  if (drained_ && barrier_ > journal_.end().tail.lsn) return true;
+  if (drained_ && barrier_ > journal_.end().tail.lsn && !early()) return true;
   return now - first_ns_ >= options_.group_ms * ns_per_ms;
 }
 
 void Receiver::write_batch() {
   const size_t size = intake_.waiting();
-  if (faults_ != nullptr && faults_->ack_before_durable) acknowledge(intake_.received().lsn);
   const int64_t began = boot_ns();
   int error = intake_.write();
   if (error == ENOSPC) {

@@ -22,6 +22,9 @@ import {
 /** The program with the tests' native parts. */
 export const tool = builtFile('replica_tool');
 
+/** The engine with bugs that can be planted in it: names of native/replica/faults.h. */
+export const faultyProgram = builtFile('holdfast-replica-faulty');
+
 /** Why these tests cannot run here; false when they can. */
 export const cannotRun: string | false =
   process.getuid?.() !== 0
@@ -92,17 +95,17 @@ export class Side {
   readonly space: Namespace;
   readonly #folder: string;
   readonly #control: string;
-  readonly #program: string;
+  readonly #fault: string | null;
   #client: ReplicaClient | null = null;
   #pids: { readonly worker: number; readonly holder: number } | null = null;
 
-  constructor(name: 'a' | 'b', folder: string, space: Namespace, program: string) {
+  constructor(name: 'a' | 'b', folder: string, space: Namespace, fault: string | null) {
     this.name = name;
     this.space = space;
     this.dir = join(folder, name);
     this.#folder = folder;
     this.#control = join(folder, `${name}.sock`);
-    this.#program = program;
+    this.#fault = fault;
   }
 
   get log(): string {
@@ -115,8 +118,12 @@ export class Side {
       control: this.#control,
       name: this.name,
       log: this.log,
-      before: this.space.enter,
-      program: this.#program,
+      ...(this.#fault === null
+        ? { before: this.space.enter }
+        : {
+            before: [...this.space.enter, 'env', `HOLDFAST_FAULTS=${this.#fault}`],
+            program: faultyProgram,
+          }),
     });
   }
 
@@ -236,11 +243,12 @@ export class Ground {
     return new Ground(folder, [await Namespace.make(), await Namespace.make()]);
   }
 
-  async pair(program: string = replicaProgram): Promise<Pair> {
+  /** `fault`: the name of a bug that is planted on both sides. */
+  async pair(fault: string | null = null): Promise<Pair> {
     this.#count += 1;
     const folder = join(this.folder, String(this.#count));
     await mkdir(folder);
-    return new Pair(this, folder, await freePort(), program);
+    return new Pair(this, folder, await freePort(), fault);
   }
 
   async end(): Promise<void> {
@@ -264,11 +272,11 @@ export class Pair {
   readonly #common: Options;
   readonly #port: number;
 
-  constructor(ground: Ground, folder: string, port: number, program: string) {
+  constructor(ground: Ground, folder: string, port: number, fault: string | null) {
     this.folder = folder;
     this.#port = port;
-    this.a = new Side('a', folder, ground.spaces[0], program);
-    this.b = new Side('b', folder, ground.spaces[1], program);
+    this.a = new Side('a', folder, ground.spaces[0], fault);
+    this.b = new Side('b', folder, ground.spaces[1], fault);
     this.#common = {
       set: randomBytes(16).toString('hex'),
       epoch: 1,

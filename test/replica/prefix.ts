@@ -1,10 +1,8 @@
 /** One run of the prefix property: random operations, something dies, what is left is checked. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { cp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { replicaProgram } from '../../src/native/replica.ts';
 import { type Ground, type Options, type Pair, run, type Side, tool } from './pair.ts';
 
 /** mulberry32: what a run does depends on its seed alone; when, also on the machine. */
@@ -46,7 +44,8 @@ const endings: readonly Ending[] = ['in order', 'b killed', 'a killed', 'a kille
 export interface PrefixOptions {
   readonly disturbance?: Disturbance;
   readonly ending?: Ending;
-  readonly program?: string;
+  /** A bug to plant. */
+  readonly fault?: string;
   /** More values for `open`, on both sides. */
   readonly open?: Options;
   /** How long the history goes on before anything happens, at most. */
@@ -147,13 +146,10 @@ async function end(
   return null;
 }
 
+/** Copies what is left of a run to a place where it stays. Names may be any bytes: not by Node. */
 async function kept(pair: Pair, seed: number): Promise<string> {
   const folder = join(tmpdir(), `holdfast-prefix-${seed}`);
-  await cp(pair.folder, folder, {
-    recursive: true,
-    force: true,
-    filter: (path) => !path.endsWith('.sock'),
-  });
+  await run('cp', ['-a', pair.folder, folder]);
   return folder;
 }
 
@@ -170,7 +166,7 @@ export async function prefixRun(
   const restMs = random(2) === 0 ? 0 : random(60);
   const cutMs = 1 + random(60);
   const what = `${disturbance} after ${startMs} ms, ${ending} after another ${restMs} ms`;
-  const pair = await ground.pair(options.program ?? replicaProgram);
+  const pair = await ground.pair(options.fault ?? null);
   const open = options.open ?? {};
   let history: History | null = null;
   try {
@@ -184,6 +180,7 @@ export async function prefixRun(
     const check = await run(tool, ['check-prefix', history.log, pair.b.dir]);
     if (error === null && check.code === 0) return { seed, what, problem: null };
     const problem = `seed ${seed}: ${what}: ${error ?? ''} ${check.out}`;
+    if (options.fault !== undefined) return { seed, what, problem };
     return { seed, what, problem: `${problem} (kept in ${await kept(pair, seed)})` };
   } finally {
     history?.kill();

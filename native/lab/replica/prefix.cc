@@ -82,16 +82,16 @@ class Replay {
 void Replay::look(size_t whole, size_t begun) {
   const Snapshot state = model_.snapshot();
   const bool same = hash_of(state) == domain_.hash && appended_ == domain_.appends;
-  std::vector<std::string> found;
-  // Comparing all of it is only worth while where it fits, or to say what is wrong.
-  if (same || domain_.candidates.empty()) found = differences(state, domain_.replica);
+  // Comparing it name by name is only worth while where it fits, or to say what is wrong.
+  if (!same && !domain_.candidates.empty()) return;
+  std::vector<std::string> found = differences(state, domain_.replica);
   if (appended_ != domain_.appends) {
     found.push_back(std::to_string(domain_.appends) + " records in " + all_name + ", not " +
                     std::to_string(appended_));
   }
   if (found.empty()) {
     domain_.candidates.push_back({whole, begun});
-  } else if (domain_.candidates.empty() && (!any_ || found.size() <= best_differences_.size())) {
+  } else if (!any_ || found.size() <= best_differences_.size()) {
     any_ = true;
     best_ = begun;
     best_differences_ = std::move(found);
