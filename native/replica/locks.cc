@@ -33,12 +33,15 @@ Locks::State& Locks::state(Stripe& stripe, FileId id) {
       break;
     }
   }
-  return stripe.states[id];
+  State& fresh = stripe.states[id];
+  fresh.changes = ++stripe.changes;
+  return fresh;
 }
 
 void Locks::changed(FileId id, Lsn lsn) {
-  State& s = state(stripes_[stripe_of(id)], id);
-  s.changes++;
+  Stripe& stripe = stripes_[stripe_of(id)];
+  State& s = state(stripe, id);
+  s.changes = ++stripe.changes;
   s.lsn = std::max(s.lsn, lsn);
 }
 

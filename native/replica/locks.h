@@ -56,7 +56,7 @@ class Locks {
  private:
   struct State {
     Lsn lsn = 0;
-    uint64_t changes = 1;
+    uint64_t changes = 0;
     uint64_t synced_data = 0;
     uint64_t synced_all = 0;
     bool failed = false;
@@ -64,6 +64,8 @@ class Locks {
   struct Stripe {
     std::mutex mutex;
     std::unordered_map<FileId, State> states;
+    // Numbers the changes of all its files: a state that fell out and came back is never older.
+    uint64_t changes = 0;
   };
 
   static size_t stripe_of(FileId id);
