@@ -36,7 +36,7 @@ struct LinkOptions {
   uint32_t node = 0;
   uint32_t volumes = 1;
   uint64_t epoch = 0;   // of records; the superblock's when that is higher
-  int send_buffer = 0;  // SO_SNDBUF, bytes; 0: the kernel's choice
+  int send_buffer = 0;  // SO_SNDBUF, bytes; 0: 2 MiB
   /** Bodies of `differs` frames (verify.h), on the link's thread. */
   std::function<void(std::span<const uint8_t>)> differs;
 };

@@ -54,7 +54,7 @@ class TlsIdentity {
 /** How the socket below is set up. */
 struct SocketOptions {
   int64_t send_timeout_ms = 30000;  // unacknowledged data and keepalive (TCP_USER_TIMEOUT)
-  int send_buffer = 0;              // SO_SNDBUF; 0: the kernel's own choice
+  int send_buffer = 0;              // SO_SNDBUF, bytes; 0: 2 MiB
 };
 
 /**
