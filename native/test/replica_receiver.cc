@@ -151,6 +151,29 @@ TEST_CASE("receiver: receipts are acknowledged at once where they are wanted") {
   }
 }
 
+TEST_CASE("receiver: what was received when the connection ends is written all the same") {
+  Secondary secondary;
+  secondary.options.group_ms = 600'000;
+  REQUIRE(secondary.start().ok());
+  Stream stream;
+  const Bytes record = stream.write(5000);
+  {
+    Caller caller(secondary);
+    HelloBody hello = caller.hello_of(1, 1, 10);
+    hello.flags = hello_receipts;
+    REQUIRE(caller.call(hello) == Frame::welcome);
+    caller.send(record);
+    REQUIRE(caller.await_received(1));
+    CHECK(caller.ack.durable == 0);
+  }
+  REQUIRE(secondary.events.await("peer state=lost"));
+  // The next caller is welcomed behind it.
+  Caller caller(secondary);
+  REQUIRE(caller.call(1, 1, 10) == Frame::welcome);
+  CHECK(caller.welcome.durable == 1);
+  CHECK(secondary.in_journal() == std::vector<Bytes>{record});
+}
+
 TEST_CASE("receiver: what the applier cannot keep up with it gets from the journal") {
   Secondary secondary;
   secondary.options.journal_bytes = 4 * min_journal;
