@@ -187,6 +187,16 @@ export class Engine {
     });
   }
 
+  /** As when the machine goes down, as far as the engine knows. */
+  async killBoth(): Promise<void> {
+    const { holder, worker } = await this.status();
+    // Stopped first: neither may start the other again in between.
+    for (const signal of ['SIGSTOP', 'SIGKILL'] as const) {
+      for (const pid of [holder, worker]) process.kill(pid, signal);
+    }
+    await until('both are gone', async () => !alive(holder) && !alive(worker));
+  }
+
   /** Runs a command in the engine's namespace; rejects unless it ends with 0. */
   async run(command: string): Promise<string> {
     const args = ['-t', String(this.#namespace.pid), '-m', '--', 'sh', '-c', command];

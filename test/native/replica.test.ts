@@ -113,13 +113,7 @@ inWorld('both are killed at once: the next engine finds the way free', async (wo
   const a = await Engine.start(world, 'a');
   await a.open({ role: 'mount' });
   await a.run(`echo hi > ${a.dir}/f`);
-  const { holder, worker } = await a.status();
-  // The holder first, and stopped: it must not start another worker in between.
-  process.kill(holder, 'SIGSTOP');
-  process.kill(worker, 'SIGSTOP');
-  process.kill(holder, 'SIGKILL');
-  process.kill(worker, 'SIGKILL');
-  await until('both are gone', async () => !alive(holder) && !alive(worker));
+  await a.killBoth();
   await a.launch();
   await a.open({ role: 'mount' });
   assert.equal(await a.run(`cat ${a.dir}/f`), 'hi\n');
@@ -206,15 +200,29 @@ inWorld('closed in order, the roles change sides and back', async (world) => {
 inWorld('a secondary whose processes are gone becomes primary from its journal', async (world) => {
   const { a, b } = await makePair(world);
   await a.run(`for i in $(seq 50); do echo $i > ${a.dir}/f$i; done; sync ${a.dir}/f50`);
-  const { holder, worker } = await b.status();
-  process.kill(holder, 'SIGSTOP');
-  process.kill(worker, 'SIGKILL');
-  process.kill(holder, 'SIGKILL');
-  await until('both are gone', async () => !alive(holder) && !alive(worker));
+  await b.killBoth();
   const left = await treeOf(a.seen);
   await b.launch();
   await b.open({ role: 'prim', epoch: 2 });
   assert.deepEqual(await treeOf(b.seen), left);
+});
+
+inWorld('a primary that was not stopped in order begins a history of its own', async (world) => {
+  const { a, b } = await makePair(world);
+  await a.run(`echo one > ${a.dir}/f; sync ${a.dir}/f`);
+  const { last } = await a.status();
+  await a.killBoth();
+  await a.launch();
+  await assert.rejects(a.open({ role: 'prim', epoch: 1 }), refusedAs('EPOCH'));
+  await assert.rejects(a.open({ role: 'second', epoch: 2 }), refusedAs('STATE'));
+  await a.open({ role: 'prim', epoch: 2 });
+  assert.equal(await a.run(`cat ${a.dir}/f`), 'one\n');
+  assert.ok((await a.status()).last > last);
+  // What the peer has may be more, or less, than what is here.
+  await until('the peer is refused', async () =>
+    a.events.some(({ name, values }) => name === 'peer' && values['state'] === 'refused'),
+  );
+  assert.equal((await b.status()).durable, last);
 });
 
 inWorld('what the superblock does not allow is refused', async (world) => {
