@@ -60,9 +60,14 @@ export class MirrorEngine {
     return this.#role === 'prim' && engineFigures(this.#values).alone;
   }
 
+  /** The secondary could not write: it has left, and its copy is not kept up any more. */
+  get failed(): boolean {
+    return this.#values['failed'] === '1';
+  }
+
   /** Synced writes are answered (prim); what the primary writes arrives (second). */
   get ready(): boolean {
-    return this.peerConnected || this.alone;
+    return (this.peerConnected && !this.failed) || this.alone;
   }
 
   get #values(): EngineAnswer {
@@ -149,6 +154,7 @@ export class MirrorEngine {
 
   /** What an operator should know while the application runs (or does not: `serving` false). */
   checkAlerts(serving: boolean): void {
+    if (this.failed) this.#alert('local', true, 'its copy on this server has failed');
     const peer = this.#ports.peerName(this.#config());
     const what = this.#role === 'prim' ? 'synced writes wait' : 'this copy may be old';
     this.#alert('peer', serving && !this.ready, `${peer} is not connected; ${what}`);

@@ -50,6 +50,7 @@ export class HostedMirror implements Hosted {
   #action: 'start' | 'stop' | 'restart' = 'start';
   #script: AbortController | null = null;
   #driving = false;
+  #driveAgain = false;
   #abandoned = false;
   #why: readonly string[] = [];
 
@@ -183,6 +184,9 @@ export class HostedMirror implements Hosted {
       return [`waits for ${peer}${reason}: run ${orders}`];
     }
     if (this.#phase !== 'serving' || this.#engine.ready) return [];
+    if (this.#engine.failed) {
+      return [`this copy has failed: its journal or its directory could not be written`];
+    }
     if (!this.#engine.connected) return ['the replication engine is being started again'];
     const what = this.#role === 'prim' ? 'synced writes wait' : 'this copy may be old';
     return [`${peer} is not connected${reason}: ${what}`];
@@ -207,6 +211,7 @@ export class HostedMirror implements Hosted {
   abandon(): void {
     this.#abandoned = true;
     this.#engine.abandon();
+    this.#changed();
   }
 
   #onStatus(): void {
@@ -222,6 +227,8 @@ export class HostedMirror implements Hosted {
   }
 
   async #up(role: MirrorRole): Promise<void> {
+    // Another order may have come first while the peer was asked.
+    if (!this.stopped) throw this.#impossible(role);
     this.#role = role;
     this.#why = [];
     this.#action = 'start';
@@ -247,15 +254,25 @@ export class HostedMirror implements Hosted {
     // A forced stop is not taken back by a gentler one.
     if (!(this.#goal === 'force' && goal === 'stop' && !this.stopped)) this.#goal = goal;
     this.#action = goal === 'restart' ? 'restart' : 'stop';
+    // An agent that takes over goes on with what was ordered.
+    if (!this.stopped) this.#save();
     this.#drive();
   }
 
   #drive(): void {
-    if (this.#driving || this.#abandoned) return;
+    if (this.#abandoned) return;
+    if (this.#driving) {
+      // What was looked at last may be what has changed.
+      this.#driveAgain = true;
+      return;
+    }
     this.#driving = true;
     void this.#run().finally(() => {
       this.#driving = false;
-      this.#changed();
+      if (this.#driveAgain) {
+        this.#driveAgain = false;
+        this.#drive();
+      } else this.#changed();
     });
   }
 
@@ -320,17 +337,21 @@ export class HostedMirror implements Hosted {
       from,
       phase,
     });
+    this.#save();
+    this.#changed();
+  }
+
+  #save(): void {
     const id = `module.${this.name}.runtime`;
     try {
-      if (phase === 'stopped') this.#runtime.remove();
-      else this.#runtime.write({ phase, role: this.#role, goal: this.#goal });
+      if (this.stopped) this.#runtime.remove();
+      else this.#runtime.write({ phase: this.#phase, role: this.#role, goal: this.#goal });
       this.#ports.alert(id, false, 'warning', '');
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
       const text = `state of module ${this.name} cannot be kept in /run: ${reason}`;
       this.#ports.alert(id, true, 'warning', text);
     }
-    this.#changed();
   }
 
   #shown(): { readonly state: ModuleState; readonly readiness: Readiness } {
@@ -344,6 +365,7 @@ export class HostedMirror implements Hosted {
       case 'poststop':
         return { state: 'STOP', readiness: 'Transient' };
       case 'serving':
+        if (this.#engine.failed) return { state: own, readiness: 'NotReady' };
         return { state: own, readiness: this.#engine.ready ? 'Ready' : 'Transient' };
       default:
         return { state: own, readiness: 'Transient' };

@@ -501,6 +501,43 @@ test('verify gathers what differs', async (t) => {
   assert.ok(w.records.includes('replication: resumed after 12 ms'));
 });
 
+test('orders that come together are one after the other', async (t) => {
+  const w = world(t);
+  const mirror = await w.agent();
+  const both = await Promise.allSettled([mirror.prim(false), mirror.second()]);
+  assert.deepEqual(both.map(({ status }) => status).toSorted(), ['fulfilled', 'rejected']);
+  assert.equal(w.engine.verbs.filter((verb) => verb === 'open').length, 1);
+  await Promise.all([mirror.command('stop'), mirror.command('stop'), mirror.command('forcestop')]);
+  assert.equal(shown(mirror), 'STOP NotReady');
+});
+
+test('a stop that was ordered goes on with the next agent', async (t) => {
+  const w = world(t);
+  w.script('start_second', 'sleep 1');
+  const mirror = await w.agent();
+  void mirror.second().catch(() => undefined);
+  await eventually(() => assert.equal(w.calls().length, 2));
+  void mirror.command('stop');
+  mirror.abandon();
+  const next = await w.agent();
+  await next.findFormer();
+  next.adopt();
+  await becomes(next, 'STOP NotReady');
+  assert.equal(w.calls().filter((call) => call.startsWith('start_second')).length, 1);
+  assert.deepEqual(w.engine.verbs, ['open', 'close', 'quit']);
+});
+
+test('a secondary that could not write is red', async (t) => {
+  const w = world(t);
+  const mirror = await w.agent();
+  await mirror.second();
+  w.engine.values['failed'] = '1';
+  w.engine.peer('lost');
+  await becomes(mirror, 'SECOND NotReady');
+  assert.match(mirror.why()[0] ?? '', /this copy has failed/);
+  assert.ok(w.alerts.has('module.db.local'));
+});
+
 test('a failed disk is an alert', async (t) => {
   const w = world(t);
   const mirror = await w.agent();
