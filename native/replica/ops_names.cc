@@ -93,6 +93,57 @@ int classify(const Core& core, Move& m) {
   return 0;
 }
 
+/** Reads the request. False: it is none, or has a flag that is not served (RENAME_WHITEOUT). */
+bool parse_move(const Call& call, Move& m) {
+  size_t at = 0;
+  if (call.head.opcode == FUSE_RENAME2) {
+    const auto* in = call.in<fuse_rename2_in>();
+    if (in == nullptr) return false;
+    m.to = call.session->file_of(in->newdir);
+    m.flags = in->flags;
+    at = sizeof *in;
+  } else {
+    const auto* in = call.in<fuse_rename_in>();
+    if (in == nullptr) return false;
+    m.to = call.session->file_of(in->newdir);
+    at = sizeof *in;
+  }
+  m.from = call.file;
+  m.name = call.text(at);
+  m.new_name = m.name == nullptr ? nullptr : call.text(at + std::strlen(m.name) + 1);
+  return m.new_name != nullptr && (m.flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)) == 0;
+}
+
+/** Finds what stands at both names; 0 or errno. */
+int find_both(Core& core, const Call& call, Move& m) {
+  const dev_t device = call.session->device;
+  Handle handle;
+  int error = core.tree.identify(m.from_dir->fd.get(), m.name, handle, m.file_now);
+  if (error != 0) return error;
+  if (m.file_now.st_dev != device) return EBUSY;
+  m.file = core.id_of(*call.session, m.from, m.from_dir, m.name, handle, m.file_now);
+  if (m.file == 0) return ENOSPC;
+  error = core.tree.identify(m.to_dir->fd.get(), m.new_name, handle, m.replaced_now);
+  if (error == ENOENT) return 0;
+  if (error != 0) return error;
+  if (m.replaced_now.st_dev != device) return EBUSY;
+  m.replaced = core.id_of(*call.session, m.to, m.to_dir, m.new_name, handle, m.replaced_now);
+  return m.replaced == 0 ? ENOSPC : 0;
+}
+
+Intent* begin_move(Core& core, const Call& call, const Move& m) {
+  Intent* intent = core.intents.begin(FUSE_RENAME2, call.session->volume(), call.unique);
+  intent->before[before_file] = m.file;
+  intent->before[before_replaced] = m.replaced;
+  intent->before[before_flags] =
+      m.kind | (S_ISDIR(m.replaced_now.st_mode) ? uint64_t{intent_directory} : 0);
+  IntentPlan plan{};
+  plan.parent = m.from;
+  plan.new_parent = m.to;
+  Intents::plan(intent, plan, m.name, m.new_name);
+  return intent;
+}
+
 }  // namespace
 
 Handled Core::op_unlink(Call& call) {
@@ -153,25 +204,7 @@ Handled Core::op_unlink(Call& call) {
 
 Handled Core::op_rename(Call& call) {
   Move m;
-  size_t at = 0;
-  if (call.head.opcode == FUSE_RENAME2) {
-    const auto* in = call.in<fuse_rename2_in>();
-    if (in == nullptr) return fail(call, EINVAL), Handled::yes;
-    m.to = call.session->file_of(in->newdir);
-    m.flags = in->flags;
-    at = sizeof *in;
-  } else {
-    const auto* in = call.in<fuse_rename_in>();
-    if (in == nullptr) return fail(call, EINVAL), Handled::yes;
-    m.to = call.session->file_of(in->newdir);
-    at = sizeof *in;
-  }
-  m.from = call.file;
-  m.name = call.text(at);
-  m.new_name = m.name == nullptr ? nullptr : call.text(at + std::strlen(m.name) + 1);
-  if (m.new_name == nullptr || (m.flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)) != 0) {
-    return fail(call, EINVAL), Handled::yes;
-  }
+  if (!parse_move(call, m)) return fail(call, EINVAL), Handled::yes;
   int error = directory(m.from, m.from_dir);
   if (error == 0) error = directory(m.to, m.to_dir);
   if (error == 0 && (is_hidden(call, m.from, m.name) || is_hidden(call, m.to, m.new_name))) {
@@ -188,22 +221,9 @@ Handled Core::op_rename(Call& call) {
     Intents::done(call.left, lsn);
     return finish(call, lsn, {}, call.left), Handled::yes;
   }
+  if (error = find_both(*this, call, m); error != 0) return fail(call, error), Handled::yes;
   const int from = m.from_dir->fd.get();
   const int to = m.to_dir->fd.get();
-  Handle handle;
-  error = tree.identify(from, m.name, handle, m.file_now);
-  if (error == 0 && m.file_now.st_dev != call.session->device) error = EBUSY;
-  if (error != 0) return fail(call, error), Handled::yes;
-  m.file = id_of(*call.session, m.from, m.from_dir, m.name, handle, m.file_now);
-  error = tree.identify(to, m.new_name, handle, m.replaced_now);
-  if (error == 0) {
-    if (m.replaced_now.st_dev != call.session->device) return fail(call, EBUSY), Handled::yes;
-    m.replaced = id_of(*call.session, m.to, m.to_dir, m.new_name, handle, m.replaced_now);
-    if (m.replaced == 0) return fail(call, ENOSPC), Handled::yes;
-  } else if (error != ENOENT) {
-    return fail(call, error), Handled::yes;
-  }
-  if (m.file == 0) return fail(call, ENOSPC), Handled::yes;
   if (m.file == m.replaced) {
     // Two names of one file: POSIX wants both to stay. With flags it may be refused.
     error = renameat2(from, m.name, to, m.new_name, m.flags) == 0 ? 0 : errno;
@@ -218,23 +238,11 @@ Handled Core::op_rename(Call& call) {
                        record_size(sizeof(UnlinkBody) + names) +
                        record_size(sizeof(CreateBody) + names);
   if ((m.kind & intent_local) == 0 && !room(r, call, bytes)) return Handled::no_room;
-  Intent* intent = intents.begin(FUSE_RENAME2, call.session->volume(), call.unique);
-  intent->before[before_file] = m.file;
-  intent->before[before_replaced] = m.replaced;
-  intent->before[before_flags] =
-      m.kind | (S_ISDIR(m.replaced_now.st_mode) ? uint64_t{intent_directory} : 0);
-  IntentPlan plan{};
-  plan.parent = m.from;
-  plan.new_parent = m.to;
-  Intents::plan(intent, plan, m.name, m.new_name);
+  Intent* intent = begin_move(*this, call, m);
   const bool last = (m.kind & intent_last_name) != 0;
   if (last) error = hold_unlinked(m.replaced, to, m.new_name, S_ISDIR(m.replaced_now.st_mode));
   if (error == 0 && renameat2(from, m.name, to, m.new_name, m.flags) != 0) {
     error = errno;
-    if (error == EINVAL && m.flags == 0) {
-      // A file system without renameat2's flags also has none here.
-      error = renameat(from, m.name, to, m.new_name) == 0 ? 0 : errno;
-    }
   }
   if (error != 0) {
     if (last) reappear(m.replaced);
