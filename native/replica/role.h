@@ -42,7 +42,7 @@ struct OpenLine {
   uint32_t locktimeout_ms = 3'000;
   uint32_t threads = 2;  // per directory; more cost latency on a small machine
   std::vector<std::string> skip;
-  std::vector<std::string> tocheck;
+  std::vector<std::string> tocheck;  // what must be there: a file system that is to be mounted, say
 };
 
 /** Reads the line's values. EINVAL with what is wrong. */

@@ -248,8 +248,11 @@ Failure Worker::open_role(const Request& request, bool resumed) {
   if (role_) return Failure::of(EBUSY, "a role is open: close it first");
   OpenLine line;
   if (Failure wrong = parse_open(request, line); wrong.failed()) return wrong;
-  if (!resumed)
+  if (!resumed) {
+    for (const std::string& path : line.tocheck)
+      if (access(path.c_str(), F_OK) != 0) return Failure::of(errno, "tocheck=" + path);
     if (Failure wrong = resize_ring(line.ring); wrong.failed()) return wrong;
+  }
   RoleContext context{control_,      store_, shared_, reinterpret_cast<uint8_t*>(shared_ + 1),
                       options_.name, resumed};
   std::shared_ptr<Role> role = make_role(context, line);

@@ -53,7 +53,8 @@ test('values survive the encoding of the control socket', () => {
 inWorld('a directory that is mounted is served, and plain again after close', async (world) => {
   const a = await Engine.start(world, 'a');
   await writeFile(join(a.dir, 'before'), 'there');
-  await a.open({ role: 'mount' });
+  await assert.rejects(a.open({ role: 'mount', tocheck: `${a.dir}/no` }), refusedAs('ENOENT'));
+  await a.open({ role: 'mount', tocheck: `${a.dir}/before` });
   const { role, phase } = await a.status();
   assert.deepEqual([role, phase], ['mount', 'open']);
   assert.match(await a.run(`grep ' ${a.dir} ' /proc/mounts`), /fuse\.holdfast/);
