@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { describe, it } from 'node:test';
 import { whyNotEre } from '../../src/config/ere.ts';
 import { conflictsBetween, parseClusterConfig, parseModuleConfig } from '../../src/config/index.ts';
@@ -244,6 +245,29 @@ describe('POSIX extended regular expressions', () => {
   it('are refused', () => {
     for (const text of ['()', 'a**{', '(*a)', '[[:alpha:]', '[[.ab.]]', '[', 'a{1', '{1}', '^*']) {
       assert.notEqual(whyNotEre(text), null, text);
+    }
+  });
+});
+
+describe('POSIX extended regular expressions, as the C library reads them', () => {
+  const probe = spawnSync('grep', ['-E', '-e', 'a', '/dev/null']);
+  it('are taken by both or refused by both', { skip: probe.error !== undefined }, () => {
+    for (const text of [
+      'a',
+      'a(b|c)*',
+      '(a',
+      '[a',
+      '[[:alpha:]]',
+      '[[:letter:]]',
+      '[z-a]',
+      'a{3,2}',
+      'x[^]]y',
+      '\\.(bak|old)$',
+      'a\\',
+    ]) {
+      // 0 or 1: an expression; 2: none.
+      const { status } = spawnSync('grep', ['-E', '-e', text, '/dev/null']);
+      assert.equal(whyNotEre(text) === null, status !== 2, text);
     }
   });
 });

@@ -8,6 +8,7 @@ import {
   renderClusterXml,
 } from '../../src/config/index.ts';
 import { clusterXml, config, moduleXml, parseModule } from './fixtures.ts';
+import { mirrorXml } from './mirror-cases.ts';
 
 /** Whatever the text: no exception, and either a configuration or errors that can be shown. */
 function holds(parsed: ReturnType<typeof parseModule> | ReturnType<typeof parseClusterConfig>) {
@@ -92,6 +93,10 @@ function revalued(xml: string): fc.Arbitrary<string> {
       'on_ipid',
       'vmac_directed',
       'web1',
+      '/var/lib',
+      '64m',
+      '![a-',
+      'a{1,',
     ),
   );
   const total = xml.match(/="[^"]*"/g)?.length ?? 0;
@@ -169,6 +174,10 @@ describe('the parsers', () => {
       { numRuns: 400 },
     );
     fc.assert(
+      fc.property(mutated(mirrorXml), (text) => holds(parseModule(text))),
+      { numRuns: 300 },
+    );
+    fc.assert(
       fc.property(mutated(clusterXml), (text) => holds(parseClusterConfig(text))),
       { numRuns: 300 },
     );
@@ -176,6 +185,10 @@ describe('the parsers', () => {
   it('never throw, on wrong values', () => {
     fc.assert(
       fc.property(revalued(moduleXml), (text) => holds(parseModule(text))),
+      { numRuns: 400 },
+    );
+    fc.assert(
+      fc.property(revalued(mirrorXml), (text) => holds(parseModule(text))),
       { numRuns: 400 },
     );
     fc.assert(
