@@ -48,8 +48,8 @@ export interface PrefixOptions {
   readonly fault?: string;
   /** More values for `open`, on both sides. */
   readonly open?: Options;
-  /** How long the history goes on before anything happens, at most. */
-  readonly mostMs?: number;
+  /** Nothing happens before the secondary's journal has had so many bytes. */
+  readonly leastBytes?: number;
 }
 
 export interface PrefixResult {
@@ -95,6 +95,14 @@ class History {
   }
 }
 
+async function journalled(pair: Pair, bytes: number): Promise<void> {
+  while (bytes > 0) {
+    const { all } = await pair.b.status();
+    if (Number(all['written_bytes']) >= bytes) return;
+    await delay(20);
+  }
+}
+
 async function disturb(pair: Pair, what: Disturbance, ms: number): Promise<void> {
   if (what === 'none') return;
   const side: Side = what.endsWith('a') ? pair.a : pair.b;
@@ -102,17 +110,27 @@ async function disturb(pair: Pair, what: Disturbance, ms: number): Promise<void>
   else await side.kill(what.startsWith('worker') ? 'worker' : 'holder');
 }
 
+/** Closes the secondary in order; what it refuses is what is wrong with it. */
+async function closed(side: Side): Promise<string | null> {
+  try {
+    await side.request('close');
+    return null;
+  } catch (error) {
+    return String(error);
+  }
+}
+
 /** b alone, after its journal was applied to the end, closed in order. */
-async function replayed(pair: Pair, open: Options): Promise<void> {
+async function replayed(pair: Pair, open: Options): Promise<string | null> {
   await pair.b.unmount();
   await pair.b.launch();
   await pair.openSecond(open);
   for (;;) {
     const { all, applied, durable } = await pair.b.status();
-    if (all['replaying'] === '0' && applied === durable) break;
+    const isDone = all['replaying'] === '0' && applied === durable;
+    if (isDone || all['failed'] !== '0') return await closed(pair.b);
     await delay(2);
   }
-  await pair.b.request('close');
 }
 
 async function end(
@@ -125,25 +143,19 @@ async function end(
     const code = await history.stop();
     if (code !== 0) return `the application got an error: ${history.out}`;
     await pair.a.request('close');
-    await pair.b.request('close');
-    return null;
+    return await closed(pair.b);
   }
   if (ending === 'b killed') {
     await pair.b.killAll();
     await pair.a.killAll();
     await history.stop();
-    await replayed(pair, open);
-    return null;
+    return await replayed(pair, open);
   }
   await pair.a.killAll();
   await history.stop();
-  if (ending === 'a killed') {
-    await pair.b.request('close');
-    return null;
-  }
+  if (ending === 'a killed') return await closed(pair.b);
   await pair.b.killAll();
-  await replayed(pair, open);
-  return null;
+  return await replayed(pair, open);
 }
 
 /** Copies what is left of a run to a place where it stays. Names may be any bytes: not by Node. */
@@ -162,7 +174,7 @@ export async function prefixRun(
   const random = randomOf(seed);
   const disturbance = options.disturbance ?? disturbances[random(disturbances.length)] ?? 'none';
   const ending = options.ending ?? endings[random(endings.length)] ?? 'in order';
-  const startMs = 1 + random(options.mostMs ?? 80);
+  const startMs = 1 + random(80);
   const restMs = random(2) === 0 ? 0 : random(60);
   const cutMs = 1 + random(60);
   const what = `${disturbance} after ${startMs} ms, ${ending} after another ${restMs} ms`;
@@ -173,6 +185,7 @@ export async function prefixRun(
     await pair.start(open);
     history = new History(pair, seed);
     await history.ready();
+    await journalled(pair, options.leastBytes ?? 0);
     await delay(startMs);
     await disturb(pair, disturbance, cutMs);
     await delay(restMs);

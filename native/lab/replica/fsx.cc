@@ -1,4 +1,4 @@
-// replica_tool fsx DIR --seed S --seconds N [--ops K]: random operations on a few files beside a
+// replica_tool fsx DIR --seed S --seconds N [--ops K] [--keep 1]: random operations on a few files beside a
 // model of each in memory; the first difference ends the program with seed, operation and range.
 // The idea is that of Apple's fsx.
 #include <fcntl.h>
@@ -39,7 +39,8 @@ struct File {
 
 class Checker {
  public:
-  Checker(const std::string& folder, uint64_t seed) : seed_(seed), random_(seed) {
+  Checker(const std::string& folder, uint64_t seed, bool keep)
+      : seed_(seed), random_(seed), keep_(keep) {
     require(chdir(folder.c_str()) == 0, folder);
     buffer_ = static_cast<char*>(std::aligned_alloc(page, max_size));
     for (size_t i = 0; i < files; i++) {
@@ -52,7 +53,7 @@ class Checker {
   ~Checker() {
     for (File& file : files_) {
       munmap(file.mapping, max_size);
-      unlink(file.name.c_str());
+      if (!keep_) unlink(file.name.c_str());
     }
     std::free(buffer_);
   }
@@ -94,6 +95,7 @@ class Checker {
 
   uint64_t seed_;
   Random random_;
+  bool keep_;
   File files_[files];
   char* buffer_ = nullptr;
   uint64_t operation_ = 0;
@@ -371,9 +373,9 @@ void Checker::step() {
 }  // namespace
 
 int run_fsx(const Args& args) {
-  const Options options = parse_options(args, {{"seed", "1"}, {"seconds", "10"}, {"ops", "0"}}, 1);
+  const Options options = parse_options(args, {{"seed", "1"}, {"seconds", "10"}, {"ops", "0"}, {"keep", "0"}}, 1);
   const uint64_t seed = options.number("seed"), limit = options.number("ops");
-  Checker checker(options.words[0], seed);
+  Checker checker(options.words[0], seed, options.number("keep") != 0);
   const int64_t end = boot_ns() + static_cast<int64_t>(options.number("seconds")) * ns_per_s;
   while (boot_ns() < end && (limit == 0 || checker.operations() < limit)) checker.step();
   checker.check_all();
