@@ -174,6 +174,7 @@ bool Link::greet(Channel& channel, uint64_t& cursor, WelcomeBody& welcome, int64
   hello.epoch = epoch_shown_.load();
   hello.first = ring_.before_first().lsn + 1;
   hello.last = last();
+  hello.flags = options_.strict || options_.second ? uint32_t{hello_receipts} : 0;
   if (channel.post(Frame::hello, hello) == Io::closed) return false;
   FrameHead head{};
   if (channel.await(head, deadline_ns, abort_.get()) != 0) return false;

@@ -124,7 +124,8 @@ Failure PrimRole::begin_history() {
   SuperState next = old;
   memcpy(next.set, line_.set, sizeof next.set);
   next.node = line_.node;
-  next.state = DiskState::in_sync;
+  // A copy that was found unfit stays so, whoever goes on with it.
+  if (next.state == DiskState::none) next.state = DiskState::in_sync;
   next.role = uint32_t(RoleKind::prim);
   next.clean = 0;
   next.last = tail;

@@ -77,7 +77,8 @@ Failure SecondRole::begin_history() {
   SuperState next = state;
   memcpy(next.set, line_.set, sizeof next.set);
   next.node = line_.node;
-  next.state = DiskState::in_sync;
+  // A copy that was found unfit stays so, whoever goes on with it.
+  if (next.state == DiskState::none) next.state = DiskState::in_sync;
   next.epoch = std::max(state.epoch, line_.epoch);
   const int error = super_.save(next);
   return error == 0 ? Failure{} : Failure::of(error, volumes_.state_path("super"));
