@@ -185,6 +185,37 @@ describe('a mirror run by hand', { skip, timeout: 300_000 }, () => {
     assert.match((await status(b)).why.join(), /the replication engine is gone/);
   });
 
+  test('a secondary whose disk is full leaves, and the primary goes on alone by itself', async () => {
+    const full = 'full';
+    const small = '/run/data3';
+    for (const host of [a, b]) await host.exec(['mkdir', '-p', small]);
+    await b.exec(['mount', '-t', 'tmpfs', '-o', 'size=8m', 'tmpfs', small]);
+    await cluster.install(full, 'test/fixtures/modules/lab_mirror', { DIR: small });
+    await cli(b, 'second', '-m', full);
+    await cli(a, 'prim', '-m', full);
+    const there = (host: Host) => cluster.client(host).module(full);
+    await eventually('the mirror to be ready', async () =>
+      (await there(a)).readiness === 'Ready' ? true : null,
+    );
+    const script = `dd if=/dev/zero of=${small}/f bs=1M count=24 conv=fsync 2>/dev/null && echo done`;
+    assert.equal((await sh(a, script)).stdout, 'done\n');
+    await eventually('the primary to be alone', async () => {
+      const { state, readiness } = await there(a);
+      return `${state} ${readiness}` === 'ALONE Ready' ? true : null;
+    });
+    await eventually('the secondary to be red', async () =>
+      (await there(b)).readiness === 'NotReady' ? true : null,
+    );
+    assert.match((await there(b)).why.join(), /this copy has failed/);
+    assert.equal((await sh(a, `stat -c %s ${small}/f`)).stdout, `${24 << 20}\n`);
+    const alerts = (await cluster.client(a).status()).alerts.map(({ message }) => message);
+    assert.ok(
+      alerts.some((text) => /^full: it runs alone/.test(text)),
+      alerts.join(),
+    );
+    for (const host of [a, b]) await cli(host, 'stop', '-m', full);
+  });
+
   test('a secondary whose primary has lost its power becomes primary by order, with all data', async () => {
     const other = 'db2';
     const there = '/run/data2';
@@ -195,7 +226,7 @@ describe('a mirror run by hand', { skip, timeout: 300_000 }, () => {
     await eventually('the second mirror to be ready', async () =>
       (await cluster.client(a).module(other)).readiness === 'Ready' ? true : null,
     );
-    assert.equal((await cluster.client(a).module(other)).replica?.port, 5604);
+    assert.equal((await cluster.client(a).module(other)).replica?.port, 5608);
     // More than the secondary has brought into its directory when the power goes.
     const write = `for i in $(seq 300); do echo $i >${there}/f$i; done; sync ${there}/f300`;
     await a.exec(['sh', '-c', write]);
