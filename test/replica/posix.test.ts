@@ -18,8 +18,6 @@ const deviations: readonly (readonly [name: string, bare: string, mounted: strin
   ['allocate.collapse', 'ok', 'EOPNOTSUPP'],
   ['allocate.insert', 'ok', 'EOPNOTSUPP'],
   ['renameat2.WHITEOUT', 'ok', 'EINVAL'],
-  // The owner of a new file is set after it was made, which moves its ctime.
-  ['times.born with three equal times', 'true', 'false'],
 ];
 
 /** At least so many outcomes: a table that lost entries must not pass. */

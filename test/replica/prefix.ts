@@ -41,13 +41,27 @@ const disturbances: readonly Disturbance[] = [
 ];
 const endings: readonly Ending[] = ['in order', 'b killed', 'a killed', 'a killed, then b'];
 
+/** What `open` says, and what must then be there: with the secondary alive, or killed as well. */
+interface Policy {
+  readonly open: Options;
+  readonly least: 'fsync' | 'all';
+  readonly leastWhenKilled: 'fsync' | 'all' | 'none';
+}
+const usual: Policy = { open: {}, least: 'fsync', leastWhenKilled: 'fsync' };
+/** A receipt is no promise for what a killed secondary had not yet written. */
+const policies: readonly Policy[] = [
+  usual,
+  usual,
+  { ...usual, open: { ring: 4 << 20, threads: 4 } },
+  { open: { ack: 'strict' }, least: 'all', leastWhenKilled: 'fsync' },
+  { open: { async: 'second' }, least: 'fsync', leastWhenKilled: 'none' },
+];
+
 export interface PrefixOptions {
   readonly disturbance?: Disturbance;
   readonly ending?: Ending;
   /** A bug to plant. */
   readonly fault?: string;
-  /** More values for `open`, on both sides. */
-  readonly open?: Options;
   /** Nothing happens before the secondary's journal has had so many bytes. */
   readonly leastBytes?: number;
 }
@@ -177,9 +191,13 @@ export async function prefixRun(
   const startMs = 1 + random(80);
   const restMs = random(2) === 0 ? 0 : random(60);
   const cutMs = 1 + random(60);
-  const what = `${disturbance} after ${startMs} ms, ${ending} after another ${restMs} ms`;
+  const policy = (options.fault === undefined && policies[random(policies.length)]) || usual;
+  const { open } = policy;
+  const killed = /b killed|then b/.test(ending) || disturbance === 'worker of b';
+  const least = ending === 'in order' ? 'all' : killed ? policy.leastWhenKilled : policy.least;
+  const said = `${disturbance} after ${startMs} ms, ${ending} after another ${restMs} ms`;
+  const what = `${said} ${JSON.stringify(open)}`;
   const pair = await ground.pair(options.fault ?? null);
-  const open = options.open ?? {};
   let history: History | null = null;
   try {
     await pair.start(open);
@@ -190,7 +208,7 @@ export async function prefixRun(
     await disturb(pair, disturbance, cutMs);
     await delay(restMs);
     const error = await end(pair, history, ending, open);
-    const check = await run(tool, ['check-prefix', history.log, pair.b.dir]);
+    const check = await run(tool, ['check-prefix', history.log, pair.b.dir, '--least', least]);
     if (error === null && check.code === 0) return { seed, what, problem: null };
     const problem = `seed ${seed}: ${what}: ${error ?? ''} ${check.out}`;
     if (options.fault !== undefined) return { seed, what, problem };

@@ -1,5 +1,6 @@
-// replica_tool check-prefix LOG DIR: decides whether DIR is what a prefix of the history left, with
-// everything whose fsync returned. Exit code 0: it is; 1: it is not, and why.
+// replica_tool check-prefix LOG DIR [--least fsync|all|none]: decides whether DIR is what a prefix
+// of the history left, with everything whose fsync returned, or everything that returned, or
+// whatever. Exit code 0: it is; 1: it is not, and why.
 //
 // Each domain's operations came one after the other, so a model tells what its folder looked like
 // after each of them, and the folder must be one of these states (or one in the middle of a write
@@ -60,9 +61,12 @@ std::vector<std::string> differences(const Snapshot& model, const Snapshot& repl
   return found;
 }
 
+/** What must be there. */
+enum class Least { none, fsync, all };
+
 class Replay {
  public:
-  explicit Replay(Domain& domain) : domain_(domain), model_(0755) {}
+  Replay(Domain& domain, Least least) : domain_(domain), least_(least), model_(0755) {}
   void run();
   /** After run: the state that comes closest, in words. */
   std::string closest() const;
@@ -72,6 +76,7 @@ class Replay {
   void step(size_t index, const Step& step);
 
   Domain& domain_;
+  Least least_;
   Model model_;
   size_t appended_ = 0;
   size_t best_ = 0;
@@ -102,7 +107,7 @@ void Replay::step(size_t index, const Step& step) {
   Operation operation = step.operation;
   if (step.returned() && step.error == 0 && !changes_something(operation.action)) {
     const NodePtr node = model_.find(operation.a);
-    if (operation.action != Action::fsync_all && node != nullptr) {
+    if (least_ == Least::fsync && operation.action != Action::fsync_all && node != nullptr) {
       domain_.needed = std::max<size_t>(domain_.needed, node->changed);
     }
     return;
@@ -127,7 +132,8 @@ void Replay::step(size_t index, const Step& step) {
   for (size_t i = 0; i < paths.size() && i < step.mtimes.size(); i++) {
     model_.set_mtime(paths[i], step.mtimes[i]);
   }
-  if (step.returned() && is_durable(operation)) domain_.needed = index;
+  const bool covered = is_durable(operation) ? least_ != Least::none : least_ == Least::all;
+  if (step.returned() && covered) domain_.needed = index;
   look(index, index);
 }
 
@@ -146,7 +152,7 @@ std::string Replay::closest() const {
 
 class Check {
  public:
-  Check(const Log& log, int root);
+  Check(const Log& log, int root, Least least);
   /** True when it is a prefix; else what is wrong was printed. */
   bool run();
 
@@ -157,11 +163,13 @@ class Check {
   bool choose();
 
   const Log& log_;
+  Least least_;
   bool fits_ = true;
   std::vector<Domain> domains_;
 };
 
-Check::Check(const Log& log, int root) : log_(log), domains_(log.domains.size()) {
+Check::Check(const Log& log, int root, Least least)
+    : log_(log), least_(least), domains_(log.domains.size()) {
   for (size_t i = 0; i < domains_.size(); i++) {
     Domain& domain = domains_[i];
     domain.number = i;
@@ -264,7 +272,10 @@ bool Check::choose() {
     return false;
   };
   for (size_t i = 0; i < domains_.size(); i++) {
-    if (!raise(i, domains_[i].needed, "and an fsync that covers it has returned")) return false;
+    if (!raise(i, domains_[i].needed,
+               least_ == Least::all ? "and it had returned"
+                                    : "and an fsync that covers it has returned"))
+      return false;
   }
   for (bool changed = true; changed;) {
     changed = false;
@@ -294,25 +305,28 @@ bool Check::choose() {
 bool Check::run() {
   if (!fits_) return false;
   for (Domain& domain : domains_) {
-    Replay replay(domain);
+    Replay replay(domain, least_);
     replay.run();
     if (!domain.candidates.empty()) continue;
     std::printf("check-prefix: %s is in no state that it had; %s\n",
                 domain_name(domain.number).c_str(), replay.closest().c_str());
     fits_ = false;
   }
-  need_of_common_syncs();
+  if (least_ == Least::fsync) need_of_common_syncs();
   return fits_ && choose();
 }
 
 }  // namespace
 
 int run_check_prefix(const Args& args) {
-  const Options options = parse_options(args, {}, 2);
+  const Options options = parse_options(args, {{"least", "fsync"}}, 2);
+  const std::string& word = options.text("least");
+  if (word != "none" && word != "fsync" && word != "all") die("--least none, fsync or all");
+  const Least least = word == "none" ? Least::none : word == "all" ? Least::all : Least::fsync;
   const Log log = read_log(options.words[0]);
   const Fd root(open(options.words[1].c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   require(root.valid(), options.words[1]);
-  return Check(log, root.get()).run() ? 0 : 1;
+  return Check(log, root.get(), least).run() ? 0 : 1;
 }
 
 }  // namespace holdfast::replica_tool
