@@ -156,6 +156,8 @@ async function end(
   if (ending === 'in order') {
     const code = await history.stop();
     if (code !== 0) return `the application got an error: ${history.out}`;
+    // A primary that is closed without a connection leaves its peer behind.
+    while ((await pair.a.status()).peer !== 'connected') await delay(2);
     await pair.a.request('close');
     return await closed(pair.b);
   }
