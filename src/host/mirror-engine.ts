@@ -102,7 +102,7 @@ export class MirrorEngine {
     const reason = (await this.#replica?.end()) ?? null;
     this.#replica = null;
     this.#verification?.fail('the module was stopped');
-    await this.#ports.unmountLeft(rfsOf(this.#config()).directories.map(({ dir }) => dir));
+    await this.#ports.unmountLeft(this.#config());
     for (const what of ['peer', 'alone']) this.#alert(what, false, '');
     return reason;
   }

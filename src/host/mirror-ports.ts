@@ -131,15 +131,16 @@ export class MirrorPorts {
   }
 
   /** Takes away what an engine that died has left mounted, so that plain directories remain. */
-  async unmountLeft(dirs: readonly string[]): Promise<void> {
-    const mounted = new Set(
-      readFileSync('/proc/self/mountinfo', 'utf8')
-        .split('\n')
-        .filter((line) => / - fuse\S* holdfast/.test(line))
-        .map((line) => unescaped(line.split(' ')[4] ?? '')),
-    );
-    for (const dir of dirs) {
-      if (!mounted.has(dir)) continue;
+  async unmountLeft(config: ModuleConfig): Promise<void> {
+    const mounts = mountedNow();
+    const boot = readText('/proc/sys/kernel/random/boot_id').trim();
+    const state = engineFolder(this.paths, config.name);
+    for (const [index, { dir }] of (config.rfs?.directories ?? []).entries()) {
+      const top = mounts.findLast((mount) => mount.point === dir);
+      if (top === undefined) continue;
+      // The engine notes what it mounts, which on a secondary looks like any other mount.
+      const noted = readText(join(state, `mounted${index}`)).trim() === `${boot} ${top.id}`;
+      if (!noted && top.type !== 'fuse.holdfast') continue;
       await promisify(execFile)('umount', ['-l', '--', dir]).then(
         () => this.record('alert', `${dir} was left mounted and is detached now`, { dir }),
         (error: unknown) =>
@@ -147,6 +148,30 @@ export class MirrorPorts {
       );
     }
   }
+}
+
+/** Where the engine of a module keeps its own files. */
+function engineFolder(paths: Paths, module: string): string {
+  return join(moduleDirs(paths, module).state, 'replica');
+}
+
+/** Empty where there is no such file. */
+function readText(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return '';
+  }
+}
+
+/** /proc/self/mountinfo (proc(5)), in the order of mounting. */
+function mountedNow(): { readonly id: string; readonly point: string; readonly type: string }[] {
+  return readText('/proc/self/mountinfo')
+    .split('\n')
+    .map((line) => {
+      const [id = '', , , , point = ''] = line.split(' ');
+      return { id, point: unescaped(point), type: / - (\S+) /.exec(line)?.[1] ?? '' };
+    });
 }
 
 function hostPort(addr: string, port: number): string {
@@ -185,7 +210,7 @@ export function openValues(
     ['set', ports.set(config.name)],
     ['node', String(ports.engineNode)],
     ['epoch', String(epoch)],
-    ['state', join(moduleDirs(ports.paths, config.name).state, 'replica')],
+    ['state', engineFolder(ports.paths, config.name)],
     ...rfs.directories.map(({ dir }) => ['dir', dir] as const),
     ['peer', hostPort(peer.addr, port)],
     ['listen', hostPort(own.laddr, port)],

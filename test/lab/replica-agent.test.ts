@@ -227,6 +227,17 @@ describe('a mirror run by hand', { skip, timeout: 300_000 }, () => {
       (await cluster.client(a).module(other)).readiness === 'Ready' ? true : null,
     );
     assert.equal((await cluster.client(a).module(other)).replica?.port, 5608);
+    // An engine of which nothing is left, on the secondary: a plain directory, and back again.
+    assert.equal(b.kill(/holdfast-replica.*--name db2/, 'SIGSTOP'), 2);
+    assert.equal(b.kill(/holdfast-replica.*--name db2/), 2);
+    await eventually('the secondary to be stopped', async () =>
+      (await cluster.client(b).module(other)).state === 'STOP' ? true : null,
+    );
+    assert.equal((await sh(b, `touch ${there}/plain && rm ${there}/plain`)).code, 0);
+    await cli(b, 'second', '-m', other);
+    await eventually('both to be together again', async () =>
+      (await cluster.client(a).module(other)).readiness === 'Ready' ? true : null,
+    );
     // More than the secondary has brought into its directory when the power goes.
     const write = `for i in $(seq 300); do echo $i >${there}/f$i; done; sync ${there}/f300`;
     await a.exec(['sh', '-c', write]);
