@@ -326,6 +326,13 @@ int Server::start() {
   } else {
     impl.core.finish_all();
   }
+  // Before anything is read: the kernel sends again whatever was read and has no answer, also what
+  // this process would have read by then and be doing.
+  for (const auto& session : impl.sessions) {
+    if (!impl.adopted) break;
+    const int error = session->ask_again();
+    if (error != 0) return error;
+  }
   impl.core.stopping = false;
   impl.threads.emplace_back([&impl] { impl.retry_parked(); });
   const unsigned count = impl.core.options.threads > 0 ? impl.core.options.threads : 1;
@@ -337,11 +344,6 @@ int Server::start() {
       impl.threads.emplace_back([&impl, &own] { impl.read_requests(own); });
       impl.readers.push_back(impl.threads.back().native_handle());
     }
-  }
-  for (const auto& session : impl.sessions) {
-    if (!impl.adopted) break;
-    const int error = session->ask_again();
-    if (error != 0) return error;
   }
   return 0;
 }
