@@ -239,7 +239,6 @@ void Core::sync_and_answer(const Call& call, FileId id, const FileRef& f, bool d
   int error = 0;
   if (!clean) {
     const int fd = f->fd.get();
-    about_to_wait(*call.session);
     if ((data_only ? fdatasync(fd) : fsync(fd)) != 0) error = errno;
     if (error == 0) {
       locks.synced(id, point, data_only);

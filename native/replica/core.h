@@ -86,8 +86,6 @@ class Core {
 
   /** Handles a request and answers it, or says that it must wait for room. */
   Handled handle(Call& call);
-  /** This thread will wait for a disk: another one reads requests until it has done. */
-  static void about_to_wait(Session& session);
   /** The log has room again (a Waiter's function). */
   static void room_again(void* context, uint64_t argument, int error);
   /** What an earlier process had begun (finish.cc). Before any thread runs. */

@@ -15,6 +15,10 @@ constexpr size_t max_chunks = 4096;
 constexpr size_t piece_bytes = 1u << 20;
 // While the journal is full: between two checkpoints, each of which may free little.
 constexpr int64_t urgent_ns = 50 * ns_per_ms;
+// Records come one fsync at a time. Applying is not what anybody waits for, so a few are applied
+// together: two changes of threads for each would cost the processor that the next fsync needs.
+constexpr std::chrono::milliseconds gather_time{1};
+constexpr size_t gather_bytes = 256 * 1024;
 // One buffer is the receiver's, one is about to be: the applier may not have those.
 constexpr unsigned most_lent = Feed::buffers - 2;
 
@@ -64,16 +68,19 @@ void Feed::drop(Buffer* buffer) {
 
 void Feed::add(Buffer* buffer, size_t offset, size_t size, const JournalPoint& at,
                const JournalPoint& end) {
+  bool wake = false;
   {
     const std::lock_guard lock(mutex_);
     end_ = end;
+    gathered_ += size;
+    wake = !gathering_ || gathered_ >= gather_bytes;
     if (queue_.size() < max_chunks) {
       const std::lock_guard pool_lock(pool_->mutex);
       buffer->users++;
       queue_.push_back({buffer, offset, size, at, end});
     }
   }
-  wake_.notify_one();
+  if (wake) wake_.notify_one();
 }
 
 void Feed::urge() {
@@ -151,17 +158,29 @@ void Feed::run() {
 /** Waits for records or for the time of a checkpoint; false: nothing more will come. */
 bool Feed::wait_for_work(std::unique_lock<std::mutex>& lock) {
   if (finishing_) return false;
+  wait_for_records(lock);
+  if (position_.cursor < end_.cursor) {
+    gathering_ = true;
+    wake_.wait_for(lock, gather_time, [this] {
+      return stopping_ || finishing_ || urged_ || error_ != 0 || gathered_ >= gather_bytes;
+    });
+    gathering_ = false;
+  }
+  gathered_ = 0;
+  return true;
+}
+
+void Feed::wait_for_records(std::unique_lock<std::mutex>& lock) {
   const auto ready = [this] {
     return stopping_ || finishing_ || error_ != 0 || position_.cursor < end_.cursor || due();
   };
   if (since_bytes_ == 0 && !urged_) {
     wake_.wait(lock, [&] { return ready() || urged_; });
-    return true;
+    return;
   }
   int64_t left = since_ns_ + options_.checkpoint_ms * ns_per_ms - boot_ns();
   if (urged_) left = urgent_ns;
   wake_.wait_for(lock, std::chrono::nanoseconds(std::max<int64_t>(left, 0)), ready);
-  return true;
 }
 
 /** Submits the next records if they are in memory. */

@@ -98,6 +98,7 @@ class Feed {
 
   void run();
   bool wait_for_work(std::unique_lock<std::mutex>& lock);
+  void wait_for_records(std::unique_lock<std::mutex>& lock);
   bool from_memory(std::unique_lock<std::mutex>& lock);
   bool lend(Buffer* buffer);
   bool from_journal(uint64_t limit);
@@ -117,6 +118,8 @@ class Feed {
   std::deque<Chunk> queue_;
   JournalPoint end_;  // of what is durable
   bool finishing_ = false;
+  bool gathering_ = false;  // the thread waits for more
+  size_t gathered_ = 0;     // bytes added since it last took some
 
   std::atomic<bool> stopping_{false};
   std::atomic<bool> urged_{false};

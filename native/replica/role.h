@@ -40,7 +40,7 @@ struct OpenLine {
   uint64_t journal = 256u << 20;  // bytes
   uint32_t sendtimeout_ms = 30'000;
   uint32_t locktimeout_ms = 3'000;
-  uint32_t threads = 2;  // per directory; more cost latency on a small machine
+  uint32_t threads = 8;  // that read requests, per directory
   std::vector<std::string> skip;
   std::vector<std::string> tocheck;  // what must be there: a file system that is to be mounted, say
 };

@@ -37,24 +37,12 @@ bool parse(Session& session, const uint8_t* bytes, size_t size, Call& call) {
   return true;
 }
 
-/** Threads beside the readers of a session, for while those wait for a disk. */
-constexpr unsigned standby_threads = 8;
-
-/** This thread counts among the readers of its session. */
-thread_local bool has_slot = false;
-
 /** Wakes a thread that waits in read(2): the handler does nothing, and it is not restarted. */
 constexpr int wake_signal = SIGURG;
 
 void on_wake(int) {}
 
 }  // namespace
-
-void Core::about_to_wait(Session& session) {
-  if (!has_slot) return;
-  has_slot = false;
-  session.slots.release();
-}
 
 Handled Core::handle(Call& call) {
   if (call.again) {
@@ -222,11 +210,6 @@ void Server::Impl::read_requests(Session& session) {
   unshare(CLONE_FS);
   const auto buffer = std::make_unique<uint8_t[]>(call_bytes);
   while (!core.stopping && !session.gone) {
-    if (!has_slot) {
-      session.slots.acquire();
-      has_slot = true;
-      continue;
-    }
     const ssize_t got = read(session.fd(), buffer.get(), call_bytes);
     if (got < 0) {
       if (errno == ENODEV) break;
@@ -244,9 +227,6 @@ void Server::Impl::read_requests(Session& session) {
       core.log.push();
     }
   }
-  // The next of those that wait for a slot sees why it is to end.
-  has_slot = false;
-  session.slots.release();
   if (!core.stopping && !session.gone.exchange(true) && !session.ending) {
     mounts_gone.fetch_add(1);
     core.events.event("unmounted", {{"dir", session.path()}});
@@ -337,8 +317,7 @@ int Server::start() {
   impl.threads.emplace_back([&impl] { impl.retry_parked(); });
   const unsigned count = impl.core.options.threads > 0 ? impl.core.options.threads : 1;
   for (const auto& session : impl.sessions) {
-    session->slots.release(static_cast<ptrdiff_t>(count));
-    for (unsigned i = 0; i < count + standby_threads; i++) {
+    for (unsigned i = 0; i < count; i++) {
       Session& own = *session;
       impl.reading.fetch_add(1);
       impl.threads.emplace_back([&impl, &own] { impl.read_requests(own); });
@@ -375,7 +354,6 @@ void Server::stop(bool unmount, int wait_ms) {
   // A signal that comes just before read(2) is lost: again until all are out.
   while (impl.reading.load() > 0) {
     for (const pthread_t reader : impl.readers) pthread_kill(reader, wake_signal);
-    for (const auto& session : impl.sessions) session->slots.release();
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
   for (std::thread& thread : impl.threads) thread.join();

@@ -17,7 +17,7 @@ namespace holdfast::replica {
 class Locks;
 
 struct ServerOptions {
-  unsigned threads = 2;           // per mounted directory
+  unsigned threads = 8;           // per mounted directory; one in fsync waits for its disk
   uint64_t epoch = 1;             // of the ids that are made
   std::vector<std::string> skip;  // rules of what is not replicated (skip.h)
   /** A file without a name is open: its descriptor must outlive this process; and no longer. */

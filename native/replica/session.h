@@ -4,7 +4,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <semaphore>
 #include <span>
 #include <string>
 
@@ -51,10 +50,9 @@ class Session {
   FileId file_of(uint64_t node) const { return node == FUSE_ROOT_ID ? root() : node; }
   uint64_t node_of(FileId id) const { return id == root() ? FUSE_ROOT_ID : id; }
 
-  std::atomic<bool> gone{false};       // unmounted
-  std::counting_semaphore<> slots{0};  // threads that may read requests at the same time
-  std::atomic<bool> ending{false};     // we unmount it
-  dev_t device = 0;                    // of the real directory: nothing below another is served
+  std::atomic<bool> gone{false};    // unmounted
+  std::atomic<bool> ending{false};  // we unmount it
+  dev_t device = 0;                 // of the real directory: nothing below another is served
 
  private:
   uint8_t volume_;
