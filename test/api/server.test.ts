@@ -101,6 +101,12 @@ describe('client and routes', () => {
     assert.deepEqual(agent.calls.pop(), ['applyConfig', 'web', null]);
     await local.drain('web', 'b', true);
     assert.deepEqual(agent.calls.pop(), ['drain', 'web', 'b', true]);
+    await local.prim('web', true);
+    assert.deepEqual(agent.calls.pop(), ['prim', 'web', true]);
+    await local.second('web');
+    assert.deepEqual(agent.calls.pop(), ['second', 'web']);
+    assert.deepEqual((await local.verify('web')).figures, { files: 3 });
+    assert.deepEqual(agent.calls.pop(), ['verify', 'web']);
     await local.power('web', 'b', null, 64);
     assert.deepEqual(agent.calls.pop(), ['power', 'web', 'b', null, 64]);
     assert.deepEqual(
@@ -159,6 +165,8 @@ describe('client and routes', () => {
 
 describe('requests that are not valid', () => {
   for (const [method, path, body, where] of [
+    ['POST', '/modules/web/prim', '{"alone":1}', 'body.alone'],
+    ['POST', '/modules/web/second', '{"alone":true}', 'body'],
     ['POST', '/modules/web/drain', '{"node":"b"}', 'body.on'],
     ['POST', '/modules/web/drain', '{"node":"b","on":1}', 'body.on'],
     ['POST', '/modules/web/drain', '{"node":"b","on":true,"x":1}', 'body'],
@@ -350,6 +358,14 @@ describe('ready.txt', () => {
     ] as const) {
       agent.modules = [moduleStatus('web', { readiness })];
       assert.equal((await ask('GET', '/var/modules/web/ready.txt')).status, status, readiness);
+    }
+    for (const [state, status] of [
+      ['PRIM', 200],
+      ['ALONE', 200],
+      ['SECOND', 404],
+    ] as const) {
+      agent.modules = [moduleStatus('web', { mode: 'mirror', state })];
+      assert.equal((await ask('GET', '/var/modules/web/ready.txt')).status, status, state);
     }
     agent.modules = [moduleStatus('web')];
     assert.equal((await ask('GET', '/var/modules/other/ready.txt')).status, 404);
