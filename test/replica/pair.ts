@@ -22,6 +22,8 @@ import {
 /** The program with the tests' native parts. */
 export const tool = builtFile('replica_tool');
 
+/** The engine; HOLDFAST_REPLICA_PROGRAM: another build of it, with sanitizers, say. */
+const program = process.env['HOLDFAST_REPLICA_PROGRAM'] ?? replicaProgram;
 /** The engine with bugs that can be planted in it: names of native/replica/faults.h. */
 export const faultyProgram = builtFile('holdfast-replica-faulty');
 
@@ -119,7 +121,7 @@ export class Side {
       name: this.name,
       log: this.log,
       ...(this.#fault === null
-        ? { before: this.space.enter }
+        ? { before: this.space.enter, program }
         : {
             before: [...this.space.enter, 'env', `HOLDFAST_FAULTS=${this.#fault}`],
             program: faultyProgram,
