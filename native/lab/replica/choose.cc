@@ -51,8 +51,12 @@ Operation Chooser::make(const Files& files) {
   operation.a = new_name(files);
   operation.number = static_cast<uint32_t>(0600 | random_.below(0200));
   const uint64_t kind = random_.below(100);
-  if (kind < 65) {
+  if (kind < 58) {
     operation.action = Action::create;
+  } else if (kind < 65) {
+    operation.action = Action::adopt;
+    operation.length = 1 + random_.below(12'000);
+    operation.seed = random_.next() >> 1;
   } else if (kind < 80) {
     operation.action = Action::mkdir;
     operation.number |= 0700;
@@ -178,8 +182,8 @@ Operation Chooser::attributes(const Model& model, const Files& files) {
   } else if (kind < 58 && takes_xattrs) {
     operation.action = Action::remove_xattr;
     operation.b = random_.chance(50) ? "user.a" : "trusted.\xff";
-  } else if (kind < 66 && node->is_regular()) {
-    operation.action = Action::set_acl;
+  } else if (kind < 66 && takes_xattrs) {
+    operation.action = node->is_regular() ? Action::set_acl : Action::set_default;
     operation.number = static_cast<uint32_t>(random_.below(8));
     operation.offset = random_.below(8);
   } else if (kind < 85) {

@@ -1,6 +1,6 @@
-// replica_tool fsx DIR --seed S --seconds N [--ops K] [--keep 1]: random operations on a few files beside a
-// model of each in memory; the first difference ends the program with seed, operation and range.
-// The idea is that of Apple's fsx.
+// replica_tool fsx DIR --seed S --seconds N [--ops K] [--keep 1]: random operations on a few files
+// beside a model of each in memory; the first difference ends the program with seed, operation and
+// range. The idea is that of Apple's fsx.
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -373,7 +373,8 @@ void Checker::step() {
 }  // namespace
 
 int run_fsx(const Args& args) {
-  const Options options = parse_options(args, {{"seed", "1"}, {"seconds", "10"}, {"ops", "0"}, {"keep", "0"}}, 1);
+  const Options options =
+      parse_options(args, {{"seed", "1"}, {"seconds", "10"}, {"ops", "0"}, {"keep", "0"}}, 1);
   const uint64_t seed = options.number("seed"), limit = options.number("ops");
   Checker checker(options.words[0], seed, options.number("keep") != 0);
   const int64_t end = boot_ns() + static_cast<int64_t>(options.number("seconds")) * ns_per_s;

@@ -10,6 +10,8 @@ namespace holdfast::replica_tool {
 namespace {
 
 constexpr uint64_t page = 4096;
+constexpr const char* access_acl = "system.posix_acl_access";
+constexpr const char* default_acl = "system.posix_acl_default";
 
 std::string base_of(const std::string& path) {
   const size_t slash = path.rfind('/');
@@ -23,6 +25,21 @@ std::string folder_of(const std::string& path) {
 
 bool is_within(const std::string& path, const std::string& folder) {
   return path.size() > folder.size() && path.starts_with(folder) && path[folder.size()] == '/';
+}
+
+mode_t type_made(Action action) {
+  switch (action) {
+    case Action::mkdir:
+      return S_IFDIR;
+    case Action::symlink:
+      return S_IFLNK;
+    case Action::fifo:
+      return S_IFIFO;
+    case Action::device:
+      return S_IFCHR;
+    default:
+      return S_IFREG;
+  }
 }
 
 void changed(Node& node, uint64_t index) {
@@ -115,8 +132,13 @@ int Model::apply_attributes(const Operation& operation, uint64_t index) {
       break;
     case Action::set_acl: {
       const auto mask = static_cast<uint32_t>(operation.offset);
-      node->xattrs["system.posix_acl_access"] = acl_value(node->mode, operation.number, mask);
+      node->xattrs[access_acl] = acl_value(node->mode, operation.number, mask);
       node->mode = (node->mode & ~static_cast<mode_t>(070)) | mask << 3;
+      break;
+    }
+    case Action::set_default: {
+      const auto mask = static_cast<uint32_t>(operation.offset);
+      node->xattrs[default_acl] = acl_value(node->mode, operation.number, mask);
       break;
     }
     default:
@@ -139,9 +161,17 @@ int Model::make(const Operation& operation, uint64_t index) {
   if (parent == nullptr) return ENOENT;
   const auto node = std::make_shared<Node>();
   if (!parent->children.emplace(base_of(operation.a), node).second) return EEXIST;
-  const mode_t types[] = {S_IFREG, S_IFDIR, S_IFLNK, S_IFIFO, S_IFCHR};
-  node->mode = types[static_cast<size_t>(operation.action) - static_cast<size_t>(Action::create)] |
-               (operation.action == Action::symlink ? 0777 : operation.number);
+  node->mode =
+      type_made(operation.action) | (operation.action == Action::symlink ? 0777 : operation.number);
+  const auto inherited = parent->xattrs.find(default_acl);
+  if (inherited != parent->xattrs.end() && operation.action != Action::symlink) {
+    node->mode = inherit_acl(inherited->second, node->mode, node->xattrs[access_acl]);
+    if (node->is_directory()) node->xattrs[default_acl] = inherited->second;
+  }
+  if (operation.action == Action::adopt) {
+    node->bytes.resize(operation.length);
+    fill(node->bytes.data(), node->bytes.size(), operation.seed);
+  }
   if (operation.action == Action::symlink) node->bytes = operation.b;
   if (operation.action == Action::device) node->device = operation.offset;
   changed(*node, index);
@@ -219,6 +249,7 @@ int Model::apply(const Operation& operation, uint64_t index, uint64_t bytes) {
     case Action::symlink:
     case Action::fifo:
     case Action::device:
+    case Action::adopt:
       return make(operation, index);
     case Action::link:
       return link(operation, index);
@@ -259,6 +290,7 @@ std::vector<std::string> Model::touched(const Operation& operation) {
     case Action::symlink:
     case Action::fifo:
     case Action::device:
+    case Action::adopt:
       return {operation.a, folder_of(operation.a)};
     case Action::link:
       return {folder_of(operation.b)};

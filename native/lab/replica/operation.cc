@@ -9,11 +9,11 @@
 namespace holdfast::replica_tool {
 
 static constexpr const char* names[] = {
-    "write",     "append",    "truncate",    "reset",     "allocate",     "punch",      "zero",
-    "store",     "copy",      "create",      "mkdir",     "symlink",      "fifo",       "device",
-    "link",      "unlink",    "unlink_open", "rmdir",     "rename",       "rename_new", "exchange",
-    "chmod",     "chown",     "times",       "set_xattr", "remove_xattr", "set_acl",    "fsync",
-    "fdatasync", "fsync_all", "append_all"};
+    "write",       "append", "truncate",  "reset",       "allocate",  "punch",        "zero",
+    "store",       "copy",   "create",    "mkdir",       "symlink",   "fifo",         "device",
+    "link",        "adopt",  "unlink",    "unlink_open", "rmdir",     "rename",       "rename_new",
+    "exchange",    "chmod",  "chown",     "times",       "set_xattr", "remove_xattr", "set_acl",
+    "set_default", "fsync",  "fdatasync", "fsync_all",   "append_all"};
 static_assert(sizeof(names) / sizeof(names[0]) == actions);
 
 std::string to_text(const Operation& operation) {
@@ -73,6 +73,21 @@ std::string acl_value(mode_t mode, uint32_t permissions, uint32_t mask) {
                  {32, static_cast<uint16_t>(mode & 7), 0xffffffff}};
   return std::string("\x02\0\0\0", 4) +
          std::string(reinterpret_cast<const char*>(entries), sizeof(entries));
+}
+
+mode_t inherit_acl(const std::string& from, mode_t asked, std::string& access) {
+  // posix_acl_create(9): the owner's, the mask's and the others' entries lose what was not asked
+  // for.
+  access = from;
+  mode_t mode = asked & ~static_cast<mode_t>(0777);
+  for (size_t at = 4; at + 8 <= access.size(); at += 8) {
+    const auto tag = static_cast<uint8_t>(access[at]);
+    const int shift = tag == 1 ? 6 : tag == 16 ? 3 : tag == 32 ? 0 : -1;
+    if (shift < 0) continue;
+    access[at + 2] = static_cast<char>(access[at + 2] & static_cast<char>(asked >> shift & 7));
+    mode |= static_cast<mode_t>(access[at + 2]) << shift;
+  }
+  return mode;
 }
 
 }  // namespace holdfast::replica_tool

@@ -27,6 +27,7 @@ enum class Action : uint8_t {
   fifo,          // a: number is the mode
   device,        // a: number is the mode, offset the device number
   link,          // a gets the name b
+  adopt,         // a: O_TMPFILE, written (length, seed), then linked; number is the mode
   unlink,        // a
   unlink_open,   // a, which is open and written to afterwards
   rmdir,         // a
@@ -39,6 +40,7 @@ enum class Action : uint8_t {
   set_xattr,     // a, b is the name: length and seed of the value
   remove_xattr,  // a, b
   set_acl,       // a: number is alice's permissions, offset the mask
+  set_default,   // a, a folder: the same, as its default ACL
   fsync,         // a
   fdatasync,     // a
   fsync_all,     // the file that all append to
@@ -78,6 +80,9 @@ std::string all_text(size_t domain, uint32_t number);
 
 /** An access ACL with an entry for one user, as the xattr's value (posix_acl_xattr.h). */
 std::string acl_value(mode_t mode, uint32_t permissions, uint32_t mask);
+
+/** The access ACL and the mode of what is made with mode `asked` in a folder with a default ACL. */
+mode_t inherit_acl(const std::string& from, mode_t asked, std::string& access);
 
 /** Does it; 0 or errno. `root` is the history's directory, `folder` the domain's. */
 int perform(const Operation& operation, int root, int folder, size_t domain);

@@ -128,13 +128,28 @@ int set_xattr(const Operation& operation, int folder) {
                            operation.length, 0));
 }
 
+/** A file that gets its name when its content is there. */
+int adopt(const Operation& operation, int folder) {
+  const size_t slash = operation.a.rfind('/');
+  const std::string parent = slash == std::string::npos ? "." : operation.a.substr(0, slash);
+  const Fd fd(openat(folder, parent.c_str(), O_TMPFILE | O_WRONLY | O_CLOEXEC, operation.number));
+  if (!fd.valid()) return errno;
+  const Buffer buffer = data_of(operation);
+  const int error = moved(write(fd.get(), buffer.get(), operation.length), operation.length);
+  if (error != 0) return error;
+  const std::string path = "/proc/self/fd/" + std::to_string(fd.get());
+  return outcome(linkat(AT_FDCWD, path.c_str(), folder, operation.a.c_str(), AT_SYMLINK_FOLLOW));
+}
+
 int set_acl(const Operation& operation, int folder) {
   const Fd fd(openat(folder, operation.a.c_str(), O_RDONLY | O_CLOEXEC));
   struct stat attributes {};
   if (fstat(fd.get(), &attributes) != 0) return errno;
   const std::string value =
       acl_value(attributes.st_mode, operation.number, static_cast<uint32_t>(operation.offset));
-  return outcome(fsetxattr(fd.get(), "system.posix_acl_access", value.data(), value.size(), 0));
+  const bool is_default = operation.action == Action::set_default;
+  const char* name = is_default ? "system.posix_acl_default" : "system.posix_acl_access";
+  return outcome(fsetxattr(fd.get(), name, value.data(), value.size(), 0));
 }
 
 int sync_file(int folder, const std::string& name, bool data_only) {
@@ -224,7 +239,10 @@ int perform(const Operation& operation, int root, int folder, size_t domain) {
       return set_xattr(operation, folder);
     case Action::remove_xattr:
       return outcome(lremovexattr(path_of(folder, operation.a).c_str(), operation.b.c_str()));
+    case Action::adopt:
+      return adopt(operation, folder);
     case Action::set_acl:
+    case Action::set_default:
       return set_acl(operation, folder);
     case Action::fsync:
       return sync_file(folder, operation.a, false);
