@@ -10,19 +10,5 @@
         'serve.cc', 'sniff.cc', 'write.cc',
       ],
     },
-    {
-      # A directory mounted over itself by the file system server, not replicated: for trying and measuring.
-      'target_name': 'replica_mount',
-      'type': 'executable',
-      'includes': ['../common.gypi'],
-      'sources': [
-        'replica_mount.cc',
-        '../replica/core.cc', '../replica/finish.cc', '../replica/ids.cc', '../replica/intents.cc', '../replica/locks.cc',
-        '../replica/make.cc', '../replica/ops_attr.cc', '../replica/ops_data.cc', '../replica/ops_dir.cc',
-        '../replica/ops_names.cc', '../replica/ops_xattr.cc', '../replica/publish.cc', '../replica/record.cc',
-        '../replica/server.cc', '../replica/session.cc', '../replica/skip.cc', '../replica/tree.cc',
-      ],
-      'ldflags': ['-pthread'],
-    },
   ],
 }

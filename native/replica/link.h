@@ -7,6 +7,7 @@
 #include <thread>
 #include <vector>
 
+#include "common/attention.h"
 #include "replica/channel.h"
 #include "replica/events.h"
 #include "replica/faults.h"
@@ -187,6 +188,7 @@ class Link final : public Log {
   // The link's thread.
   std::vector<Waiter> ready_;
   int64_t heard_ns_ = 0;
+  Attention attention_;  // to acknowledgements
   uint64_t sends_seen_ = 0;
   int64_t lost_since_ns_ = 0;
   bool lost_said_ = false;

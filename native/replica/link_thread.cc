@@ -271,7 +271,7 @@ void Link::serve() {
                       {wake_.get(), POLLIN, 0},
                       {abort_.get(), POLLIN, 0},
                       {timer_.get(), POLLIN, 0}};
-    if (poll(wait, 4, poll_time(next_beat, now)) <= 0) continue;
+    if (attention_.watch(wait, 4) == 0 && poll(wait, 4, poll_time(next_beat, now)) <= 0) continue;
     if ((wait[0].revents & ~POLLOUT) != 0) good = take_frames();
     if (wait[1].revents != 0) empty(wake_.get());
     if (wait[2].revents != 0) empty(abort_.get());
@@ -348,6 +348,7 @@ bool Link::take_ack(const AckBody& ack) {
     return false;
   }
   acks_.fetch_add(1, std::memory_order_relaxed);
+  attention_.came(heard_ns_);
   backoff_ns_ = 0;
   applied_.store(ack.applied);
   const bool more_durable = ack.durable > durable_.load();

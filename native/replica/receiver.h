@@ -6,6 +6,7 @@
 #include <thread>
 #include <vector>
 
+#include "common/attention.h"
 #include "common/fd.h"
 #include "replica/channel.h"
 #include "replica/events.h"
@@ -143,6 +144,7 @@ class Receiver {
   Lsn barrier_ = 0;  // asked for
   Lsn told_received_ = 0;
   int64_t first_ns_ = 0;  // when the oldest record that waits came
+  Attention attention_;   // to barriers
   int64_t heard_ns_ = 0;
   int64_t tick_ns_ = 0;
 

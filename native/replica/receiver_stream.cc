@@ -188,6 +188,7 @@ bool Receiver::take_frame(const FrameHead& head) {
       BarrierBody body{};
       if (!channel_->body(body) || body.lsn > intake_.received().lsn) break;
       barriers_++;
+      attention_.came(boot_ns());
       barrier_ = std::max(barrier_, body.lsn);
       // Already there, as after a reconnection: nothing will be written for it.
       if (body.lsn <= journal_.end().tail.lsn) acknowledge(journal_.end().tail.lsn);
@@ -292,7 +293,7 @@ void Receiver::wait(int64_t now) {
     until = std::min(until, first_ns_ + options_.group_ms * ns_per_ms);
   }
   const timespec left = to_timespec(std::max<int64_t>(until - now, 0));
-  if (ppoll(wait, 3, &left, nullptr) < 0) return;
+  if (attention_.watch(wait, 3) == 0 && ppoll(wait, 3, &left, nullptr) < 0) return;
   if ((wait[2].revents & POLLOUT) != 0) channel_->flush();
   if ((wait[2].revents & ~POLLOUT) != 0) drained_ = false;
 }
