@@ -44,7 +44,6 @@ int run_posix(const Args& args) {
     group.run(table);
   }
   std::fputs(table.lines().c_str(), stdout);
-  std::fprintf(stderr, "%zu outcomes\n", table.count());
   return 0;
 }
 

@@ -28,7 +28,6 @@ void Table::is(const char* name, const std::string& outcome) {
   const std::string start = group_ + "." + name + "=";
   if (("\n" + lines_).find("\n" + start) != std::string::npos) die("twice in the table: " + start);
   lines_ += start + encode(outcome) + "\n";
-  count_++;
 }
 
 void Table::did(const char* name, long returned) {
@@ -54,7 +53,6 @@ void Table::as(uid_t uid, gid_t gid, const std::vector<gid_t>& groups,
   char buffer[4096];
   ssize_t got = 0;
   while ((got = read(ends[0], buffer, sizeof(buffer))) > 0) {
-    for (ssize_t i = 0; i < got; i++) count_ += buffer[i] == '\n' ? 1 : 0;
     lines_.append(buffer, static_cast<size_t>(got));
   }
   close(ends[0]);

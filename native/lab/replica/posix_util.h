@@ -32,13 +32,11 @@ class Table {
 
   /** All entries so far: "name=outcome" lines. */
   const std::string& lines() const { return lines_; }
-  size_t count() const { return count_; }
 
  private:
   std::string root_;
   std::string group_;
   std::string lines_;
-  size_t count_ = 0;
 };
 
 inline constexpr uid_t alice = 12001;
