@@ -5,7 +5,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -307,12 +307,15 @@ export class Pair {
     return this.b.open(this.#common, { role: 'second', listen, ...values });
   }
 
-  /** Takes everything away, however it is. */
+  /** Takes everything away, however it is. Rejects when a sanitizer had something to say. */
   async end(): Promise<void> {
+    let said = '';
     for (const side of [this.a, this.b]) {
       await side.killAll().catch(() => undefined);
       await side.unmount();
+      said += await readFile(side.log, 'utf8').catch(() => '');
     }
     await rm(this.folder, { recursive: true, force: true });
+    if (/Sanitizer|runtime error:/.test(said)) throw new Error(said);
   }
 }

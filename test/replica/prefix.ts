@@ -150,6 +150,7 @@ async function replayed(pair: Pair, open: Options): Promise<string | null> {
 async function end(
   pair: Pair,
   history: History,
+  disturbance: Disturbance,
   ending: Ending,
   open: Options,
 ): Promise<string | null> {
@@ -158,6 +159,11 @@ async function end(
     if (code !== 0) return `the application got an error: ${history.out}`;
     // A primary that is closed without a connection leaves its peer behind.
     while ((await pair.a.status()).peer !== 'connected') await delay(2);
+    for (const side of [pair.a, pair.b]) {
+      const { restarts } = await side.status();
+      const killed = disturbance === `worker of ${side.name}` ? 1 : 0;
+      if (restarts !== killed) return `${restarts} workers of ${side.name} have died`;
+    }
     await pair.a.request('close');
     return await closed(pair.b);
   }
@@ -209,7 +215,7 @@ export async function prefixRun(
     await delay(startMs);
     await disturb(pair, disturbance, cutMs);
     await delay(restMs);
-    const error = await end(pair, history, ending, open);
+    const error = await end(pair, history, disturbance, ending, open);
     const check = await run(tool, ['check-prefix', history.log, pair.b.dir, '--least', least]);
     if (error === null && check.code === 0) return { seed, what, problem: null };
     const problem = `seed ${seed}: ${what}: ${error ?? ''} ${check.out}`;
