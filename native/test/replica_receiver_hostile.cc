@@ -66,8 +66,9 @@ void change_head(Bytes& bytes, const std::function<void(RecordHead&)>& change, c
 }  // namespace
 
 TEST_CASE("receiver: who may not call is told why") {
-  Secondary secondary;
+  // Before the secondary, which looks at it until its end.
   const Fd directory(open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  Secondary secondary;
   secondary.options.volumes = {directory.get()};
   REQUIRE(secondary.start().ok());
   CHECK(refusal_of(secondary, [](HelloBody& h) { h.set[0]++; }) == number(Refusal::set));
