@@ -204,9 +204,9 @@ TEST_CASE("receiver: frames that a primary does not send") {
 }
 
 TEST_CASE("receiver: free space each second, by volume") {
-  Secondary secondary;
   const Fd root(open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   const Fd memory(open("/dev/shm", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  Secondary secondary;
   secondary.options.volumes = {root.get(), memory.get()};
   REQUIRE(secondary.start().ok());
   Caller caller(secondary);
