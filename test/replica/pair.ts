@@ -54,7 +54,8 @@ export function run(file: string, args: readonly string[]): Promise<Ended> {
   });
 }
 
-async function until(what: string, met: () => Promise<boolean>, ms = 20_000): Promise<void> {
+/** Asks until it is so; rejects after `ms`. */
+export async function until(what: string, met: () => Promise<boolean>, ms = 20_000): Promise<void> {
   const end = performance.now() + ms;
   while (!(await met())) {
     if (performance.now() > end) throw new Error(`it did not come to: ${what}`);

@@ -3,7 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { type Ground, type Options, type Pair, run, type Side, tool } from './pair.ts';
+import { type Ground, type Options, type Pair, run, type Side, tool, until } from './pair.ts';
 
 /** mulberry32: what a run does depends on its seed alone; when, also on the machine. */
 export function randomOf(seed: number): (limit: number) => number {
@@ -147,26 +147,30 @@ async function replayed(pair: Pair, open: Options): Promise<string | null> {
   }
 }
 
-async function end(
-  pair: Pair,
-  history: History,
-  disturbance: Disturbance,
-  ending: Ending,
-  open: Options,
-): Promise<string | null> {
-  if (ending === 'in order') {
-    const code = await history.stop();
-    if (code !== 0) return `the application got an error: ${history.out}`;
-    // A primary that is closed without a connection leaves its peer behind.
-    while ((await pair.a.status()).peer !== 'connected') await delay(2);
-    for (const side of [pair.a, pair.b]) {
-      const { restarts } = await side.status();
-      const killed = disturbance === `worker of ${side.name}` ? 1 : 0;
-      if (restarts !== killed) return `${restarts} workers of ${side.name} have died`;
-    }
-    await pair.a.request('close');
-    return await closed(pair.b);
+/** Everything is stopped as it should be: then nothing may be missing, and nothing have died. */
+async function endInOrder(pair: Pair, history: History, plan: Plan): Promise<string | null> {
+  const code = await history.stop();
+  if (code !== 0) return `the application got an error: ${history.out}`;
+  // A primary that is closed without a connection leaves its peer behind.
+  await until('the secondary has everything', async () => {
+    const { last, durable } = await pair.a.status();
+    return durable === last;
+  });
+  for (const side of [pair.a, pair.b]) {
+    const { restarts } = await side.status();
+    const killed = plan.steps.filter(({ what }) => what === `worker of ${side.name}`).length;
+    if (restarts > killed) return `${restarts} workers of ${side.name} have died`;
   }
+  await pair.a.request('close');
+  const refused = await closed(pair.b);
+  if (refused !== null) return refused;
+  const compared = await run(tool, ['compare', pair.a.dir, pair.b.dir]);
+  return compared.code === 0 ? null : compared.out;
+}
+
+async function end(pair: Pair, history: History, plan: Plan): Promise<string | null> {
+  const { ending, open } = plan;
+  if (ending === 'in order') return await endInOrder(pair, history, plan);
   if (ending === 'b killed') {
     await pair.b.killAll();
     await pair.a.killAll();
@@ -187,38 +191,62 @@ async function kept(pair: Pair, seed: number): Promise<string> {
   return folder;
 }
 
+interface Plan {
+  readonly steps: readonly { readonly what: Disturbance; readonly afterMs: number }[];
+  readonly cutMs: number;
+  readonly restMs: number;
+  readonly ending: Ending;
+  readonly open: Options;
+  readonly least: 'none' | 'fsync' | 'all';
+}
+
+/** What a run does: by its seed, but for what the options say. */
+function planOf(seed: number, options: PrefixOptions): Plan {
+  const random = randomOf(seed);
+  const step = (mostMs: number) => ({
+    what: options.disturbance ?? disturbances[random(disturbances.length)] ?? 'none',
+    afterMs: 1 + random(mostMs),
+  });
+  const more = options.disturbance === undefined ? random(3) : 0;
+  const steps = [step(80), ...Array.from({ length: more }, () => step(30))];
+  const ending = options.ending ?? endings[random(endings.length)] ?? 'in order';
+  const policy = (options.fault === undefined && policies[random(policies.length)]) || usual;
+  const killed = /b killed|then b/.test(ending) || steps.some(({ what }) => what === 'worker of b');
+  return {
+    steps,
+    cutMs: 1 + random(60),
+    restMs: random(2) === 0 ? 0 : random(60),
+    ending,
+    open: policy.open,
+    least: ending === 'in order' ? 'all' : killed ? policy.leastWhenKilled : policy.least,
+  };
+}
+
 /** One run. Rejects only when something other than the property goes wrong. */
 export async function prefixRun(
   ground: Ground,
   seed: number,
   options: PrefixOptions = {},
 ): Promise<PrefixResult> {
-  const random = randomOf(seed);
-  const disturbance = options.disturbance ?? disturbances[random(disturbances.length)] ?? 'none';
-  const ending = options.ending ?? endings[random(endings.length)] ?? 'in order';
-  const startMs = 1 + random(80);
-  const restMs = random(2) === 0 ? 0 : random(60);
-  const cutMs = 1 + random(60);
-  const policy = (options.fault === undefined && policies[random(policies.length)]) || usual;
-  const { open } = policy;
-  const killed = /b killed|then b/.test(ending) || disturbance === 'worker of b';
-  const least = ending === 'in order' ? 'all' : killed ? policy.leastWhenKilled : policy.least;
-  const said = `${disturbance} after ${startMs} ms, ${ending} after another ${restMs} ms`;
-  const what = `${said} ${JSON.stringify(open)}`;
+  const plan = planOf(seed, options);
+  const what = JSON.stringify(plan);
   const pair = await ground.pair(options.fault ?? null);
   let history: History | null = null;
   try {
-    await pair.start(open);
+    await pair.start(plan.open);
     history = new History(pair, seed);
     await history.ready();
     await journalled(pair, options.leastBytes ?? 0);
-    await delay(startMs);
-    await disturb(pair, disturbance, cutMs);
-    await delay(restMs);
-    const error = await end(pair, history, disturbance, ending, open);
-    const check = await run(tool, ['check-prefix', history.log, pair.b.dir, '--least', least]);
-    if (error === null && check.code === 0) return { seed, what, problem: null };
-    const problem = `seed ${seed}: ${what}: ${error ?? ''} ${check.out}`;
+    for (const step of plan.steps) {
+      await delay(step.afterMs);
+      await disturb(pair, step.what, plan.cutMs);
+    }
+    await delay(plan.restMs);
+    const error = await end(pair, history, plan);
+    const check = ['check-prefix', history.log, pair.b.dir, '--least', plan.least];
+    const { code, out } = await run(tool, check);
+    if (error === null && code === 0) return { seed, what, problem: null };
+    const problem = `seed ${seed}: ${what}: ${error ?? ''} ${out}`;
     if (options.fault !== undefined) return { seed, what, problem };
     return { seed, what, problem: `${problem} (kept in ${await kept(pair, seed)})` };
   } finally {

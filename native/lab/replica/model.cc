@@ -215,12 +215,12 @@ int Model::rename(const Operation& operation, uint64_t index) {
   if (is_within(operation.a, operation.b)) {
     return operation.action == Action::exchange ? EINVAL : ENOTEMPTY;
   }
+  if (other == node) return 0;  // two names of a file: both stay (rename(2))
   if (operation.action == Action::exchange) {
     other->changed = index;
     from->children[base_of(operation.a)] = other;
     to->children[base_of(operation.b)] = node;
   } else {
-    if (other == node) return 0;  // two names of a file: both stay (rename(2))
     if (other != nullptr) {
       if (node->is_directory() && !other->is_directory()) return ENOTDIR;
       if (!node->is_directory() && other->is_directory()) return EISDIR;
