@@ -25,10 +25,8 @@ const bugs: readonly Bug[] = [
     fault: 'skip_journal_check',
     disturbance: 'none',
     ending: 'a killed, then b',
-    // The journal of 16 MiB is in its second lap then.
-    leastBytes: 22 << 20,
     seen: /is in no state that it had|is missing|refused/,
-    runs: 8,
+    runs: 20,
   },
   { fault: 'reorder_apply', disturbance: 'none', ending: 'a killed', seen: wrong, runs: 20 },
   { fault: 'lose_append_offset', disturbance: 'none', ending: 'in order', seen: wrong, runs: 10 },

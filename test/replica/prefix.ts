@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Ground, type Options, type Pair, run, type Side, tool, until } from './pair.ts';
+import { putOlderLap } from './stale.ts';
 
 /** mulberry32: what a run does depends on its seed alone; when, also on the machine. */
 export function randomOf(seed: number): (limit: number) => number {
@@ -62,8 +63,6 @@ export interface PrefixOptions {
   readonly ending?: Ending;
   /** A bug to plant. */
   readonly fault?: string;
-  /** Nothing happens before the secondary's journal has had so many bytes. */
-  readonly leastBytes?: number;
 }
 
 export interface PrefixResult {
@@ -109,14 +108,6 @@ class History {
   }
 }
 
-async function journalled(pair: Pair, bytes: number): Promise<void> {
-  while (bytes > 0) {
-    const { all } = await pair.b.status();
-    if (Number(all['written_bytes']) >= bytes) return;
-    await delay(20);
-  }
-}
-
 async function disturb(pair: Pair, what: Disturbance, ms: number): Promise<void> {
   if (what === 'none') return;
   const side: Side = what.endsWith('a') ? pair.a : pair.b;
@@ -137,6 +128,8 @@ async function closed(side: Side): Promise<string | null> {
 /** b alone, after its journal was applied to the end, closed in order. */
 async function replayed(pair: Pair, open: Options): Promise<string | null> {
   await pair.b.unmount();
+  // Must change nothing: a record counts when it follows, not when it is one.
+  await putOlderLap(join(pair.folder, 'b.state', 'journal'));
   await pair.b.launch();
   await pair.openSecond(open);
   for (;;) {
@@ -236,7 +229,6 @@ export async function prefixRun(
     await pair.start(plan.open);
     history = new History(pair, seed);
     await history.ready();
-    await journalled(pair, options.leastBytes ?? 0);
     for (const step of plan.steps) {
       await delay(step.afterMs);
       await disturb(pair, step.what, plan.cutMs);
