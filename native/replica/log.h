@@ -39,8 +39,8 @@ class Log {
    * As append, and stores the LSN at `early` before the record counts: a process that is killed
    * between the two leaves there an LSN beyond the end of the ring. `early` lies in shared memory.
    */
-  virtual Lsn append_noting(Kind kind, uint16_t flags, FileId file,
-                            std::span<const iovec> payload, uint64_t* early) {
+  virtual Lsn append_noting(Kind kind, uint16_t flags, FileId file, std::span<const iovec> payload,
+                            uint64_t* early) {
     const Lsn lsn = append(kind, flags, file, payload);
     *early = lsn;
     return lsn;

@@ -154,7 +154,8 @@ TEST_CASE("receiver: what is no record, or does not follow, is not taken") {
   CHECK(is_left([](Bytes& bytes, Stream&) { bytes[24] ^= 1; }));  // the chain
   CHECK(is_left([](Bytes& bytes, Stream&) { bytes.assign(bytes.size(), 0); }));
   CHECK(is_left([](Bytes& bytes, Stream&) { bytes.erase(bytes.end() - 8, bytes.end()); }));
-  CHECK(is_left([](Bytes& bytes, Stream&) { bytes.erase(bytes.begin() + sizeof(RecordHead), bytes.end()); }));
+  CHECK(is_left(
+      [](Bytes& bytes, Stream&) { bytes.erase(bytes.begin() + sizeof(RecordHead), bytes.end()); }));
   CHECK(is_left([](Bytes& bytes, Stream& stream) {
     change_head(
         bytes, [](RecordHead& head) { head.lsn++; }, stream.tail);
