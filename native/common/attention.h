@@ -19,7 +19,7 @@ namespace holdfast {
  */
 class Attention {
  public:
-  static constexpr int64_t often = 250 * ns_per_us;
+  static constexpr int64_t often = 400 * ns_per_us;
   static constexpr int64_t busy = 100 * ns_per_us;
 
   /** Something came at `now`. */
