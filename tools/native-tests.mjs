@@ -2,6 +2,7 @@
  * `node tools/native-tests.mjs [SUITE …] [--variant plain|asan|tsan]`: the engines' doctest binaries,
  * plainly, under ASan + UBSan, and under TSan. native/test/suites.json names the sources of each
  * suite (paths below native/, `*` allowed in file names; `flags` and `libs` for the compiler;
+ * `program`: no tests but a program, which is built with sanitizers for tests of dist/test/ to run;
  * `threaded`: the test cases, as doctest's filter, that TSan is for; all where absent).
  * Objects are kept in build/native-tests/ and made anew when a file below native/ that they include
  * has changed.
@@ -82,9 +83,9 @@ async function buildSuite(name, suite, variant) {
   const own = suite.flags === undefined ? '' : `-${name}`;
   const folder = join(root, 'build/native-tests', `${variant}${own}`);
   mkdirSync(folder, { recursive: true });
-  const tests = suite.tests.flatMap(expand);
+  const tests = suite.program ? [] : ['test/main.cc', ...suite.tests.flatMap(expand)];
   const flags = [...common, ...variants[variant], ...(suite.flags ?? [])];
-  const sources = ['test/main.cc', ...tests, ...(suite.sources ?? []).flatMap(expand)];
+  const sources = [...tests, ...(suite.sources ?? []).flatMap(expand)];
   const objects = sources.map((source) => ({
     source,
     object: join(folder, `${source.replaceAll('/', '-').replace(/\.cc$/, '')}.o`),
@@ -93,12 +94,12 @@ async function buildSuite(name, suite, variant) {
   }));
   const stale = objects.filter(({ object }) => !fresh(object));
   await inParallel(stale.map((o) => () => compile(o.source, o.object, o.flags)));
-  const binary = join(folder, `${name}_test`);
+  const binary = join(folder, suite.program ? name : `${name}_test`);
   const inputs = objects.map(({ object }) => object);
   if (stale.length > 0 || !existsSync(binary)) {
     const args = [...variants[variant], ...inputs, '-o', binary, '-pthread', ...(suite.libs ?? [])];
     const link = spawnSync('g++', args, { stdio: 'inherit' });
-    if (link.status !== 0) throw new StepError(`${name}_test does not link (${variant})`);
+    if (link.status !== 0) throw new StepError(`${basename(binary)} does not link (${variant})`);
   }
   return binary;
 }
@@ -135,7 +136,9 @@ await runMain(async () => {
       throw new StepError(`no suite ${name} in native/test/suites.json`);
     for (const variant of only) {
       if (variants[variant] === undefined) throw new StepError(`no variant ${variant}`);
+      if (suites[name].program && variant === 'plain') continue;
       const binary = await buildSuite(name, suites[name], variant);
+      if (suites[name].program) continue;
       const threaded = variant === 'tsan' ? suites[name].threaded : undefined;
       const filter = threaded === undefined ? [] : [`--test-case=${threaded}`];
       runBinary(binary, `native tests of ${name} (${variant})`, filter);
