@@ -62,7 +62,7 @@ export function jobsOf(scale: number): readonly Job[] {
     writeJob('fdatasync', '4 KiB, fdatasync after each', some(2000)),
     writeJob('dsync', '4 KiB, O_DSYNC', some(2000)),
     writeJob('buffered', '4 KiB, not synced', some(4000)),
-    writeJob('sequential', '1 MiB sequential, one fdatasync', some(512), 1 << 20),
+    writeJob('sequential', '1 MiB sequential, one fdatasync', some(256), 1 << 20),
     writeJob('small', 'small file: create, write, fsync, rename', some(1000)),
     sqliteJob('wal', some(1000)),
     sqliteJob('delete', some(500)),
