@@ -10,7 +10,7 @@
 namespace holdfast::replica {
 
 inline constexpr uint32_t stream_magic = 0x31524648;  // "HFR1"
-inline constexpr uint32_t stream_version = 1;
+inline constexpr uint32_t stream_version = 2;
 inline constexpr uint32_t max_frame = 4u << 20;
 
 enum class Frame : uint32_t {
@@ -24,8 +24,13 @@ enum class Frame : uint32_t {
   leave = 8,     // either: LeaveBody: this copy leaves, in order, and says why
   ping = 9,      // either, each second when nothing else was sent: nothing
   differs = 10,  // secondary: what a check record found (verify.h)
+  resync = 11,   // primary, after welcome: ResyncBody: records do not go on where the copy is
+  touched = 12,  // secondary, after resync: TouchedBody: what only it may have changed
+  ready = 13,    // secondary, after that: ReadyBody: it takes statements from here on
+  missing = 14,  // secondary: MissingBody: a statement or change is about what it does not have
+  whole = 15,    // secondary: ReadyBody: it counts as in sync, durably
 };
-inline constexpr Frame last_frame = Frame::differs;
+inline constexpr Frame last_frame = Frame::whole;
 
 struct FrameHead {
   uint32_t type;
@@ -41,8 +46,8 @@ struct HelloBody {
   uint64_t epoch;
   Lsn first;  // first record that the primary still has; last + 1: none
   Lsn last;
-  uint32_t flags;  // HelloFlags
-  uint32_t reserved;
+  uint32_t flags;    // HelloFlags
+  uint32_t history;  // that many EpochStart (super.h) follow
 };
 
 enum HelloFlags : uint32_t {
@@ -54,9 +59,48 @@ enum HelloFlags : uint32_t {
 struct WelcomeBody {
   uint64_t epoch;  // of the last record it has
   Lsn durable;
-  uint64_t chain;  // at `durable`
+  uint64_t chain;   // at `durable`
+  uint64_t resync;  // number of the resync that is under way on it, 0: none
   uint32_t node;
+  uint32_t state;    // DiskState
+  uint32_t flags;    // WelcomeFlags
+  uint32_t history;  // that many EpochStart (super.h) follow
+};
+
+enum WelcomeFlags : uint32_t {
+  welcome_was_primary = 1,  // and not stopped in order: it may have more than it says
+  welcome_marks_lost = 2,   // and does not know what
+};
+
+struct ResyncBody {
+  uint64_t run;                // number of the resync, never 0
+  uint64_t lsn, epoch, chain;  // Tail that the next record follows
+  uint32_t rejoin;             // Rejoin (lineage.h)
   uint32_t reserved;
+};
+
+/** Then `count` Mark (marks.h). As many frames as are needed. */
+struct TouchedBody {
+  uint64_t run;
+  uint32_t count;
+  uint32_t everything;  // 1: it does not know
+};
+
+struct ReadyBody {
+  uint64_t run;
+  Lsn lsn;
+};
+
+/** Then the name. `file` is not there; with a name: and should be that. */
+struct MissingBody {
+  FileId file;
+  FileId parent;  // 0: no name was spoken of
+  uint32_t name_size;
+  uint32_t flags;  // MissingFlags
+};
+
+enum MissingFlags : uint32_t {
+  missing_adopted = 1,  // a foreign file of that name and type was taken for it: compare
 };
 
 struct RefuseBody {

@@ -129,7 +129,8 @@ void Receiver::greet() {
     const std::lock_guard lock(channel_mutex_);
     channel_ = std::move(caller.channel);
   }
-  channel_->post(Frame::welcome, WelcomeBody{tail.epoch, tail.lsn, tail.chain, options_.node, 0});
+  channel_->post(Frame::welcome,
+                 WelcomeBody{tail.epoch, tail.lsn, tail.chain, 0, options_.node, 1, 0, 0});
   tick_ns_ = 0;
   peer_node_ = caller.hello.node;
   connected_ = true;

@@ -74,6 +74,19 @@ bool good_time(const Time& time) {
   return time.nanoseconds < nanoseconds_end && time.reserved == 0;
 }
 
+bool good_type(uint32_t mode) {
+  const uint32_t type = mode & S_IFMT;
+  const bool known = type == S_IFREG || type == S_IFDIR || type == S_IFLNK || type == S_IFCHR ||
+                     type == S_IFBLK || type == S_IFIFO || type == S_IFSOCK;
+  return known && (mode & ~(S_IFMT | 07777u)) == 0;
+}
+
+bool good_target(uint32_t mode, std::string_view target) {
+  if ((mode & S_IFMT) != S_IFLNK) return target.empty();
+  return !target.empty() && target.size() <= max_target &&
+         target.find('\0') == std::string_view::npos;
+}
+
 bool good_range(uint64_t offset, uint64_t length) {
   constexpr uint64_t most = INT64_MAX;
   return offset <= most && length <= most - offset;
@@ -97,6 +110,12 @@ class Reader {
     left_ = left_.subspan(size);
     return true;
   }
+  bool bytes(size_t size, std::span<const uint8_t>& out) {
+    if (left_.size() < size) return false;
+    out = left_.first(size);
+    left_ = left_.subspan(size);
+    return true;
+  }
   std::span<const uint8_t> rest() { return std::exchange(left_, {}); }
   bool done() const { return left_.empty(); }
 
@@ -107,16 +126,60 @@ class Reader {
 bool parse_create(Reader& in, Record& out) {
   if (!in.body(out.create)) return false;
   const CreateBody& body = out.create;
-  if (!in.text(body.name_size, out.name) || !in.text(body.target_size, out.second)) return false;
-  const uint32_t type = body.mode & S_IFMT;
-  const bool known = type == S_IFREG || type == S_IFDIR || type == S_IFLNK || type == S_IFCHR ||
-                     type == S_IFBLK || type == S_IFIFO || type == S_IFSOCK;
-  const bool target = type == S_IFLNK ? !out.second.empty() && out.second.size() <= max_target &&
-                                            out.second.find('\0') == std::string_view::npos
-                                      : out.second.empty();
-  return known && target && (body.mode & ~(S_IFMT | 07777u)) == 0 && body.parent != 0 &&
+  if (!in.text(body.name_size, out.name) || !in.text(body.target_size, out.second) ||
+      body.access_size > max_xattr_value || body.default_size > max_xattr_value ||
+      !in.bytes(body.access_size, out.data) || !in.bytes(body.default_size, out.more)) {
+    return false;
+  }
+  return good_type(body.mode) && good_target(body.mode, out.second) && body.parent != 0 &&
          body.reserved == 0 && good_name(out.name) && good_time(body.mtime) &&
          good_time(body.parent_mtime);
+}
+
+bool parse_entry(Reader& in, Record& out) {
+  if (!in.body(out.entry) || !in.text(out.entry.name_size, out.name)) return false;
+  const EntryBody& body = out.entry;
+  const bool nothing = body.type == 0 && out.head.file == body.parent;
+  const bool something =
+      body.type != 0 && (body.type & ~S_IFMT) == 0 && good_type(body.type) && out.head.file != 0;
+  return (nothing || something) && body.parent != 0 && good_name(out.name) &&
+         good_time(body.parent_mtime);
+}
+
+bool parse_inode(Reader& in, Record& out) {
+  if (!in.body(out.inode) || !in.text(out.inode.target_size, out.second)) return false;
+  const InodeBody& body = out.inode;
+  out.data = in.rest();
+  if (out.data.size() != body.xattrs_size || (body.flags & ~inode_with_values) != 0 ||
+      body.volume >= max_root || !good_range(body.size, 0) || !good_time(body.atime) ||
+      !good_time(body.mtime) || !good_type(body.mode) || !good_target(body.mode, out.second) ||
+      (body.size != 0 && (body.mode & S_IFMT) != S_IFREG)) {
+    return false;
+  }
+  std::string_view name;
+  std::span<const uint8_t> items = out.data, value;
+  while (next_xattr(items, name, value)) {
+    if (!value.empty() && (body.flags & inode_with_values) == 0) return false;
+  }
+  return items.empty();
+}
+
+bool parse_listing(Reader& in, Record& out) {
+  if (!in.body(out.listing) || out.listing.reserved != 0 ||
+      !in.text(out.listing.after_size, out.name) || !in.text(out.listing.upto_size, out.second)) {
+    return false;
+  }
+  const auto good_end = [](std::string_view text) { return text.empty() || good_name(text); };
+  if (!good_end(out.name) || !good_end(out.second)) return false;
+  out.data = in.rest();
+  std::span<const uint8_t> names = out.data;
+  std::string_view last = out.name, name;
+  uint32_t count = 0;
+  for (; next_name(names, name); count++) {
+    if (!good_name(name) || name <= last) return false;
+    last = name;
+  }
+  return names.empty() && count == out.listing.count && (out.second.empty() || last <= out.second);
 }
 
 bool parse_rename(Reader& in, Record& out) {
@@ -171,6 +234,14 @@ bool parse_payload(Reader& in, Record& out) {
     case Kind::check:
       out.data = in.rest();
       return !out.data.empty();
+    case Kind::entry:
+      return parse_entry(in, out);
+    case Kind::inode:
+      return parse_inode(in, out);
+    case Kind::listing:
+      return parse_listing(in, out);
+    case Kind::synced:
+      return in.body(out.synced) && out.synced.run != 0;
     case Kind::pad:
       break;
   }
@@ -178,6 +249,33 @@ bool parse_payload(Reader& in, Record& out) {
 }
 
 }  // namespace
+
+bool next_xattr(std::span<const uint8_t>& items, std::string_view& name,
+                std::span<const uint8_t>& value) {
+  XattrItem item;
+  if (items.size() < sizeof item) return false;
+  std::memcpy(&item, items.data(), sizeof item);
+  const size_t left = items.size() - sizeof item;
+  if (item.name_size == 0 || item.name_size > max_name || item.value_size > max_xattr_value ||
+      left < size_t{item.name_size} + item.value_size) {
+    return false;
+  }
+  name = {reinterpret_cast<const char*>(items.data() + sizeof item), item.name_size};
+  if (name.find('\0') != std::string_view::npos) return false;
+  value = items.subspan(sizeof item + item.name_size, item.value_size);
+  items = items.subspan(sizeof item + item.name_size + item.value_size);
+  return true;
+}
+
+bool next_name(std::span<const uint8_t>& names, std::string_view& name) {
+  uint16_t size;
+  if (names.size() < sizeof size) return false;
+  std::memcpy(&size, names.data(), sizeof size);
+  if (names.size() - sizeof size < size) return false;
+  name = {reinterpret_cast<const char*>(names.data() + sizeof size), size};
+  names = names.subspan(sizeof size + size);
+  return true;
+}
 
 uint32_t crc32c(uint32_t crc, const void* data, size_t size) {
   const auto* bytes = static_cast<const uint8_t*>(data);
@@ -238,7 +336,7 @@ ParseStatus parse_record(std::span<const uint8_t> bytes, Record& out, bool check
                       head.payload_size == 0 && head.lsn == 0;
     return good ? ParseStatus::ok : ParseStatus::malformed;
   }
-  if (head.kind > static_cast<uint16_t>(Kind::check) || head.payload_size > max_record ||
+  if (head.kind > static_cast<uint16_t>(last_kind) || head.payload_size > max_record ||
       head.size > max_record || head.size != record_size(head.payload_size) || head.file == 0 ||
       head.lsn == 0 || (head.flags & ~flag_last_name) != 0) {
     return ParseStatus::malformed;

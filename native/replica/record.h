@@ -36,7 +36,13 @@ enum class Kind : uint16_t {
   set_xattr = 8,
   remove_xattr = 9,
   check = 10,  // changes nothing: the secondary compares (verify.h)
+  // Statements (statements.h): how something is, whatever it was before. For a resync.
+  entry = 11,    // what a name is
+  inode = 12,    // all about a file but its names and its data; makes it when it is not there
+  listing = 13,  // which names of a range there are in a directory
+  synced = 14,   // the copy is whole here: a resync ends
 };
+inline constexpr Kind last_kind = Kind::synced;
 
 struct RecordHead {
   uint32_t size;         // head and payload, rounded up to record_align
@@ -84,7 +90,7 @@ struct AttributesBody {
   Time mtime;
 };
 
-struct CreateBody {  // then the name, then the target of a symbolic link
+struct CreateBody {  // then the name, the target of a symbolic link, the two ACLs
   FileId parent;
   uint32_t mode;  // type and permission bits
   uint32_t uid;
@@ -94,6 +100,8 @@ struct CreateBody {  // then the name, then the target of a symbolic link
   Time parent_mtime;
   uint16_t name_size;
   uint16_t target_size;
+  uint32_t access_size;   // system.posix_acl_access as the kernel has it, inherited; 0: none
+  uint32_t default_size;  // system.posix_acl_default
   uint32_t reserved;
 };
 
@@ -137,6 +145,52 @@ struct XattrBody {  // then the name, then the value; remove_xattr: no value
   uint32_t reserved;
 };
 
+struct EntryBody {  // then the name; the record's file is what the name is, or the parent: nothing
+  FileId parent;
+  Time parent_mtime;
+  uint32_t name_size;
+  uint32_t type;  // S_IFMT of the file; 0: there is nothing at the name
+};
+
+struct InodeBody {  // then the target of a symbolic link, then the xattrs
+  uint64_t size;    // of a regular file; 0 of all others
+  Time atime;
+  Time mtime;
+  uint32_t mode;  // type and permission bits
+  uint32_t uid;
+  uint32_t gid;
+  uint32_t rdev;
+  uint32_t volume;  // where it is made, without a name, when it is not there
+  uint32_t flags;   // InodeFlags
+  uint32_t target_size;
+  uint32_t xattrs_size;  // of XattrItems, with names and values
+};
+
+enum InodeFlags : uint32_t {
+  /** The xattrs are all there are, with their values. Without it: all names, no values; each value
+   * comes in a set_xattr record. */
+  inode_with_values = 1,
+};
+
+struct XattrItem {  // then the name, then the value; not aligned
+  uint32_t name_size;
+  uint32_t value_size;
+};
+
+/** Names in bytewise order; those after the first text and up to the second, and no others. Each
+ * text may be empty: from the first name, to the last one. */
+struct ListingBody {  // then the two texts, then `count` times u16 size and the name
+  uint32_t after_size;
+  uint32_t upto_size;
+  uint32_t count;
+  uint32_t reserved;
+};
+
+struct SyncedBody {
+  uint64_t run;    // number of the resync
+  uint64_t epoch;  // from here on the copy counts as in sync
+};
+
 /** A record that was read and found well-formed; it points into the bytes that were given. */
 struct Record {
   RecordHead head;
@@ -150,10 +204,17 @@ struct Record {
     RenameBody rename;
     AllocateBody allocate;
     XattrBody xattr;
+    EntryBody entry;
+    InodeBody inode;
+    ListingBody listing;
+    SyncedBody synced;
   };
-  std::string_view name;          // create, link, unlink, rename (old), xattr
-  std::string_view second;        // rename: new name; create: target of a symbolic link
-  std::span<const uint8_t> data;  // write: data; xattr: value; check: the body as it is
+  std::string_view name;    // create, link, unlink, rename (old), xattr, entry; listing: after
+  std::string_view second;  // rename: new name; create, inode: target of a link; listing: up to
+  // write: data; xattr: value; check: the body as it is; create: access ACL; inode: XattrItems;
+  // listing: names
+  std::span<const uint8_t> data;
+  std::span<const uint8_t> more;  // create: default ACL
 
   Record() : head{}, write{} {}
 };
@@ -183,6 +244,12 @@ enum class ParseStatus {
  * found right before, and is not computed again.
  */
 ParseStatus parse_record(std::span<const uint8_t> bytes, Record& out, bool checked = false);
+
+/** Takes the next xattr from the front of an inode record's `data`. False: there is no more. */
+bool next_xattr(std::span<const uint8_t>& items, std::string_view& name,
+                std::span<const uint8_t>& value);
+/** Takes the next name from the front of a listing record's `data`. False: there is no more. */
+bool next_name(std::span<const uint8_t>& names, std::string_view& name);
 
 /** What comes before the next record. */
 struct Tail {

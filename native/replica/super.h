@@ -15,10 +15,11 @@ namespace holdfast::replica {
 inline constexpr size_t max_history = 128;
 
 enum class DiskState : uint32_t {
-  none = 0,      // never used
-  in_sync = 1,   // holds every acknowledged change of its epoch
-  outdated = 2,  // a whole, older state: it left, or was left
-  failed = 3,    // its file system or journal failed
+  none = 0,          // never used
+  in_sync = 1,       // holds every acknowledged change of its epoch
+  outdated = 2,      // a whole, older state: it left, or was left
+  failed = 3,        // its file system or journal failed
+  inconsistent = 4,  // a resync is under way: the undo log leads back to `base`
 };
 
 struct EpochStart {
@@ -38,6 +39,9 @@ struct SuperState {
   uint32_t clean = 0;          // 1: stopped in order, nothing in flight
   JournalPoint checkpoint;     // second: everything before is in the file system
   Tail last;                   // prim: last record known when this was written
+  Tail base;                   // inconsistent: where the copy was before
+  uint32_t base_state = 0;     // inconsistent: DiskState that it had before
+  uint64_t resync = 0;         // inconsistent: number of the resync; the source's
   uint32_t history_size = 0;
   EpochStart history[max_history] = {};
 };
