@@ -107,8 +107,13 @@ int Changes::apply(const Record& record) {
     case Kind::set_xattr:
     case Kind::remove_xattr:
       return xattr(record);
+    case Kind::entry:
+    case Kind::inode:
+    case Kind::listing:
+      return fail(ENOTSUP, "statement");
     case Kind::pad:
     case Kind::check:
+    case Kind::synced:
       break;
   }
   return 0;
