@@ -10,7 +10,7 @@ export interface Backing {
   readonly base: string;
 }
 
-const imageMiB = 3072;
+const imageMiB = 6144;
 
 /** Gives each host a file system; it goes with the host's mount namespace. */
 export async function mountBacking(lab: Lab, kind: BackingKind): Promise<Backing> {
