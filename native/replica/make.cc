@@ -148,7 +148,8 @@ Handled Core::make(Call& call, Make& what) {
     const bool wrong = error == EEXIST && what.opcode == FUSE_CREATE && (what.flags & O_EXCL) == 0;
     return fail(call, wrong ? ESTALE : error, intent), Handled::yes;
   }
-  const Fd opened(fd);
+  const auto opened = std::make_shared<OpenFile>();
+  opened->fd.reset(fd);
   struct stat made {};
   struct stat parent {};
   IdEntry entry;
@@ -166,6 +167,13 @@ Handled Core::make(Call& call, Make& what) {
   if (error != 0) {
     unlinkat(dirfd, what.name, what.opcode == FUSE_MKDIR ? AT_REMOVEDIR : 0);
     return fail(call, error, intent), Handled::yes;
+  }
+  if (opened->fd.valid()) {
+    // The first write finds it open.
+    opened->type = entry.type;
+    opened->volume = entry.volume;
+    opened->writable = true;
+    tree.add(id, opened);
   }
   Lsn lsn = 0;
   if (!local) {

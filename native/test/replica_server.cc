@@ -34,6 +34,16 @@ std::vector<Kind> kinds(const std::vector<Kept>& records) {
   return out;
 }
 
+/** Descriptors of this process, the server's too, that are this real file. */
+size_t open_on(const struct stat& real) {
+  size_t count = 0;
+  for (int fd = 0; fd < 1024; fd++) {
+    struct stat now {};
+    count += fstat(fd, &now) == 0 && now.st_dev == real.st_dev && now.st_ino == real.st_ino;
+  }
+  return count;
+}
+
 }  // namespace
 
 TEST_CASE("records say what is true after each change, in order") {
@@ -213,6 +223,35 @@ TEST_CASE("what is written to a file without a name is sent when it gets one") {
   REQUIRE(pwrite(fd.get(), "gone", 4, 0) == 4);
   REQUIRE(fsync(fd.get()) == 0);
   CHECK(w.log->take().empty());
+}
+
+TEST_CASE("a file that is made stays open for what follows, until it has no name") {
+  if (!is_root()) return;
+  World w;
+  w.mount();
+  struct stat real {};
+  {
+    const Fd fd = open_file(w.path("a"), O_CREAT | O_RDWR, 0444);
+    REQUIRE(fd.valid());
+    REQUIRE(fstatat(w.under.get(), "a", &real, 0) == 0);
+    CHECK(open_on(real) == 1);
+    REQUIRE(pwrite(fd.get(), "data", 4, 0) == 4);
+    CHECK(open_on(real) == 1);
+  }
+  REQUIRE(unlink(w.path("a").c_str()) == 0);
+  CHECK(eventually([&] { return open_on(real) == 0; }));
+  // As many as the cache holds, and no more.
+  for (int i = 0; i < 200; i++) {
+    const std::string name = "many" + std::to_string(i);
+    REQUIRE(open_file(w.path(name.c_str()), O_CREAT | O_RDWR).valid());
+  }
+  size_t open = 0;
+  for (int i = 0; i < 200; i++) {
+    REQUIRE(fstatat(w.under.get(), ("many" + std::to_string(i)).c_str(), &real, 0) == 0);
+    open += open_on(real);
+  }
+  CHECK(open > 0);
+  CHECK(open <= 64);
 }
 
 TEST_CASE("set-user-id goes with a write of somebody who may not keep it") {
