@@ -31,6 +31,9 @@ namespace holdfast::replica {
 
 struct Faults;
 
+/** The folder above, and what this one is called there. ESTALE: it has no name any more. */
+int where_is(const OpenFile& folder, Fd& parent, std::string& name);
+
 class Changes {
  public:
   Changes(Tree& tree, Ids& ids, const Faults* faults);

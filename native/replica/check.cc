@@ -1,6 +1,5 @@
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,6 +12,7 @@
 #include "replica/orphanage.h"
 #include "replica/scan.h"
 #include "replica/verify.h"
+#include "replica/xattrs.h"
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -40,43 +40,12 @@ class Hasher {
   XXH3_state_t state_;
 };
 
-/** Attributes that belong to this server, not to the file. XFS lists ACLs under two names. */
-bool is_own_attribute(std::string_view name) {
-  return name.starts_with("trusted.holdfast.") || name.starts_with("trusted.SGI_ACL_") ||
-         name == "security.selinux" || name == "security.evm" || name == "security.ima";
-}
-
-/** The whole of a list or value whose size may grow between two calls. 0 or errno. */
-template <typename Read>
-int read_all(std::vector<char>& out, Read read) {
-  for (;;) {
-    const ssize_t size = read(nullptr, 0);
-    if (size < 0) return errno;
-    out.resize(static_cast<size_t>(size) + 64);
-    const ssize_t got = read(out.data(), out.size());
-    if (got < 0 && errno == ERANGE) continue;
-    if (got < 0) return errno;
-    out.resize(static_cast<size_t>(got));
-    return 0;
-  }
-}
-
 int hash_xattrs(const char* path, Hasher& hasher) {
-  std::vector<char> list, value;
-  const int error =
-      read_all(list, [&](char* to, size_t size) { return listxattr(path, to, size); });
-  if (error == EOPNOTSUPP) return 0;
-  if (error != 0) return error;
-  std::vector<std::string> names;
-  for (size_t at = 0; at < list.size(); at += names.back().size() + 1) {
-    names.emplace_back(list.data() + at);
-  }
-  std::sort(names.begin(), names.end());
-  for (const std::string& name : names) {
-    if (is_own_attribute(name)) continue;
-    const int failed = read_all(
-        value, [&](char* to, size_t size) { return getxattr(path, name.c_str(), to, size); });
-    if (failed != 0) return failed;
+  std::vector<uint8_t> all;
+  if (const int error = read_xattrs(path, true, all); error != 0) return error;
+  std::span<const uint8_t> items = all, value;
+  std::string_view name;
+  while (next_xattr(items, name, value)) {
     hasher.add(name.data(), name.size());
     hasher.add(value.data(), value.size());
   }

@@ -27,7 +27,8 @@ bool same_file(const struct stat& a, const struct stat& b) {
   return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
-/** The folder above, and what this one is called there. ESTALE: it has no name any more. */
+}  // namespace
+
 int where_is(const OpenFile& folder, Fd& parent, std::string& name) {
   const int fd = folder.fd.get();
   struct stat self, found;
@@ -56,8 +57,6 @@ int where_is(const OpenFile& folder, Fd& parent, std::string& name) {
   }
   return ESTALE;
 }
-
-}  // namespace
 
 /** A name in an open folder; no folder: it is gone, and that is forgiven. */
 struct Changes::Name {

@@ -40,6 +40,7 @@
       'tree.cc',
       'verify.cc',
       'waits.cc',
+      'xattrs.cc',
     ],
   },
   'targets': [
