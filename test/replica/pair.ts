@@ -4,7 +4,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -13,6 +13,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { makeCa, makeRequest, signRequest } from '../../src/api/pki.ts';
 import { builtFile } from '../../src/native/load.ts';
 import {
+  type ReplicaAnswer,
   ReplicaClient,
   type ReplicaStatus,
   replicaProgram,
@@ -64,7 +65,7 @@ export async function until(what: string, met: () => Promise<boolean>, ms = 20_0
 }
 
 /** A mount namespace that lasts until `end`. */
-class Namespace {
+export class Namespace {
   readonly #child: ChildProcess;
 
   private constructor(child: ChildProcess) {
@@ -84,6 +85,11 @@ class Namespace {
     return ['nsenter', '-t', String(this.#child.pid), '-m', '--'];
   }
 
+  /** A path in it, as this process sees it. */
+  seen(path: string): string {
+    return `/proc/${this.#child.pid}/root${path}`;
+  }
+
   end(): void {
     this.#child.stdin?.end();
   }
@@ -91,21 +97,37 @@ class Namespace {
 
 export type Options = Readonly<Record<string, string | number>>;
 
+export interface ReplicaEvent {
+  readonly name: string;
+  readonly values: ReplicaAnswer;
+}
+
 export class Side {
   readonly name: 'a' | 'b';
   /** The directory itself; what the engine mounts over it is seen in its namespace alone. */
   readonly dir: string;
+  readonly state: string;
   readonly space: Namespace;
+  /** What the engine has said of itself since the test began. */
+  readonly events: ReplicaEvent[] = [];
   readonly #folder: string;
   readonly #control: string;
   readonly #fault: string | null;
   #client: ReplicaClient | null = null;
   #pids: { readonly worker: number; readonly holder: number } | null = null;
 
-  constructor(name: 'a' | 'b', folder: string, space: Namespace, fault: string | null) {
+  /** `base`: where directory and state folder are to be, when not in `folder`. */
+  constructor(
+    name: 'a' | 'b',
+    folder: string,
+    space: Namespace,
+    fault: string | null,
+    base: string = folder,
+  ) {
     this.name = name;
     this.space = space;
-    this.dir = join(folder, name);
+    this.dir = join(base, name);
+    this.state = join(base, `${name}.state`);
     this.#folder = folder;
     this.#control = join(folder, `${name}.sock`);
     this.#fault = fault;
@@ -115,8 +137,13 @@ export class Side {
     return join(this.#folder, `${this.name}.log`);
   }
 
+  /** The directory with what the engine mounts over it, as this process sees it. */
+  get seen(): string {
+    return this.space.seen(this.dir);
+  }
+
   async launch(): Promise<void> {
-    await mkdir(this.dir, { recursive: true });
+    await mkdir(this.seen, { recursive: true });
     await startReplica({
       control: this.#control,
       name: this.name,
@@ -133,6 +160,7 @@ export class Side {
   async client(): Promise<ReplicaClient> {
     this.#client ??= await ReplicaClient.connect(this.#control, {
       name: this.name,
+      onEvent: (name, values) => void this.events.push({ name, values }),
       onClosed: () => (this.#client = null),
     });
     return this.#client;
@@ -153,7 +181,7 @@ export class Side {
     await this.request('open', {
       ...common,
       node: this.name === 'a' ? 1 : 2,
-      state: join(this.#folder, `${this.name}.state`),
+      state: this.state,
       dir: this.dir,
       ...values,
     });
@@ -170,23 +198,21 @@ export class Side {
     });
   }
 
-  /** kill -9 of both at once: a server that loses power, but for what its kernel holds. */
-  async killAll(): Promise<void> {
+  /**
+   * kill -9 of both at once: a server that loses power, but for what its kernel holds. `between`:
+   * done when both stand still.
+   */
+  async killAll(between: () => Promise<void> = async () => undefined): Promise<void> {
     for (;;) {
       // The worker may have been replaced since it was last asked.
       await this.status().catch(() => null);
       const pids = this.#pids;
       if (pids === null) throw new Error(`${this.name} was never asked for its processes`);
       const both = [pids.holder, pids.worker];
-      for (const signal of ['SIGSTOP', 'SIGKILL'] as const) {
-        for (const pid of both) {
-          try {
-            process.kill(pid, signal);
-          } catch {
-            // It was killed before.
-          }
-        }
-      }
+      signalAll(both, 'SIGSTOP');
+      await until(`${this.name} stands still`, async () => both.every((pid) => !runs(pid)));
+      await between();
+      signalAll(both, 'SIGKILL');
       await until(`${this.name} is dead`, async () => both.every((pid) => !alive(pid)));
       this.#client?.close();
       this.#client = null;
@@ -210,6 +236,28 @@ export class Side {
     const [file = '', ...args] = this.space.enter;
     const again = `while umount -l ${this.dir} 2>/dev/null; do :; done`;
     await run(file, [...args, 'sh', '-c', again]);
+  }
+}
+
+function signalAll(pids: readonly number[], signal: 'SIGSTOP' | 'SIGKILL'): void {
+  for (const pid of pids) {
+    try {
+      process.kill(pid, signal);
+    } catch {
+      // It was killed before.
+    }
+  }
+}
+
+/** False when all its threads are stopped or it is dead. */
+function runs(pid: number): boolean {
+  try {
+    return readdirSync(`/proc/${pid}/task`).some((thread) => {
+      const stat = readFileSync(`/proc/${pid}/task/${thread}/stat`, 'latin1');
+      return !/\) [TtZX] /.test(stat);
+    });
+  } catch {
+    return alive(pid);
   }
 }
 
@@ -246,12 +294,26 @@ export class Ground {
     return new Ground(folder, [await Namespace.make(), await Namespace.make()]);
   }
 
-  /** `fault`: the name of a bug that is planted on both sides. */
-  async pair(fault: string | null = null): Promise<Pair> {
+  /** A new folder in it. */
+  async place(): Promise<string> {
     this.#count += 1;
     const folder = join(this.folder, String(this.#count));
     await mkdir(folder);
-    return new Pair(this, folder, await freePort(), fault);
+    return folder;
+  }
+
+  /** `fault`: the name of a bug that is planted on both sides. */
+  async pair(fault: string | null = null): Promise<Pair> {
+    return new Pair(this, await this.place(), await freePort(), fault);
+  }
+
+  /** The same, with directories and state folders elsewhere. */
+  async pairOn(
+    folder: string,
+    bases: readonly [string, string],
+    fault: string | null = null,
+  ): Promise<Pair> {
+    return new Pair(this, folder, await freePort(), fault, bases);
   }
 
   async end(): Promise<void> {
@@ -275,11 +337,18 @@ export class Pair {
   readonly #common: Options;
   readonly #port: number;
 
-  constructor(ground: Ground, folder: string, port: number, fault: string | null) {
+  /** `bases`: where each side has its directory and its state folder, when not in `folder`. */
+  constructor(
+    ground: Ground,
+    folder: string,
+    port: number,
+    fault: string | null,
+    bases: readonly [string, string] = [folder, folder],
+  ) {
     this.folder = folder;
     this.#port = port;
-    this.a = new Side('a', folder, ground.spaces[0], fault);
-    this.b = new Side('b', folder, ground.spaces[1], fault);
+    this.a = new Side('a', folder, ground.spaces[0], fault, bases[0]);
+    this.b = new Side('b', folder, ground.spaces[1], fault, bases[1]);
     this.#common = {
       set: randomBytes(16).toString('hex'),
       epoch: 1,
@@ -298,14 +367,14 @@ export class Pair {
     await this.openPrim(values);
   }
 
-  openPrim(values: Options = {}): Promise<void> {
+  openPrim(values: Options = {}, side: Side = this.a): Promise<void> {
     const peer = `127.0.0.1:${this.#port}`;
-    return this.a.open(this.#common, { role: 'prim', peer, ...values });
+    return side.open(this.#common, { role: 'prim', peer, ...values });
   }
 
-  openSecond(values: Options = {}): Promise<void> {
+  openSecond(values: Options = {}, side: Side = this.b): Promise<void> {
     const listen = `127.0.0.1:${this.#port}`;
-    return this.b.open(this.#common, { role: 'second', listen, ...values });
+    return side.open(this.#common, { role: 'second', listen, ...values });
   }
 
   /** Takes everything away, however it is. Rejects when a sanitizer had something to say. */

@@ -1,7 +1,7 @@
 // replica_tool compare A B [--most N] [--skip NAME]: compares two trees: names, types, content,
 // modes, owners, mtimes, xattrs with ACLs, hard links, targets, device numbers. Holes and bytes of
-// zero are the same. --skip: a name in the two roots that is left out. Exit code 0 equal, 1
-// different.
+// zero are the same. --skip: names in the two roots that begin so are left out, as are the engine's
+// own xattrs. Exit code 0 equal, 1 different.
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -67,8 +67,9 @@ void Comparison::directories(int a, int b, const std::string& path) {
   xattrs(a, b, path.empty() ? "." : path);
   std::set<std::string> left = names_in(a), right = names_in(b);
   if (path.empty()) {
-    left.erase(skip_);
-    right.erase(skip_);
+    const auto skipped = [this](const std::string& name) { return name.starts_with(skip_); };
+    std::erase_if(left, skipped);
+    std::erase_if(right, skipped);
   }
   for (const auto& name : left) {
     if (!right.contains(name)) differ(path + name, "only in the first");
@@ -193,6 +194,7 @@ std::map<std::string, std::string> xattrs_of(int fd, const std::string& path) {
   for (ssize_t at = 0; at < size;) {
     const std::string name = list + at;
     at += static_cast<ssize_t>(name.size()) + 1;
+    if (name.starts_with("trusted.holdfast.")) continue;
     const ssize_t got = getxattr(link.c_str(), name.c_str(), value, sizeof(value));
     require(got >= 0, path + " " + name);
     found.emplace(name, std::string(value, static_cast<size_t>(got)));

@@ -61,6 +61,8 @@ using NodePtr = std::shared_ptr<Node>;
 class Model {
  public:
   explicit Model(mode_t mode);
+  /** What a real directory has; ends the process when it cannot be read. */
+  static Model of(int directory);
   NodePtr find(const std::string& path) const;
   NodePtr parent_of(const std::string& path) const;
 

@@ -1,6 +1,7 @@
-// replica_tool check-prefix LOG DIR [--least fsync|all|none]: decides whether DIR is what a prefix
-// of the history left, with everything whose fsync returned, or everything that returned, or
-// whatever. Exit code 0: it is; 1: it is not, and why.
+// replica_tool check-prefix LOG DIR [--least fsync|all|none] [--base COPY]: decides whether DIR is
+// what a prefix of the history left, with everything whose fsync returned, or everything that
+// returned, or whatever. COPY: the directory as it was when the history began, if it was not empty.
+// Exit code 0: it is; 1: it is not, and why.
 //
 // Each domain's operations came one after the other, so a model tells what its folder looked like
 // after each of them, and the folder must be one of these states (or one in the middle of a write
@@ -66,7 +67,8 @@ enum class Least { none, fsync, all };
 
 class Replay {
  public:
-  Replay(Domain& domain, Least least) : domain_(domain), least_(least), model_(0755) {}
+  Replay(Domain& domain, Least least, Model model)
+      : domain_(domain), least_(least), model_(std::move(model)) {}
   void run();
   /** After run: the state that comes closest, in words. */
   std::string closest() const;
@@ -162,7 +164,8 @@ std::string Replay::closest() const {
 
 class Check {
  public:
-  Check(const Log& log, int root, Least least);
+  /** `base` below 0: the history began with nothing. */
+  Check(const Log& log, int root, Least least, int base);
   /** True when it is a prefix; else what is wrong was printed. */
   bool run();
 
@@ -170,16 +173,18 @@ class Check {
   bool read_all_file(int root);
   void need_of_common_syncs();
   size_t demanded(const Domain& of, int64_t before) const;
+  Model base_model(const Domain& domain) const;
   bool choose();
 
   const Log& log_;
   Least least_;
+  int base_;
   bool fits_ = true;
   std::vector<Domain> domains_;
 };
 
-Check::Check(const Log& log, int root, Least least)
-    : log_(log), least_(least), domains_(log.domains.size()) {
+Check::Check(const Log& log, int root, Least least, int base)
+    : log_(log), least_(least), base_(base), domains_(log.domains.size()) {
   for (size_t i = 0; i < domains_.size(); i++) {
     Domain& domain = domains_[i];
     domain.number = i;
@@ -198,8 +203,13 @@ Check::Check(const Log& log, int root, Least least)
 
 /** Whole records, each domain's in its order, none before one that had returned when it began. */
 bool Check::read_all_file(int root) {
-  std::string text;
+  std::string text, before;
   if (!read_file(root, all_name, text)) text = "?";
+  if (base_ >= 0) require(read_file(base_, all_name, before), all_name);
+  if (!text.starts_with(before)) {
+    std::printf("check-prefix: %s: not what it was before the history\n", all_name);
+    return false;
+  }
   std::vector<std::vector<const Step*>> appends(domains_.size());
   for (size_t i = 0; i < domains_.size(); i++) {
     for (const Step& step : log_.domains[i]) {
@@ -207,7 +217,7 @@ bool Check::read_all_file(int root) {
     }
   }
   int64_t latest_start = 0;
-  for (size_t at = 0; at < text.size(); at += all_record) {
+  for (size_t at = before.size(); at < text.size(); at += all_record) {
     bool found = false;
     for (Domain& domain : domains_) {
       const size_t next = domain.appends;
@@ -312,10 +322,18 @@ bool Check::choose() {
   return true;
 }
 
+Model Check::base_model(const Domain& domain) const {
+  if (base_ < 0) return Model(0755);
+  const std::string name = domain_name(domain.number);
+  const Fd folder(openat(base_, name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  require(folder.valid(), name);
+  return Model::of(folder.get());
+}
+
 bool Check::run() {
   if (!fits_) return false;
   for (Domain& domain : domains_) {
-    Replay replay(domain, least_);
+    Replay replay(domain, least_, base_model(domain));
     replay.run();
     if (!domain.candidates.empty()) continue;
     std::printf("check-prefix: %s is in no state that it had; %s\n",
@@ -329,14 +347,19 @@ bool Check::run() {
 }  // namespace
 
 int run_check_prefix(const Args& args) {
-  const Options options = parse_options(args, {{"least", "fsync"}}, 2);
+  const Options options = parse_options(args, {{"least", "fsync"}, {"base", ""}}, 2);
   const std::string& word = options.text("least");
   if (word != "none" && word != "fsync" && word != "all") die("--least none, fsync or all");
   const Least least = word == "none" ? Least::none : word == "all" ? Least::all : Least::fsync;
   const Log log = read_log(options.words[0]);
   const Fd root(open(options.words[1].c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   require(root.valid(), options.words[1]);
-  return Check(log, root.get(), least).run() ? 0 : 1;
+  Fd base;
+  if (const std::string& copy = options.text("base"); !copy.empty()) {
+    base.reset(open(copy.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    require(base.valid(), copy);
+  }
+  return Check(log, root.get(), least, base.valid() ? base.get() : -1).run() ? 0 : 1;
 }
 
 }  // namespace holdfast::replica_tool

@@ -66,6 +66,17 @@ std::map<std::string, std::string> xattrs_of(int directory, const std::string& n
   return found;
 }
 
+std::set<std::string> names_in(int directory) {
+  std::set<std::string> names;
+  DIR* stream = fdopendir(openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  require(stream != nullptr, "opening a folder");
+  while (const dirent* found = readdir(stream)) names.insert(found->d_name);
+  closedir(stream);
+  names.erase(".");
+  names.erase("..");
+  return names;
+}
+
 class Reader {
  public:
   Snapshot out;
@@ -117,14 +128,7 @@ void Reader::entry(int directory, const std::string& name, const std::string& pa
 }
 
 void Reader::children(int directory, const std::string& path) {
-  std::set<std::string> names;
-  DIR* stream = fdopendir(openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  require(stream != nullptr, path);
-  while (const dirent* found = readdir(stream)) names.insert(found->d_name);
-  closedir(stream);
-  names.erase(".");
-  names.erase("..");
-  for (const std::string& name : names) {
+  for (const std::string& name : names_in(directory)) {
     entry(directory, name, path.empty() ? name : path + "/" + name);
   }
 }
@@ -165,6 +169,53 @@ uint64_t hash_of(const Snapshot& snapshot) {
   uint64_t sum = 0;
   for (const auto& [path, entry] : snapshot) sum += entry.hash(path);
   return sum;
+}
+
+namespace {
+
+NodePtr node_of(int directory, const std::string& name, std::map<ino_t, NodePtr>& linked) {
+  struct stat attributes {};
+  require(fstatat(directory, name.c_str(), &attributes, AT_SYMLINK_NOFOLLOW) == 0, name);
+  const bool is_folder = S_ISDIR(attributes.st_mode);
+  if (!is_folder && attributes.st_nlink > 1) {
+    const auto known = linked.find(attributes.st_ino);
+    if (known != linked.end()) {
+      known->second->links++;
+      return known->second;
+    }
+  }
+  auto node = std::make_shared<Node>();
+  if (!is_folder) linked.emplace(attributes.st_ino, node);
+  node->mode = attributes.st_mode;
+  node->uid = attributes.st_uid;
+  node->gid = attributes.st_gid;
+  if (S_ISCHR(attributes.st_mode)) node->device = attributes.st_rdev;
+  node->mtime = attributes.st_mtim;
+  node->mtime_known = true;
+  node->xattrs = xattrs_of(directory, name);
+  if (S_ISREG(attributes.st_mode)) require(read_file(directory, name.c_str(), node->bytes), name);
+  if (S_ISLNK(attributes.st_mode)) {
+    node->bytes.resize(4096);
+    const ssize_t got = readlinkat(directory, name.c_str(), node->bytes.data(), 4096);
+    require(got >= 0, name);
+    node->bytes.resize(static_cast<size_t>(got));
+  }
+  if (!is_folder) return node;
+  const Fd inside(openat(directory, name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  require(inside.valid(), name);
+  for (const std::string& child : names_in(inside.get())) {
+    node->children.emplace(child, node_of(inside.get(), child, linked));
+  }
+  return node;
+}
+
+}  // namespace
+
+Model Model::of(int directory) {
+  std::map<ino_t, NodePtr> linked;
+  Model model(0);
+  model.root_ = node_of(directory, ".", linked);
+  return model;
 }
 
 Snapshot Model::snapshot() const {
