@@ -107,8 +107,8 @@ class Changes {
   int give(const FileRef& file, FileId id, const Name& name);
   int move_folder(const FileRef& folder, const Name& to);
   int make(const CreateBody& body, std::string_view target, const Name& at, FileRef& out);
-  int make_at(FileId id, const CreateBody& body, std::string_view target, const Name& at);
-  int set_owner(const OpenFile& file, const CreateBody& body, const struct stat& now);
+  int make_at(const Record& record, const Name& at);
+  int set_owner(const OpenFile& file, const Record& record, const struct stat& now);
   int remove_folder(const Name& name);
 
   Tree& tree_;

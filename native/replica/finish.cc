@@ -131,7 +131,8 @@ void Core::finish_one(Intent& intent) {
     case FUSE_MKDIR:
     case FUSE_SYMLINK:
       // What the earlier process had set aside is free again, so there is room.
-      r.take(record_size(sizeof(CreateBody) + 255 + PATH_MAX), Waiter{room_again, this, 0});
+      r.take(record_size(sizeof(CreateBody) + NAME_MAX + PATH_MAX + 2 * acl_max),
+             Waiter{room_again, this, 0});
       return finish_make(r, intent);
     case fuse_op_tmpfile:
       // A file that nobody has seen: made anew.

@@ -17,7 +17,6 @@ namespace {
 
 constexpr char acl_access[] = "system.posix_acl_access";
 constexpr char acl_default[] = "system.posix_acl_default";
-constexpr size_t acl_max = 65536;
 
 /** Size of the default ACL of a directory, which what is made in it inherits. */
 size_t default_acl(int dirfd) {
@@ -27,6 +26,14 @@ size_t default_acl(int dirfd) {
 
 std::string path_of(int dirfd, const char* name) {
   return std::string(ProcPath(dirfd).text) + '/' + name;
+}
+
+/** An ACL of what was just made; empty: it has none. */
+std::vector<uint8_t> acl_of(const std::string& path, const char* key) {
+  std::vector<uint8_t> value(acl_max);
+  const ssize_t size = lgetxattr(path.c_str(), key, value.data(), value.size());
+  value.resize(size > 0 ? static_cast<size_t>(size) : 0);
+  return value;
 }
 
 }  // namespace
@@ -71,6 +78,7 @@ int Core::own(const Make& what, int dirfd, const char* name, const struct stat& 
 
 Lsn Core::made_records(Room& r, FileId id, FileId parent, const FileRef& dir, const char* name,
                        const char* target, const struct stat& made, Intent* intent) {
+  if (intent != nullptr && intent->lsn != 0) return intent->lsn;
   struct stat dir_now {};
   fstat(dir->fd.get(), &dir_now);
   CreateBody body{};
@@ -83,21 +91,21 @@ Lsn Core::made_records(Room& r, FileId id, FileId parent, const FileRef& dir, co
   body.parent_mtime = to_time(dir_now.st_mtim);
   body.name_size = static_cast<uint16_t>(std::strlen(name));
   body.target_size = static_cast<uint16_t>(std::strlen(target));
+  // In the same record: without them the file never was.
+  std::vector<uint8_t> access, inherited;
+  if (!S_ISLNK(made.st_mode) && default_acl(dir->fd.get()) > 0) {
+    const std::string path = path_of(dir->fd.get(), name);
+    access = acl_of(path, acl_access);
+    if (S_ISDIR(made.st_mode)) inherited = acl_of(path, acl_default);
+  }
+  body.access_size = static_cast<uint32_t>(access.size());
+  body.default_size = static_cast<uint32_t>(inherited.size());
   const iovec parts[] = {{&body, sizeof body},
                          {const_cast<char*>(name), body.name_size},
-                         {const_cast<char*>(target), body.target_size}};
-  Lsn lsn = intent != nullptr && intent->lsn != 0
-                ? intent->lsn
-                : append(r, Kind::create, 0, id, parts, intent ? &intent->lsn : nullptr);
-  if (S_ISLNK(made.st_mode) || default_acl(dir->fd.get()) == 0) return lsn;
-  const std::string path = path_of(dir->fd.get(), name);
-  std::vector<uint8_t> value(acl_max);
-  for (const char* key : {acl_access, acl_default}) {
-    const ssize_t size = lgetxattr(path.c_str(), key, value.data(), value.size());
-    if (size <= 0) continue;
-    lsn = append_xattr(r, id, key, {value.data(), static_cast<size_t>(size)}, made.st_mode);
-  }
-  return lsn;
+                         {const_cast<char*>(target), body.target_size},
+                         {access.data(), access.size()},
+                         {inherited.data(), inherited.size()}};
+  return append(r, Kind::create, 0, id, parts, intent ? &intent->lsn : nullptr);
 }
 
 void Core::answer_made(const Call& call, const Make& what, Lsn lsn, FileId id,
@@ -124,9 +132,8 @@ Handled Core::make(Call& call, Make& what) {
   const int dirfd = dir->fd.get();
   const bool local = is_local(call.file, dir, what.name, what.opcode == FUSE_MKDIR);
   const size_t text = std::strlen(what.name) + std::strlen(what.target);
-  const size_t acl = default_acl(dirfd);
-  const size_t bytes = record_size(sizeof(CreateBody) + text) +
-                       (acl == 0 ? 0 : 2 * record_size(sizeof(XattrBody) + 32 + acl_max));
+  // What is inherited has as many entries. The kernel holds the directory's lock: it stays so.
+  const size_t bytes = record_size(sizeof(CreateBody) + text + 2 * default_acl(dirfd));
   const FileId id = ids.allocate(options.epoch);
   Room r(log);
   const Locks::Hold hold(locks, call.file, id);

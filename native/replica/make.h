@@ -3,6 +3,9 @@
 
 namespace holdfast::replica {
 
+/** Most bytes of an ACL, as of any extended attribute. */
+inline constexpr size_t acl_max = 65536;
+
 /** What is to be made: MKNOD, MKDIR, SYMLINK, CREATE. */
 struct Core::Make {
   uint32_t opcode = 0;

@@ -16,11 +16,22 @@ namespace holdfast::replica {
 namespace {
 
 constexpr uint32_t permission_bits = 07777;
-constexpr const char* acls[] = {"system.posix_acl_access", "system.posix_acl_default"};
+constexpr const char* access_acl = "system.posix_acl_access";
+constexpr const char* default_acl = "system.posix_acl_default";
 
 int open_made(int directory, const char* name, uint32_t type) {
   const int flags = type == S_IFDIR ? O_RDONLY | O_DIRECTORY : O_PATH;
   return openat(directory, name, flags | O_NOFOLLOW | O_CLOEXEC);
+}
+
+/** Makes an ACL be that; empty: makes it go. 0 or errno. */
+int set_acl(const char* path, const char* key, std::span<const uint8_t> value) {
+  if (!value.empty()) {
+    return setxattr(path, key, value.data(), value.size(), 0) == 0 ? 0 : errno;
+  }
+  if (removexattr(path, key) == 0) return 0;
+  // EACCES: a default ACL of what is no directory.
+  return errno == ENODATA || errno == EOPNOTSUPP || errno == EACCES ? 0 : errno;
 }
 
 bool same_file(const struct stat& a, const struct stat& b) {
@@ -162,21 +173,21 @@ int Changes::make(const CreateBody& body, std::string_view target, const Name& a
   return 0;
 }
 
-/** Exactly the owner, the mode and no inherited ACL; what is right already costs no call. */
-int Changes::set_owner(const OpenFile& file, const CreateBody& body, const struct stat& now) {
+/** Exactly the owner, the mode and the ACLs; what is right already costs no call. */
+int Changes::set_owner(const OpenFile& file, const Record& record, const struct stat& now) {
+  const CreateBody& body = record.create;
   const int fd = file.fd.get();
   bool changed = false;
   if (file.type != S_IFLNK) {
     const ProcPath path(fd);
+    const bool wanted = !record.data.empty() || !record.more.empty();
     char list[1024];
     // What does not fit is no reason to look no further.
-    const ssize_t size = listxattr(path.text, list, sizeof list);
-    for (size_t i = 0; size != 0 && i < std::size(acls); i++) {
+    if (wanted || listxattr(path.text, list, sizeof list) != 0) {
       changed = true;
-      if (removexattr(path.text, acls[i]) != 0 && errno != ENODATA && errno != EOPNOTSUPP &&
-          errno != EACCES) {
-        return fail(errno, "removexattr");
-      }
+      int error = set_acl(path.text, access_acl, record.data);
+      if (error == 0) error = set_acl(path.text, default_acl, record.more);
+      if (error != 0) return fail(error, "ACL");
     }
   }
   if (now.st_uid != body.uid || now.st_gid != body.gid) {
@@ -190,7 +201,10 @@ int Changes::set_owner(const OpenFile& file, const CreateBody& body, const struc
 }
 
 /** Makes the file at a name, or finds it there in a replay; makes it known, and its owner's. */
-int Changes::make_at(FileId id, const CreateBody& body, std::string_view target, const Name& at) {
+int Changes::make_at(const Record& record, const Name& at) {
+  const FileId id = record.head.file;
+  const CreateBody& body = record.create;
+  const std::string_view target = record.second;
   FileRef made;
   bool known = false;
   int error = make(body, target, at, made);
@@ -220,7 +234,7 @@ int Changes::make_at(FileId id, const CreateBody& body, std::string_view target,
     if (error = ids_.put(entry); error != 0) return fail(error, "ids");
     tree_.add(id, made);
   }
-  return set_owner(*made, body, attributes);
+  return set_owner(*made, record, attributes);
 }
 
 int Changes::create(const Record& record) {
@@ -241,7 +255,7 @@ int Changes::create(const Record& record) {
     if (const int error = orphanage.get(at.fd); error != 0) return fail(error, "orphanage");
     at.set(orphanage.free_name());
   }
-  if (const int error = make_at(id, body, record.second, at); error != 0) return error;
+  if (const int error = make_at(record, at); error != 0) return error;
   Times& own = times(id);
   own.atime = own.mtime = body.mtime;
   own.has_atime = own.has_mtime = true;

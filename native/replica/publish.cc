@@ -75,11 +75,9 @@ Lsn Core::publish(FileId id, const FileRef& f, FileId parent, const FileRef& dir
   }
   {
     Room r(log);
-    // The ACLs come with the other attributes below.
     const size_t text = std::strlen(name) + std::strlen(target);
-    if (!room_blocking(r, record_size(sizeof(CreateBody) + text) + 2 * record_size(value_max))) {
-      return no_lsn;
-    }
+    const size_t bytes = record_size(sizeof(CreateBody) + text + 2 * value_max);
+    if (!room_blocking(r, bytes)) return no_lsn;
     made_records(r, id, parent, dir, name, target, now, intent);
   }
   if (S_ISREG(now.st_mode) && !publish_content(id, *f, now)) return no_lsn;

@@ -37,6 +37,20 @@ struct Node {
 inline const char default_acl[] =
     "\x02\0\0\0\x01\0\7\0\xff\xff\xff\xff\x04\0\5\0\xff\xff\xff\xff\x20\0\1\0\xff\xff\xff\xff";
 
+/** An access ACL that gives a file this mode. */
+inline std::string access_acl(uint32_t mode) {
+  const struct {
+    uint16_t tag, permissions;
+    uint32_t id;
+  } entries[] = {{1, static_cast<uint16_t>(mode >> 6 & 7), 0xffffffff},
+                 {2, 5, 12001},
+                 {4, 3, 0xffffffff},
+                 {16, static_cast<uint16_t>(mode >> 3 & 7), 0xffffffff},
+                 {32, static_cast<uint16_t>(mode & 7), 0xffffffff}};
+  return std::string("\x02\0\0\0", 4) +
+         std::string(reinterpret_cast<const char*>(entries), sizeof entries);
+}
+
 class History {
  public:
   struct Options {
@@ -100,10 +114,13 @@ class History {
   Time now() { return {1'600'000'000 + static_cast<int64_t>(++clock_), clock_ % 1000 * 1000, 0}; }
 
   void add(Kind kind, uint16_t flags, FileId file, const void* body, size_t size,
-           const std::string& a = {}, const std::string& b = {}) {
-    iovec parts[3] = {{const_cast<void*>(body), size},
-                      {const_cast<char*>(a.data()), a.size()},
-                      {const_cast<char*>(b.data()), b.size()}};
+           const std::string& a = {}, const std::string& b = {}, const std::string& c = {},
+           const std::string& d = {}) {
+    const iovec parts[] = {{const_cast<void*>(body), size},
+                           {const_cast<char*>(a.data()), a.size()},
+                           {const_cast<char*>(b.data()), b.size()},
+                           {const_cast<char*>(c.data()), c.size()},
+                           {const_cast<char*>(d.data()), d.size()}};
     RecordHead head{};
     head.kind = static_cast<uint16_t>(kind);
     head.flags = flags;
@@ -199,8 +216,19 @@ class History {
     body.parent_mtime = now();
     body.name_size = static_cast<uint16_t>(at.name.size());
     body.target_size = static_cast<uint16_t>(node.content.size());
+    // Whether the folder has a default ACL here or not: the record says what is.
+    std::string access, inherited;
+    if (type != S_IFLNK && below(4) == 0) {
+      access = node.xattrs["system.posix_acl_access"] = access_acl(node.mode);
+    }
+    if (type == S_IFDIR && below(2) == 0) {
+      inherited = node.xattrs["system.posix_acl_default"] =
+          std::string(default_acl, sizeof default_acl - 1);
+    }
+    body.access_size = static_cast<uint32_t>(access.size());
+    body.default_size = static_cast<uint32_t>(inherited.size());
     const FileId id = (FileId{1} << 40) | (100 + next_id_++);
-    add(Kind::create, 0, id, &body, sizeof body, at.name, node.content);
+    add(Kind::create, 0, id, &body, sizeof body, at.name, node.content, access, inherited);
     nodes[id] = node;
     put(at.parent, at.name, id);
     touch(at.parent, body.parent_mtime);
@@ -348,6 +376,9 @@ class History {
         node.mode = node.type() | body.mode;
       }
     }
+    // A mode is the owner's, the mask's and the others' entry of an ACL.
+    const auto acl = node.xattrs.find("system.posix_acl_access");
+    if (acl != node.xattrs.end()) acl->second = access_acl(node.mode);
     add(Kind::attributes, 0, id, &body, sizeof body);
   }
 

@@ -15,6 +15,23 @@ using namespace holdfast::replica::test;
 
 namespace {
 
+constexpr char access_key[] = "system.posix_acl_access";
+constexpr char default_key[] = "system.posix_acl_default";
+
+/** An ACL with an entry for one user, as the xattr's value (posix_acl_xattr.h). */
+std::string access_acl(uint32_t mode) {
+  const struct {
+    uint16_t tag, permissions;
+    uint32_t id;
+  } entries[] = {{1, static_cast<uint16_t>(mode >> 6 & 7), 0xffffffff},
+                 {2, 5, 12001},
+                 {4, 7, 0xffffffff},
+                 {16, static_cast<uint16_t>(mode >> 3 & 7), 0xffffffff},
+                 {32, static_cast<uint16_t>(mode & 7), 0xffffffff}};
+  return std::string("\x02\0\0\0", 4) +
+         std::string(reinterpret_cast<const char*>(entries), sizeof entries);
+}
+
 Fd open_file(const std::string& path, int flags, mode_t mode = 0644) {
   return Fd(open(path.c_str(), flags | O_CLOEXEC, mode));
 }
@@ -91,6 +108,40 @@ TEST_CASE("records say what is true after each change, in order") {
   CHECK(r[8].file == folder);
   CHECK(r[8].flags == flag_last_name);
   for (size_t i = 1; i < r.size(); i++) CHECK(r[i].lsn == r[i - 1].lsn + 1);
+  CHECK(eventually([&] { return w.log->balanced(); }));
+}
+
+TEST_CASE("what inherits ACLs is in one record with them") {
+  if (!is_root()) return;
+  World w;
+  w.mount();
+  REQUIRE(mkdir(w.path("d").c_str(), 0755) == 0);
+  const std::string acl = access_acl(0750);
+  REQUIRE(setxattr(w.path("d").c_str(), default_key, acl.data(), acl.size(), 0) == 0);
+  w.log->take();
+  CHECK(open_file(w.path("d/f"), O_CREAT | O_RDWR, 0666).valid());
+  REQUIRE(mkdir(w.path("d/e").c_str(), 0777) == 0);
+  REQUIRE(symlink("f", w.path("d/l").c_str()) == 0);
+  const std::vector<Kept> r = w.log->take();
+  REQUIRE(kinds(r) == std::vector<Kind>{Kind::create, Kind::create, Kind::create});
+  const auto inherited = [&](const char* name, const char* key) {
+    std::string value(400, 0);
+    const ssize_t size = lgetxattr(w.path(name).c_str(), key, value.data(), value.size());
+    value.resize(size < 0 ? 0 : static_cast<size_t>(size));
+    return value;
+  };
+  const auto file = r[0].body<CreateBody>(), folder = r[1].body<CreateBody>();
+  CHECK(file.mode == (S_IFREG | 0640));
+  REQUIRE(file.access_size == acl.size());
+  CHECK(file.default_size == 0);
+  CHECK(r[0].text(sizeof file + 1, acl.size()) == inherited("d/f", access_key));
+  CHECK(r[0].size == sizeof file + 1 + acl.size());
+  CHECK(folder.mode == (S_IFDIR | 0750));
+  REQUIRE(folder.access_size == acl.size());
+  REQUIRE(folder.default_size == acl.size());
+  CHECK(r[1].text(sizeof folder + 1, acl.size()) == inherited("d/e", access_key));
+  CHECK(r[1].text(sizeof folder + 1 + acl.size(), acl.size()) == acl);
+  CHECK(r[2].body<CreateBody>().access_size == 0);
   CHECK(eventually([&] { return w.log->balanced(); }));
 }
 

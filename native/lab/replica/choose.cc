@@ -23,7 +23,9 @@ Chooser::Files Chooser::look(const Model& model) {
     const NodePtr node = model.find(path);
     files.any.push_back(path);
     if (node->is_directory()) {
-      if (depth_of(path) < max_depth) files.folders.push_back(path);
+      if (depth_of(path) >= max_depth) continue;
+      files.folders.push_back(path);
+      if (node->xattrs.contains("system.posix_acl_default")) files.inheriting.push_back(path);
     } else if (node->is_regular()) {
       files.regular.push_back(path);
     } else {
@@ -41,7 +43,9 @@ std::string Chooser::new_name(const Files& files) {
   static const std::string names[] = {"a",        "b",         "c",        "d",
                                       "e",        "f",         "g",        "h",
                                       "\xff\xfe", "new\nline", "% space ", std::string(200, 'l')};
-  const std::string folder = pick(files.folders);
+  // What is made inherits an ACL often, since that is more than a name and a mode.
+  const bool inherits = !files.inheriting.empty() && random_.chance(25);
+  const std::string folder = pick(inherits ? files.inheriting : files.folders);
   const std::string& name = names[random_.below(12)];
   return folder.empty() ? name : folder + "/" + name;
 }
@@ -170,7 +174,7 @@ Operation Chooser::attributes(const Model& model, const Files& files) {
   const NodePtr node = model.find(operation.a);
   const bool has_acl = node->xattrs.contains("system.posix_acl_access");
   const bool takes_xattrs = node->is_regular() || node->is_directory();
-  const uint64_t kind = random_.below(100);
+  const uint64_t kind = node->is_directory() && random_.chance(40) ? 58 : random_.below(100);
   if (kind < 30 && !S_ISLNK(node->mode) && !has_acl) {
     operation.action = Action::chmod;
     operation.number = static_cast<uint32_t>(0600 | random_.below(0200));

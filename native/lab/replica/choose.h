@@ -16,6 +16,7 @@ class Chooser {
  private:
   struct Files {
     std::vector<std::string> any, regular, folders, others;  // others: neither folder nor regular
+    std::vector<std::string> inheriting;                     // folders with a default ACL
   };
 
   static Files look(const Model& model);
