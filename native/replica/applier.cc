@@ -67,7 +67,9 @@ Applier::~Applier() {
 
 int Applier::start(const JournalPoint& from, bool replay) {
   impl_->applied = from;
-  if (const int error = impl_->changes.begin(replay); error != 0) return error;
+  if (const int error = impl_->changes.begin(replay ? ApplyMode::replay : ApplyMode::normal);
+      error != 0)
+    return error;
   impl_->thread = std::thread([this] { impl_->loop(); });
   pthread_setname_np(impl_->thread.native_handle(), "apply");
   return 0;
@@ -243,7 +245,7 @@ int Applier::Impl::check(const Record& record) {
   CheckBody body;
   std::span<const uint8_t> hashes;
   if (!parse_check(record.data, body, hashes)) return EBADMSG;
-  if (changes.replaying()) return 0;
+  if (changes.mode() == ApplyMode::replay) return 0;
   CheckResult result{};
   result.run = body.run;
   result.lsn = record.head.lsn;

@@ -48,24 +48,24 @@ Changes::Changes(Tree& tree, Ids& ids, const Faults* faults)
 
 Changes::~Changes() = default;
 
-int Changes::begin(bool replay) {
-  replay_ = replay;
+int Changes::begin(ApplyMode mode) {
+  mode_ = mode;
   orphanages_.clear();
   for (size_t volume = 0; volume < tree_.volumes(); volume++) {
     orphanages_.emplace_back(tree_, ids_, static_cast<uint8_t>(volume));
-    if (!replay) continue;
+    if (mode == ApplyMode::normal) continue;
     if (const int error = orphanages_.back().look(); error != 0) return fail(error, "orphanage");
   }
   return 0;
 }
 
 int Changes::end_replay() {
-  if (!replay_) return 0;
+  if (mode_ != ApplyMode::replay) return 0;
   if (const int error = flush_times(); error != 0) return error;
   for (Orphanage& orphanage : orphanages_) {
     if (const int error = orphanage.empty(); error != 0) return fail(error, "orphanage");
   }
-  replay_ = false;
+  mode_ = ApplyMode::normal;
   nameless_.clear();
   // Also those whose removal was before the checkpoint, by a process that was killed after it.
   ids_.for_each(
@@ -101,7 +101,7 @@ int Changes::apply(const Record& record) {
     case Kind::unlink:
       return unlink(record);
     case Kind::rename:
-      return replay_ ? rename_again(record) : rename(record);
+      return forgiving() ? rename_again(record) : rename(record);
     case Kind::allocate:
       return allocate(record);
     case Kind::set_xattr:
@@ -126,7 +126,7 @@ int Changes::file(FileId id, FileRef& out) {
     return 0;
   }
   out.reset();
-  if (!replay_ || opened.error != ESTALE) return fail(opened.error, opened.call);
+  if (!forgiving() || opened.error != ESTALE) return fail(opened.error, opened.call);
   skipped_++;
   return 0;
 }
@@ -266,7 +266,7 @@ int Changes::xattr(const Record& record) {
       setting ? setxattr(path.text, name.c_str(), record.data.data(), record.data.size(), 0)
               : removexattr(path.text, name.c_str());
   if (done != 0) {
-    const bool gone = replay_ && !setting && errno == ENODATA;
+    const bool gone = forgiving() && !setting && errno == ENODATA;
     if (!gone) return fail(errno, setting ? "setxattr" : "removexattr");
   }
   if (record.name != access_acl) return 0;

@@ -1,6 +1,9 @@
 #pragma once
 #include <cstdint>
 #include <deque>
+#include <functional>
+#include <set>
+#include <string>
 #include <string_view>
 #include <unordered_map>
 #include <utility>
@@ -34,13 +37,36 @@ struct Faults;
 /** The folder above, and what this one is called there. ESTALE: it has no name any more. */
 int where_is(const OpenFile& folder, Fd& parent, std::string& name);
 
+/** What is forgiven. */
+enum class ApplyMode {
+  normal,  // nothing: everything is as the records before said
+  replay,  // the file system is somewhere between the checkpoint and the journal's end
+  resync,  // as in a replay; what is not there is reported, and nothing is removed for good
+};
+
+/**
+ * What a record speaks of and is not there. `file` alone: that file (a directory: with all that is
+ * in it). With a name: what that name should be; `file` 0: the record does not say which file.
+ * `adopted`: a foreign file of the right type stood at the name and is `file` from here on: its
+ * attributes are to be stated, its data (a directory's names) to be compared.
+ */
+struct Missing {
+  FileId file = 0;
+  FileId parent = 0;  // 0: no name was spoken of
+  std::string name;
+  bool adopted = false;
+};
+
 class Changes {
  public:
   Changes(Tree& tree, Ids& ids, const Faults* faults);
   ~Changes();
 
-  /** Looks for what a replay that was cut short left. 0 or errno. */
-  int begin(bool replay);
+  /** Looks for what a replay or resync that was cut short left. 0 or errno. */
+  int begin(ApplyMode mode);
+  /** Who hears what is missing in a resync; called from within `apply`. A change that cannot be
+   * made is reported once until the file is there, a statement each time. */
+  void on_missing(std::function<void(const Missing&)> missing) { missing_ = std::move(missing); }
   /** Makes one change (any kind but pad and check). 0 or errno; then `call` says what failed. */
   int apply(const Record& record);
   /** Sets the mtimes and access times that are still to be set. 0 or errno. */
@@ -49,10 +75,12 @@ class Changes {
   int flush_times(FileId id);
   /** Empties the orphanages; from here on nothing is forgiven. 0 or errno. */
   int end_replay();
+  /** The same after a resync; null: nothing is kept. Files that have not got a name yet stay. */
+  int end_resync(const KeepOrphan& keep);
   /** A replay will begin after `saved`: what lost its last name before that may lose its id. */
   void checkpointed(Lsn saved);
 
-  bool replaying() const { return replay_; }
+  ApplyMode mode() const { return mode_; }
   const char* call() const { return call_; }
   uint64_t displaced() const { return displaced_; }
   uint64_t skipped() const { return skipped_; }
@@ -71,6 +99,7 @@ class Changes {
   };
   struct Name;
 
+  bool forgiving() const { return mode_ != ApplyMode::normal; }
   int fail(int error, const char* call) {
     call_ = call;
     return error;
@@ -114,7 +143,8 @@ class Changes {
   Tree& tree_;
   Ids& ids_;
   const Faults* faults_;
-  bool replay_ = false;
+  ApplyMode mode_ = ApplyMode::normal;
+  std::function<void(const Missing&)> missing_;
   const char* call_ = "";
   std::vector<Orphanage> orphanages_;
   std::unordered_map<FileId, Times> times_;

@@ -208,7 +208,7 @@ int Changes::make_at(const Record& record, const Name& at) {
   FileRef made;
   bool known = false;
   int error = make(body, target, at, made);
-  if (error == EEXIST && replay_) {
+  if (error == EEXIST && forgiving()) {
     Occupant occupant;
     if (error = look(at, occupant); error != 0) return error;
     const uint32_t type = occupant.attributes.st_mode & S_IFMT;
@@ -268,7 +268,7 @@ int Changes::link(const Record& record) {
   FileRef target;
   if (const int error = parent_of(record.link.parent, record.name, at); error != 0) return error;
   if (const int error = file(record.head.file, target); error != 0) return error;
-  if (replay_) {
+  if (forgiving()) {
     if (const int error = give(target, record.head.file, at); error != 0) return error;
   } else if (linkat(target->fd.get(), "", at.fd, at.text, AT_EMPTY_PATH) != 0) {
     return fail(errno, "linkat");
@@ -302,17 +302,17 @@ int Changes::unlink(const Record& record) {
   if (at.there()) {
     if (const int error = look(at, occupant); error != 0) return error;
     const bool it = occupant.there && occupant.id == id;
-    if (!it && !replay_) return fail(ESTALE, "unlink");
+    if (!it && !forgiving()) return fail(ESTALE, "unlink");
     int error = 0;
     if (it && last) {
-      error = folder && !replay_                                         ? remove_folder(at)
+      error = folder && !forgiving()                                     ? remove_folder(at)
               : unlinkat(at.fd, at.text, folder ? AT_REMOVEDIR : 0) == 0 ? 0
                                                                          : errno;
-      if (error != 0 && !(replay_ && (error == ENOTEMPTY || error == EEXIST))) {
+      if (error != 0 && !(forgiving() && (error == ENOTEMPTY || error == EEXIST))) {
         return fail(error, "unlinkat");
       }
       if (error != 0) error = vacate(at, occupant);
-    } else if (replay_) {
+    } else if (forgiving()) {
       error = vacate(at, occupant);
     } else if (unlinkat(at.fd, at.text, 0) != 0) {
       return fail(errno, "unlinkat");

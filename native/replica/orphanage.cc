@@ -159,6 +159,28 @@ int Orphanage::take(int directory, const char* name) {
   return renameat2(directory, name, fd, to.c_str(), RENAME_NOREPLACE) == 0 ? 0 : errno;
 }
 
+int Orphanage::empty(const KeepOrphan& keep) {
+  if (!fd_.valid()) return 0;
+  std::vector<std::string> names;
+  if (const int error = list_names(fd_.get(), names); error != 0) return error;
+  for (const std::string& name : names) {
+    Orphan orphan{volume_, fd_.get(), name.c_str(), 0, false, {}};
+    Handle handle;
+    IdEntry entry;
+    const int error = tree_.identify(fd_.get(), name.c_str(), handle, orphan.attributes);
+    if (error != 0) return error;
+    orphan.file = ids_.find(volume_, handle);
+    if (orphan.file != 0 && ids_.get(orphan.file, entry)) {
+      orphan.removed = (entry.flags & id_unlinked) != 0;
+    }
+    bool kept = false;
+    if (keep) {
+      if (const int failed = keep(orphan, kept); failed != 0) return failed;
+    }
+  }
+  return empty();
+}
+
 int Orphanage::empty() {
   if (!fd_.valid()) return 0;
   if (const int error = purge(tree_, ids_, volume_, fd_.get(), true); error != 0) return error;

@@ -2,6 +2,7 @@
 #include <sys/stat.h>
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,19 @@
  * stops between two calls: the mtime lies in an attribute of the root meanwhile.
  */
 namespace holdfast::replica {
+
+/** What is left in the orphanage when a resync ends: no name of the source leads to it. */
+struct Orphan {
+  uint8_t volume = 0;
+  int directory = -1;          // the orphanage
+  const char* name = nullptr;  // in it
+  FileId file = 0;             // 0: foreign, no record ever spoke of it
+  bool removed = false;        // by a record of this resync or before: the source had it
+  struct stat attributes {};
+};
+
+/** Called for each; to keep it: moves it away and sets `kept`. Else it is removed. 0 or errno. */
+using KeepOrphan = std::function<int(const Orphan& orphan, bool& kept)>;
 
 class Orphanage {
  public:
@@ -35,6 +49,8 @@ class Orphanage {
    * not removed, so the replay did not converge; that file stays.
    */
   int empty();
+  /** The same at the end of a resync: what is wanted by no record goes, unless `keep` takes it. */
+  int empty(const KeepOrphan& keep);
 
  private:
   int make();

@@ -19,7 +19,7 @@ namespace {
 /** Changes without an applier, so without mtimes at the end: as a kill leaves them. */
 std::string apply_and_die(Life& life, const History& history, size_t first, size_t end) {
   Changes changes(life.tree, life.ids, nullptr);
-  changes.begin(false);
+  changes.begin(ApplyMode::normal);
   for (size_t at = first; at < end; at++) {
     Record record;
     if (parse_record(history.records(at, at + 1), record) != ParseStatus::ok) return "parse";
