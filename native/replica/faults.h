@@ -7,13 +7,15 @@
 namespace holdfast::replica {
 
 struct Faults {
-  bool ack_without_peer = false;    // the primary acknowledges before the peer has
-  bool ack_before_durable = false;  // the secondary acknowledges before its journal is written
-  bool skip_journal_check = false;  // recovery takes each well-formed record, whether it follows
-  bool reorder_apply = false;       // two changes of one file are applied the other way round
-  bool skip_displacement = false;   // what stands in the way in a replay is removed
-  bool lose_mtime = false;          // the mtimes at the end of a batch are not set
-  bool lose_append_offset = false;  // an append is sent as a write at 0
+  bool ack_without_peer = false;      // the primary acknowledges before the peer has
+  bool ack_before_durable = false;    // the secondary acknowledges before its journal is written
+  bool skip_journal_check = false;    // recovery takes each well-formed record, whether it follows
+  bool reorder_apply = false;         // two changes of one file are applied the other way round
+  bool skip_displacement = false;     // what stands in the way in a replay is removed
+  bool lose_mtime = false;            // the mtimes at the end of a batch are not set
+  bool source_by_mtime = false;       // two copies that both went on: the primary is believed
+  bool bitmap_cleared_early = false;  // what was sent is clean before the copy counts as in sync
+  bool lose_append_offset = false;    // an append is sent as a write at 0
 };
 
 /** Those that the environment names; only in the executable for tests (faults_planted.cc). */

@@ -17,6 +17,8 @@ Faults read_environment() {
                {"skip_journal_check", &Faults::skip_journal_check},
                {"reorder_apply", &Faults::reorder_apply},
                {"skip_displacement", &Faults::skip_displacement},
+               {"source_by_mtime", &Faults::source_by_mtime},
+               {"bitmap_cleared_early", &Faults::bitmap_cleared_early},
                {"lose_mtime", &Faults::lose_mtime},
                {"lose_append_offset", &Faults::lose_append_offset}};
   Faults faults;

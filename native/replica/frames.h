@@ -59,8 +59,10 @@ enum HelloFlags : uint32_t {
 struct WelcomeBody {
   uint64_t epoch;  // of the last record it has
   Lsn durable;
-  uint64_t chain;   // at `durable`
-  uint64_t resync;  // number of the resync that is under way on it, 0: none
+  uint64_t chain;       // at `durable`
+  uint64_t resync;      // number of the resync that is under way on it, 0: none
+  uint64_t base_epoch;  // inconsistent: where the undo log leads back to; else 0
+  Lsn base_lsn;
   uint32_t node;
   uint32_t state;    // DiskState
   uint32_t flags;    // WelcomeFlags
@@ -68,10 +70,23 @@ struct WelcomeBody {
 };
 
 enum WelcomeFlags : uint32_t {
-  welcome_was_primary = 1,  // and not stopped in order: it may have more than it says
-  welcome_marks_lost = 2,   // and does not know what
+  // It was primary and not stopped in order: it may have more than it says. Also of the base, while
+  // a resync is under way.
+  welcome_was_primary = 1,
+  welcome_marks_lost = 2,  // and does not know what
 };
 
+/**
+ * The answer to `welcome`. Without it (`records` or `barrier` comes at once) the records go on
+ * where the copy is: it takes the history that `hello` told then, not before, since a fork is
+ * refused.
+ *
+ * With `rejoin` catch_up the records go on there too, but the primary acknowledges without this
+ * copy: it is `outdated` from now on (a prefix: no base, no undo log, no statements) until `synced`
+ * comes. Otherwise: everything that it has is applied; superblock: inconsistent, with the base that
+ * it has already if there is one; the journal begins anew after the tail. The same run again: a new
+ * round.
+ */
 struct ResyncBody {
   uint64_t run;                // number of the resync, never 0
   uint64_t lsn, epoch, chain;  // Tail that the next record follows
@@ -79,13 +94,16 @@ struct ResyncBody {
   uint32_t reserved;
 };
 
-/** Then `count` Mark (marks.h). As many frames as are needed. */
+/** Then `count` Mark (marks.h). As many frames as are needed, before `ready`; also in the next
+ * round of a resync, until the copy is whole. */
 struct TouchedBody {
   uint64_t run;
+  FileId first_new;  // it made files with this id and later ones; 0: none
   uint32_t count;
   uint32_t everything;  // 1: it does not know
 };
 
+/** ready: the tail that it goes on after. whole: the record `synced`. */
 struct ReadyBody {
   uint64_t run;
   Lsn lsn;
@@ -113,9 +131,12 @@ enum class Refusal : uint32_t {
   version = 2,
   epoch = 3,    // the caller's epoch is older
   role = 4,     // not a secondary
-  history = 5,  // what it has does not lie in the caller's ring: a resync is needed
-  state = 6,    // outdated or failed
+  history = 5,  // what it has does not lie in the caller's ring, and the caller cannot resync
+  state = 6,    // failed
   volumes = 7,  // another number of directories
+  fork = 8,     // from the primary (lineage.h): both acknowledged alone
+  behind = 9,   // only the copy went on: the caller must not be the primary
+  unrelated = 10,
 };
 
 struct BarrierBody {

@@ -14,12 +14,19 @@
  */
 namespace holdfast::replica {
 
+struct Faults;
+
+/** A primary that was not stopped in order goes on so many LSNs after the last that it knows of:
+ * further than it can have come since. */
+inline constexpr Lsn unclean_jump = Lsn{1} << 32;
+
 /** What a copy says about itself. */
 struct Lineage {
   uint32_t node = 0;
   DiskState state = DiskState::none;
   Tail at;                          // after the last record that it has for sure
-  std::vector<EpochStart> history;  // oldest first
+  Tail base;                        // inconsistent: where it was before the resync
+  std::vector<EpochStart> history;  // oldest first; of one epoch there may be several entries
   bool was_primary = false;         // and not stopped in order: it may have more than `at`
   bool marks_lost = false;          // what more it may have is not known
   uint64_t resync = 0;              // number of the resync that is under way on it, 0: none
@@ -28,8 +35,8 @@ struct Lineage {
 /** What the source can do without comparing. */
 struct SourceMeans {
   Tail ring_first;           // before the first record of the ring
-  Lsn dirty_since = 0;       // the dirty set holds all that changed after this LSN
-  bool dirty_whole = false;  // false: it does not hold all, whatever the LSN
+  Lsn dirty_since = 0;       // ring and dirty set together hold all that changed after this LSN
+  bool dirty_whole = false;  // false: they do not, whatever the LSN; the ring still counts
   uint64_t resync = 0;       // number of the resync that this source runs, 0: none
 };
 
@@ -54,14 +61,30 @@ struct Decision {
   Lsn target_more = 0;
 };
 
-/** The end of what both have: epoch and LSN. False: there is none. */
+/**
+ * The end of what both have: epoch and LSN. False: there is none. Of a copy that was primary and
+ * not stopped in order, everything counts that the other has of its last epoch: what it lacks of
+ * it its marks name.
+ */
 bool common_end(const Lineage& source, const Lineage& target, uint64_t& epoch, Lsn& lsn);
-/** True: the copy acknowledged something without its peer after this point. */
-bool went_alone_after(const Lineage& copy, uint64_t epoch, Lsn lsn);
+/** True: the copy acknowledged, or may have, something without its peer after this point. */
+bool went_alone_after(const Lineage& copy, Lsn lsn);
 
 /** `source` is the primary. */
-Decision decide(const Lineage& source, const SourceMeans& means, const Lineage& target);
+Decision decide(const Lineage& source, const SourceMeans& means, const Lineage& target,
+                const Faults* faults = nullptr);
 
 const char* name_of(Rejoin what);
+
+/** What a superblock says: `at` is the end of the copy's records. */
+Lineage lineage_of(const SuperState& state, const Tail& at);
+
+/**
+ * Adds the beginning of an epoch, or of its going alone or not. What began after that point is none
+ * of this copy's: it was told of it and never got there. When the history is full, two
+ * entries of one epoch become one that is alone when one of them is; if there are none, the oldest
+ * epoch is forgotten.
+ */
+void add_epoch(SuperState& state, const EpochStart& start);
 
 }  // namespace holdfast::replica

@@ -1,6 +1,5 @@
 #include "replica/mirror.h"
 
-#include <algorithm>
 #include <cstring>
 
 namespace holdfast::replica {
@@ -21,14 +20,6 @@ Failure check_super(const SuperState& state, const OpenLine& line, bool resume) 
   if (state.state == DiskState::failed)
     return Failure::of("STATE", "this copy failed: it has to be made equal to the other");
   return {};
-}
-
-void add_epoch(SuperState& state, const EpochStart& start) {
-  if (state.history_size == max_history) {
-    std::copy(state.history + 1, state.history + max_history, state.history);
-    state.history_size--;
-  }
-  state.history[state.history_size++] = start;
 }
 
 }  // namespace holdfast::replica

@@ -1,4 +1,5 @@
 #pragma once
+#include "replica/lineage.h"
 #include "replica/role.h"
 #include "replica/super.h"
 
@@ -11,8 +12,5 @@ namespace holdfast::replica {
  * last one had; the epoch may have moved on since the line came (`alone`, or the peer's).
  */
 Failure check_super(const SuperState& state, const OpenLine& line, bool resume);
-
-/** Adds the beginning of an epoch; the oldest goes when the history is full. */
-void add_epoch(SuperState& state, const EpochStart& start);
 
 }  // namespace holdfast::replica

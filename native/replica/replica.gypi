@@ -15,6 +15,7 @@
       'intake.cc',
       'intents.cc',
       'journal.cc',
+      'lineage.cc',
       'link.cc',
       'link_send.cc',
       'link_thread.cc',

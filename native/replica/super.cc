@@ -31,7 +31,10 @@ struct Slot {
   uint32_t history_size;
   uint32_t reserved;
   EpochStart history[max_history];
-  uint8_t rest[896];
+  Tail base;
+  uint64_t resync;
+  uint32_t base_state;
+  uint8_t rest[860];
 };
 static_assert(sizeof(Slot) == disk_block && std::has_unique_object_representations_v<Slot>);
 
@@ -57,13 +60,17 @@ void encode(const SuperState& state, uint64_t sequence, Slot& slot) {
   slot.last = state.last;
   slot.history_size = state.history_size;
   std::memcpy(slot.history, state.history, sizeof slot.history);
+  slot.base = state.base;
+  slot.resync = state.resync;
+  slot.base_state = state.base_state;
   slot.crc = crc_of(slot);
 }
 
 bool whole(const Slot& slot, uint64_t index) {
   return slot.magic == slot_magic && slot.crc == crc_of(slot) && slot.sequence % slots == index &&
-         slot.state <= static_cast<uint32_t>(DiskState::failed) && slot.required_peer <= 1 &&
-         slot.role <= 2 && slot.clean <= 1 && slot.history_size <= max_history;
+         slot.state <= static_cast<uint32_t>(DiskState::inconsistent) && slot.required_peer <= 1 &&
+         slot.role <= 2 && slot.clean <= 1 && slot.history_size <= max_history &&
+         slot.base_state <= static_cast<uint32_t>(DiskState::inconsistent);
 }
 
 SuperState decode(const Slot& slot) {
@@ -79,6 +86,9 @@ SuperState decode(const Slot& slot) {
   state.last = slot.last;
   state.history_size = slot.history_size;
   std::memcpy(state.history, slot.history, sizeof state.history);
+  state.base = slot.base;
+  state.resync = slot.resync;
+  state.base_state = slot.base_state;
   return state;
 }
 

@@ -23,6 +23,9 @@ SuperState state_of(uint32_t number) {
   state.clean = 1;
   state.checkpoint = {number * 4096ull, {number + 1, number + 2, number + 3}};
   state.last = {number + 4, number + 5, number + 6};
+  state.base = {number + 7, number + 8, number + 9};
+  state.base_state = number % 5;
+  state.resync = number + 10;
   state.history_size = max_history;
   for (uint32_t i = 0; i < max_history; i++) state.history[i] = {i, number + i, i % 2, i % 2};
   return state;
@@ -37,6 +40,7 @@ bool same(const SuperState& a, const SuperState& b) {
                a.required_peer == b.required_peer && a.role == b.role && a.clean == b.clean &&
                a.checkpoint.cursor == b.checkpoint.cursor &&
                same(a.checkpoint.tail, b.checkpoint.tail) && same(a.last, b.last) &&
+               same(a.base, b.base) && a.base_state == b.base_state && a.resync == b.resync &&
                a.history_size == b.history_size && std::memcmp(a.set, b.set, sizeof a.set) == 0;
   for (size_t i = 0; i < max_history; i++) {
     const EpochStart &x = a.history[i], &y = b.history[i];
