@@ -37,6 +37,12 @@ const char* name_of(Refusal refusal) {
       return "state";
     case Refusal::volumes:
       return "volumes";
+    case Refusal::fork:
+      return "fork";
+    case Refusal::behind:
+      return "behind";
+    case Refusal::unrelated:
+      return "unrelated";
   }
   return "unknown";
 }

@@ -53,6 +53,7 @@ struct MarksStatus {
 struct Marked {
   std::vector<Mark> marks;
   FileId first_new = 0;     // all files with this id or a later one; 0: none
+  Lsn since = 0;            // `last` of the oldest generation: what changed after it is covered
   bool everything = false;  // damaged, or too many: nothing is known
 };
 

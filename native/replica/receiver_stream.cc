@@ -130,7 +130,7 @@ void Receiver::greet() {
     channel_ = std::move(caller.channel);
   }
   channel_->post(Frame::welcome,
-                 WelcomeBody{tail.epoch, tail.lsn, tail.chain, 0, options_.node, 1, 0, 0});
+                 WelcomeBody{tail.epoch, tail.lsn, tail.chain, 0, 0, 0, options_.node, 1, 0, 0});
   tick_ns_ = 0;
   peer_node_ = caller.hello.node;
   connected_ = true;

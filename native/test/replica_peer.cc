@@ -150,7 +150,12 @@ void Peer::run() {
       channel.post(Frame::refuse, RefuseBody{refuse.load(), 0});
       continue;
     }
-    WelcomeBody body{durable_tail_.epoch, durable_tail_.lsn, durable_tail_.chain, 2, 0};
+    WelcomeBody body{};
+    body.epoch = durable_tail_.epoch;
+    body.durable = durable_tail_.lsn;
+    body.chain = durable_tail_.chain;
+    body.node = 2;
+    body.state = static_cast<uint32_t>(DiskState::in_sync);
     if (welcome) welcome(body);
     channel.post(Frame::welcome, body);
     {
