@@ -28,7 +28,8 @@ struct UndoStatus {
 
 class Undo {
  public:
-  Undo(Tree& tree, Ids& ids);
+  /** `memory`: bytes for what was saved already, 0: 64 MiB; beyond it things are saved again. */
+  Undo(Tree& tree, Ids& ids, uint64_t memory = 0);
   ~Undo();
   Undo(const Undo&) = delete;
   Undo& operator=(const Undo&) = delete;
@@ -41,7 +42,10 @@ class Undo {
    * not, and they must not be applied.
    */
   int before(std::span<const Record> records);
-  /** Everything back, by `changes` in a replay; safe to be cut short and begun again. 0 or errno.
+  /**
+   * Everything back, by `changes` in a replay, and durable; safe to be cut short and begun again,
+   * until the log is discarded. 0 or errno. EUCLEAN: a file did not find its place, it stays in the
+   * orphanage.
    */
   int take_back(Changes& changes);
   /** The resync is over: the file goes. 0 or errno. */
