@@ -16,6 +16,7 @@ struct Faults {
   bool source_by_mtime = false;       // two copies that both went on: the primary is believed
   bool bitmap_cleared_early = false;  // what was sent is clean before the copy counts as in sync
   bool lose_append_offset = false;    // an append is sent as a write at 0
+  bool mark_after_write = false;      // the primary changes a file before its mark is durable
 };
 
 /** Those that the environment names; only in the executable for tests (faults_planted.cc). */

@@ -20,7 +20,8 @@ Faults read_environment() {
                {"source_by_mtime", &Faults::source_by_mtime},
                {"bitmap_cleared_early", &Faults::bitmap_cleared_early},
                {"lose_mtime", &Faults::lose_mtime},
-               {"lose_append_offset", &Faults::lose_append_offset}};
+               {"lose_append_offset", &Faults::lose_append_offset},
+               {"mark_after_write", &Faults::mark_after_write}};
   Faults faults;
   const char* text = getenv("HOLDFAST_FAULTS");
   std::string_view left = text == nullptr ? "" : text;

@@ -21,6 +21,8 @@
       'link_thread.cc',
       'locks.cc',
       'make.cc',
+      'marks.cc',
+      'marks_file.cc',
       'names.cc',
       'ops_attr.cc',
       'ops_data.cc',

@@ -1,0 +1,583 @@
+#include "replica/marks.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+#include "common/clock.h"
+#include "replica/ids.h"
+#include "replica/marks_file.h"
+
+namespace holdfast::replica {
+namespace {
+
+constexpr size_t shard_count = 16;
+/** Who writes a file in sequence waits once for so many regions. */
+constexpr uint32_t regions_ahead = 8;
+
+/** Counters that threads do not share, as far as there are enough of them. */
+struct alignas(64) Shard {
+  std::atomic<uint64_t> inside{0};  // changes under way
+  std::atomic<uint64_t> guarded{0};
+};
+
+size_t my_shard() {
+  static std::atomic<size_t> threads{0};
+  static thread_local const size_t mine = threads.fetch_add(1) % shard_count;
+  return mine;
+}
+
+uint64_t rest_of(const Mark& mark) {
+  return uint64_t{mark.region} << 32 | mark.what;
+}
+
+/**
+ * Marks that are durable: filled by one thread, read by all without a lock. A place that is taken
+ * never changes; who needs more room makes a larger table, and this one stays readable.
+ */
+class Table {
+ public:
+  explicit Table(size_t places) : mask_(places - 1), places_(new Place[places]) {}
+  size_t places() const { return mask_ + 1; }
+  bool has(const Mark& mark) const {
+    const uint64_t rest = rest_of(mark);
+    for (size_t at = home(mark.file, rest);; at = (at + 1) & mask_) {
+      const uint64_t file = places_[at].file.load(std::memory_order_acquire);
+      if (file == 0) return false;
+      if (file == mark.file && places_[at].rest.load(std::memory_order_relaxed) == rest) {
+        return true;
+      }
+    }
+  }
+  void add(FileId file, uint64_t rest) {
+    size_t at = home(file, rest);
+    while (places_[at].file.load(std::memory_order_relaxed) != 0) at = (at + 1) & mask_;
+    places_[at].rest.store(rest, std::memory_order_relaxed);
+    places_[at].file.store(file, std::memory_order_release);
+  }
+  void add_all(const Table& other) {
+    for (size_t at = 0; at < other.places(); at++) {
+      const uint64_t file = other.places_[at].file.load(std::memory_order_relaxed);
+      if (file != 0) add(file, other.places_[at].rest.load(std::memory_order_relaxed));
+    }
+  }
+
+ private:
+  struct Place {
+    std::atomic<uint64_t> file{0};  // 0: free
+    std::atomic<uint64_t> rest{0};
+  };
+  size_t home(uint64_t file, uint64_t rest) const {
+    uint64_t hash = (file ^ rest * 0x9e3779b97f4a7c15ull) * 0xd6e8feb86659fd93ull;
+    hash ^= hash >> 32;
+    return hash * 0xd6e8feb86659fd93ull >> 20 & mask_;
+  }
+  size_t mask_;
+  std::unique_ptr<Place[]> places_;
+};
+
+/** Used again for later generations: a thread that comes late may still count itself in and out. */
+struct Generation {
+  std::array<Shard, shard_count> shards;
+  FileId first_new = 0;
+  std::atomic<Table*> table{nullptr};
+  std::atomic<bool> everything{false};
+
+  // Of who commits.
+  std::vector<std::unique_ptr<Table>> tables;
+  MarkFile file;
+  std::vector<std::string> paths;  // deleted with it
+  std::atomic<uint64_t> marks{0};
+  uint64_t carried = 0;  // marks of earlier processes, in the other paths
+  int64_t begun_ns = 0;
+  uint64_t guarded_before = 0;
+
+  // Once it is an old one.
+  bool idle = false;  // no change is under way
+  Lsn last = 0;       // the last record then
+
+  bool has(const Mark& mark) const {
+    if (mark.file >= first_new) return true;
+    const Table& all = *table.load(std::memory_order_acquire);
+    if (all.has(mark)) return true;
+    const bool data = mark.what == uint32_t(MarkWhat::data);
+    return data && all.has({mark.file, mark_whole, mark.what});
+  }
+  bool has_all(const Mark* some, size_t count) const {
+    if (everything.load(std::memory_order_acquire)) return true;
+    for (size_t i = 0; i < count; i++) {
+      if (!has(some[i])) return false;
+    }
+    return true;
+  }
+  void note(const Mark& mark) {
+    Table* now = tables.back().get();
+    const uint64_t count = marks.load(std::memory_order_relaxed) + 1;
+    if (count * 5 > now->places() * 3) {
+      auto larger = std::make_unique<Table>(now->places() * 2);
+      larger->add_all(*now);
+      now = larger.get();
+      tables.push_back(std::move(larger));
+    }
+    now->add(mark.file, rest_of(mark));
+    table.store(now, std::memory_order_release);
+    marks.store(count, std::memory_order_relaxed);
+  }
+  uint64_t guarded() const {
+    uint64_t sum = 0;
+    for (const Shard& shard : shards) sum += shard.guarded.load(std::memory_order_relaxed);
+    return sum;
+  }
+  /** It covers something. */
+  bool used() const {
+    return marks > 0 || paths.size() > 1 || everything || guarded() != guarded_before;
+  }
+  bool nobody_inside() const {
+    return std::ranges::all_of(shards, [](const Shard& shard) { return shard.inside.load() == 0; });
+  }
+};
+
+int sync_folder(const std::string& folder) {
+  const Fd fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  return fd.valid() && fsync(fd.get()) == 0 ? 0 : errno;
+}
+
+/** Marks that threads wait for together. */
+struct Batch {
+  std::vector<Mark> marks;
+  bool done = false;
+  int error = 0;
+};
+
+}  // namespace
+
+void MarkSet::data(FileId file, uint64_t from, uint64_t to) {
+  if (from >= to) return;
+  const uint64_t first = from / mark_region;
+  const uint64_t last = (to - 1) / mark_region;
+  if (last - first >= regions_max || last >= mark_whole) return whole(file);
+  for (uint64_t region = first; region <= last; region++) {
+    add({file, static_cast<uint32_t>(region), uint32_t(MarkWhat::data)});
+  }
+}
+
+struct Marks::Impl {
+  Impl(Ids& i, MarksOptions o) : ids(i), options(std::move(o)) {}
+
+  Generation* enter(Shard*& shard);
+  int wait_for(const Mark* marks, size_t count);
+  void commit(std::unique_lock<std::mutex>& lock);
+  int write(const std::vector<Mark>& wanted);
+  std::vector<Mark> missing(const Generation& in, const std::vector<Mark>& wanted) const;
+  int make_room(size_t most);
+  int give_up();
+  int begin();
+  int end_due(std::unique_lock<std::mutex>& lock);
+  std::vector<Generation*> find_done();
+  int forget(const std::vector<Generation*>& done);
+  void stop();
+  void run(Marks& marks);
+
+  Ids& ids;
+  const MarksOptions options;
+  std::string folder;
+  std::atomic<Generation*> current{nullptr};
+  std::atomic<Lsn> durable{0};
+  std::atomic<uint64_t> writes{0};
+
+  mutable std::mutex mutex;
+  std::condition_variable changed;
+  std::condition_variable ended;
+  bool committing = false;  // somebody writes; the newest generation and its file are theirs
+  std::shared_ptr<Batch> batch = std::make_shared<Batch>();
+  bool keeping = false;
+  bool due = false;  // a new generation shall begin
+  bool stopping = false;
+  uint64_t number = 0;                           // of the newest generation; the committer's
+  std::atomic<uint64_t> old_marks{0};            // of all but the newest
+  std::vector<std::unique_ptr<Generation>> all;  // the last is the newest
+  std::vector<std::unique_ptr<Generation>> spare;
+  std::mutex settling;
+  std::thread thread;
+};
+
+/** Counts the caller in, so that the generation stays; nullptr: there is none. */
+Generation* Marks::Impl::enter(Shard*& shard) {
+  const size_t mine = my_shard();
+  for (;;) {
+    Generation* now = current.load();
+    if (now == nullptr) return nullptr;
+    shard = &now->shards[mine];
+    // Sequentially consistent, both: either who ends the generation sees this count, or we see that
+    // it has ended.
+    shard->inside.fetch_add(1);
+    if (current.load() == now) return now;
+    shard->inside.fetch_sub(1);
+  }
+}
+
+int Marks::guard(const Mark* marks, size_t count, Guard& out) {
+  Impl& in = *impl_;
+  out.release();
+  for (bool waited = false;; waited = true) {
+    Shard* shard = nullptr;
+    const Generation* now = in.enter(shard);
+    if (now == nullptr) return ENODEV;
+    if (now->has_all(marks, count)) {
+      if (!waited) shard->guarded.fetch_add(1, std::memory_order_relaxed);
+      out.inside_ = &shard->inside;
+      return 0;
+    }
+    const bool late = in.options.faults != nullptr && in.options.faults->mark_after_write;
+    if (late) {
+      // Planted: they are written by the thread, some time.
+      const std::lock_guard lock(in.mutex);
+      in.batch->marks.insert(in.batch->marks.end(), marks, marks + count);
+      out.inside_ = &shard->inside;
+      return 0;
+    }
+    // While it waits it holds no generation: the commit may begin a new one.
+    shard->inside.fetch_sub(1);
+    if (const int error = in.wait_for(marks, count); error != 0) return error;
+  }
+}
+
+/** Until the marks are durable in what is the newest generation then. */
+int Marks::Impl::wait_for(const Mark* marks, size_t count) {
+  std::unique_lock lock(mutex);
+  const std::shared_ptr<Batch> mine = batch;
+  mine->marks.insert(mine->marks.end(), marks, marks + count);
+  while (!mine->done) {
+    if (committing) {
+      changed.wait(lock);
+    } else {
+      commit(lock);
+    }
+  }
+  return mine->error;
+}
+
+/** Writes what waits. `lock` is held, and given up meanwhile. */
+void Marks::Impl::commit(std::unique_lock<std::mutex>& lock) {
+  committing = true;
+  const std::shared_ptr<Batch> mine = std::move(batch);
+  batch = std::make_shared<Batch>();
+  lock.unlock();
+  const int error = write(mine->marks);
+  lock.lock();
+  mine->error = error;
+  mine->done = true;
+  committing = false;
+  changed.notify_all();
+}
+
+/** What is not marked, each once, and what comes next in files that are written in sequence. */
+std::vector<Mark> Marks::Impl::missing(const Generation& in,
+                                       const std::vector<Mark>& wanted) const {
+  std::vector<Mark> out;
+  if (in.everything.load()) return out;
+  for (const Mark& mark : wanted) {
+    if (in.has(mark)) continue;
+    out.push_back(mark);
+    if (mark.what != uint32_t(MarkWhat::data) || mark.region == 0 || mark.region == mark_whole) {
+      continue;
+    }
+    if (!in.has({mark.file, mark.region - 1, mark.what})) continue;
+    for (uint32_t ahead = 1; ahead < regions_ahead && mark.region + ahead < mark_whole; ahead++) {
+      const Mark next{mark.file, mark.region + ahead, mark.what};
+      if (!in.has(next)) out.push_back(next);
+    }
+  }
+  std::ranges::sort(out);
+  out.erase(std::unique(out.begin(), out.end()), out.end());
+  return out;
+}
+
+int Marks::Impl::write(const std::vector<Mark>& wanted) {
+  if (current.load() == nullptr) return ENODEV;
+  if (missing(*current.load(), wanted).empty()) return 0;
+  if (const int error = make_room(wanted.size() * regions_ahead); error != 0) return error;
+  // In a new generation all of them may be missing, and files are not new that were.
+  Generation& now = *current.load();
+  const std::vector<Mark> marks = missing(now, wanted);
+  if (marks.empty()) return 0;
+  writes.fetch_add(1, std::memory_order_relaxed);
+  if (const int error = now.file.add(marks); error != 0) return error;
+  for (const Mark& mark : marks) now.note(mark);
+  return 0;
+}
+
+/** Room in the newest generation, or a new one, or everything is marked. 0 or errno. */
+int Marks::Impl::make_room(size_t most) {
+  bool keep = false;
+  {
+    const std::lock_guard lock(mutex);
+    keep = keeping;
+  }
+  Generation* now = current.load();
+  const uint64_t total = old_marks + now->carried + now->marks + most;
+  // Where old ones go there are few of them, unless what lets them go is out of order.
+  if (total > options.max_marks * (keep ? 1 : 2)) return give_up();
+  const bool full = now->file.used() + most > options.generation_marks;
+  if (full && !keep && now->file.used() > 0 && begin() != 0) return give_up();
+  now = current.load();
+  while (now->file.room() < most) {
+    if (now->file.grow() != 0) return give_up();
+  }
+  return 0;
+}
+
+/** Everything counts as marked: what is known would not fit any more. */
+int Marks::Impl::give_up() {
+  Generation& now = *current.load();
+  writes.fetch_add(1, std::memory_order_relaxed);
+  const int error = now.file.add_everything();
+  if (error == 0) now.everything.store(true, std::memory_order_release);
+  return error;
+}
+
+/** A new generation, durable; changes are covered by it from now on. By the committer. */
+int Marks::Impl::begin() {
+  std::unique_ptr<Generation> next;
+  {
+    const std::lock_guard lock(mutex);
+    if (!spare.empty()) {
+      next = std::move(spare.back());
+      spare.pop_back();
+    }
+  }
+  if (!next) next = std::make_unique<Generation>();
+  // Records after this one, and ids after this one, are of changes that it covers, or of those that
+  // were under way: for these the generation before it stays.
+  const Lsn since = options.last ? options.last() : 0;
+  next->first_new = ids.allocate(options.epoch);
+  const uint64_t most = options.generation_marks;
+  const int error = next->file.make(folder, number + 1, next->first_new, since, most);
+  const std::lock_guard lock(mutex);
+  if (error != 0) {
+    spare.push_back(std::move(next));
+    return error;
+  }
+  number++;
+  size_t places = 64;
+  while (places < options.generation_marks * size_t{2}) places *= 2;
+  next->tables.push_back(std::make_unique<Table>(places));
+  next->table.store(next->tables.back().get());
+  next->everything.store(false);
+  next->paths = {next->file.path()};
+  next->marks = 0;
+  next->carried = 0;
+  next->begun_ns = boot_ns();
+  next->guarded_before = next->guarded();
+  next->idle = false;
+  if (!all.empty()) {
+    Generation& old = *all.back();
+    old.file.close();
+    old_marks += old.marks + old.carried;
+  }
+  all.push_back(std::move(next));
+  current.store(all.back().get());
+  due = false;
+  return 0;
+}
+
+Marks::Marks(Ids& ids, MarksOptions options) : impl_(new Impl(ids, std::move(options))) {}
+
+Marks::~Marks() {
+  impl_->stop();
+  delete impl_;
+}
+
+void Marks::Impl::stop() {
+  {
+    const std::lock_guard lock(mutex);
+    stopping = true;
+    ended.notify_all();
+  }
+  if (thread.joinable()) thread.join();
+}
+
+void Marks::Impl::run(Marks& marks) {
+  pthread_setname_np(pthread_self(), "hf-marks");
+  const auto tick = std::chrono::milliseconds(options.tick_ms);
+  std::unique_lock lock(mutex);
+  while (!ended.wait_for(lock, tick, [this] { return stopping; })) {
+    lock.unlock();
+    marks.settle();
+    lock.lock();
+  }
+}
+
+Result<Marked> Marks::read(const std::string& folder) {
+  const auto numbers = list_marks(folder);
+  if (!numbers.ok()) return Result<Marked>::failure(numbers.error, numbers.call);
+  Marked out;
+  out.generations = numbers.value.size();
+  out.since = numbers.value.empty() ? 0 : UINT64_MAX;
+  for (const uint64_t number : numbers.value) {
+    const MarkFileContent one = read_marks(marks_path(folder, number), number);
+    if (one.everything) out.everything = true;
+    if (one.first_new != 0 && (out.first_new == 0 || one.first_new < out.first_new)) {
+      out.first_new = one.first_new;
+    }
+    out.since = std::min(out.since, one.since);
+    out.marks.insert(out.marks.end(), one.marks.begin(), one.marks.end());
+  }
+  std::ranges::sort(out.marks);
+  out.marks.erase(std::unique(out.marks.begin(), out.marks.end()), out.marks.end());
+  return Result<Marked>::success(std::move(out));
+}
+
+int Marks::remove(const std::string& folder) {
+  const auto numbers = list_marks(folder);
+  if (!numbers.ok()) return numbers.error;
+  int error = 0;
+  for (const uint64_t number : numbers.value) {
+    if (unlink(marks_path(folder, number).c_str()) != 0 && errno != ENOENT) error = errno;
+  }
+  return error != 0 || numbers.value.empty() ? error : sync_folder(folder);
+}
+
+Result<bool> Marks::open(const std::string& folder) {
+  Impl& in = *impl_;
+  in.folder = folder;
+  const auto numbers = list_marks(folder);
+  if (!numbers.ok()) return Result<bool>::failure(numbers.error, numbers.call);
+  std::vector<std::string> paths;
+  uint64_t marks = 0;
+  for (const uint64_t number : numbers.value) {
+    paths.push_back(marks_path(folder, number));
+    marks += read_marks(paths.back(), number).marks.size();
+    in.number = number;
+  }
+  // What an earlier process was making is not whole.
+  unlink((marks_path(folder, in.number + 1) + ".new").c_str());
+  if (const int error = in.begin(); error != 0) return Result<bool>::failure(error, "marks");
+  Generation& first = *in.all.back();
+  first.paths.insert(first.paths.end(), paths.begin(), paths.end());
+  first.carried = marks;
+  if (in.options.tick_ms > 0) in.thread = std::thread([&in, this] { in.run(*this); });
+  return Result<bool>::success(true);
+}
+
+void Marks::peer_has(Lsn durable) {
+  impl_->durable.store(durable, std::memory_order_release);
+}
+
+void Marks::keep(bool all) {
+  Impl& in = *impl_;
+  const std::lock_guard lock(in.mutex);
+  if (in.keeping && !all) in.due = true;
+  in.keeping = all;
+}
+
+int Marks::clear() {
+  Impl& in = *impl_;
+  in.stop();
+  const std::lock_guard settling(in.settling);
+  std::unique_lock lock(in.mutex);
+  in.changed.wait(lock, [&in] { return !in.committing; });
+  in.current.store(nullptr);
+  return in.folder.empty() ? 0 : remove(in.folder);
+}
+
+/** Ends the newest generation when it is time. 0 or errno. */
+int Marks::Impl::end_due(std::unique_lock<std::mutex>& lock) {
+  while (committing || !batch->marks.empty()) {
+    if (committing) {
+      changed.wait(lock);
+    } else {
+      commit(lock);
+    }
+  }
+  const Generation* now = current.load();
+  if (now == nullptr || keeping) return 0;
+  const bool old = boot_ns() - now->begun_ns >= options.generation_ms * ns_per_ms && now->used();
+  if (!due && !old && !now->everything) return 0;
+  committing = true;
+  lock.unlock();
+  const int error = begin();
+  lock.lock();
+  committing = false;
+  changed.notify_all();
+  return error;
+}
+
+/** Old generations whose changes are over, and which the peer has. */
+std::vector<Generation*> Marks::Impl::find_done() {
+  std::vector<Generation*> old, done;
+  {
+    const std::lock_guard lock(mutex);
+    for (size_t i = 0; i + 1 < all.size(); i++) old.push_back(all[i].get());
+  }
+  for (Generation* each : old) {
+    if (!each->idle && each->nobody_inside()) {
+      each->idle = true;
+      // Asked for now: no later record is of a change that this generation covers.
+      each->last = options.last ? options.last() : 0;
+      each->tables.clear();
+    }
+    if (each->idle && durable.load(std::memory_order_acquire) >= each->last) done.push_back(each);
+  }
+  return done;
+}
+
+/** Deletes what is done, unless all is kept by now. 0 or errno. */
+int Marks::Impl::forget(const std::vector<Generation*>& done) {
+  const std::lock_guard lock(mutex);
+  if (keeping) return 0;
+  for (Generation* each : done) {
+    while (!each->paths.empty()) {
+      if (unlink(each->paths.back().c_str()) != 0 && errno != ENOENT) return errno;
+      each->paths.pop_back();
+    }
+    old_marks -= each->marks + each->carried;
+    const auto at = std::ranges::find(all, each, &std::unique_ptr<Generation>::get);
+    spare.push_back(std::move(*at));
+    all.erase(at);
+  }
+  return 0;
+}
+
+int Marks::settle() {
+  Impl& in = *impl_;
+  const std::lock_guard settling(in.settling);
+  bool keep = false;
+  int begun = 0;
+  {
+    std::unique_lock lock(in.mutex);
+    begun = in.end_due(lock);
+    keep = in.keeping;
+  }
+  const std::vector<Generation*> done = in.find_done();
+  if (keep || done.empty()) return begun;
+  // What they cover was in the page cache at the latest when they were found done.
+  const int error = in.options.sync ? in.options.sync() : 0;
+  if (error != 0) return error;
+  const int forgotten = in.forget(done);
+  return forgotten != 0 ? forgotten : begun;
+}
+
+MarksStatus Marks::status() const {
+  const Impl& in = *impl_;
+  const std::lock_guard lock(in.mutex);
+  MarksStatus out;
+  out.writes = in.writes.load(std::memory_order_relaxed);
+  for (const auto& each : in.all) {
+    out.generations += each->paths.size();
+    out.guarded += each->guarded();
+    out.marks += each->marks + each->carried;
+    if (each->everything) out.everything = true;
+  }
+  for (const auto& each : in.spare) out.guarded += each->guarded();
+  return out;
+}
+
+}  // namespace holdfast::replica
