@@ -4,6 +4,8 @@
 
 #include <cerrno>
 
+#include "replica/scan.h"
+
 namespace holdfast::replica {
 namespace {
 
@@ -109,7 +111,7 @@ bool Core::flags_of(FileId id, uint8_t& flags) const {
 }
 
 bool Core::is_hidden(const Call& call, FileId parent, const char* name) {
-  return parent == call.session->root() && std::strcmp(name, ".holdfast") == 0;
+  return parent == call.session->root() && is_internal_name(name);
 }
 
 bool Core::is_local(FileId parent, const FileRef& dir, const char* name, bool is_directory) const {

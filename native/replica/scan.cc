@@ -42,7 +42,7 @@ Result<bool> has_entries(int directory, bool root) {
   while (const dirent* entry = readdir(stream.get())) {
     const char* name = entry->d_name;
     if (is_dot(name)) continue;
-    if (root && strcmp(name, orphanage_name) == 0) continue;
+    if (root && is_internal_name(name)) continue;
     if (root && strcmp(name, lost_found) == 0) {
       Fd inner(openat(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
       const auto inside = inner.valid() ? has_entries(inner.get(), false) : Result<bool>{true};
@@ -96,7 +96,7 @@ int visit_directory(Scan& scan, Tree& tree, FileId id) {
     const dirent* entry = readdir(stream.get());
     if (entry == nullptr) return errno;
     if (is_dot(entry->d_name)) continue;
-    if (id <= max_root && strcmp(entry->d_name, orphanage_name) == 0) continue;
+    if (id <= max_root && is_internal_name(entry->d_name)) continue;
     const int error =
         visit(scan, file.value->volume, attributes.st_dev, dirfd(stream.get()), entry->d_name);
     if (error != 0) return error;

@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <string_view>
 
 #include "common/result.h"
 #include "replica/ids.h"
@@ -10,6 +11,16 @@ namespace holdfast::replica {
 
 /** The folder in a replicated directory's root where the applier puts what stands in its way. */
 inline constexpr const char* orphanage_name = ".holdfast";
+/** The folder there for what a resync took away and must not lose (quarantine.h). */
+inline constexpr const char* quarantine_name = ".holdfast-quarantine";
+/** Of the root: its mtime, while one of them is made or removed. */
+inline constexpr const char* root_mtime_attribute = "trusted.holdfast.mtime";
+
+/** True for names in a replicated directory's root that are this product's: neither shown by the
+ * mount, nor replicated, nor compared. */
+inline bool is_internal_name(std::string_view name) {
+  return name == orphanage_name || name == quarantine_name;
+}
 
 /** True when the volume's root holds nothing but an orphanage and an empty lost+found. */
 Result<bool> is_empty(const Tree& tree, uint8_t volume);

@@ -222,7 +222,7 @@ int UndoCapture::listing(const Record& record) {
   const bool root = folder.entry.id <= max_root;
   for (const std::string& name : names) {
     const bool in_range = name > record.name && (record.second.empty() || name <= record.second);
-    if (!in_range || stay.contains(name) || (root && name == orphanage_name)) continue;
+    if (!in_range || stay.contains(name) || (root && is_internal_name(name))) continue;
     if (const int error = save_name(folder, name); error != 0) return error;
   }
   return save_inode(folder);
