@@ -20,6 +20,7 @@ namespace holdfast::replica {
 inline constexpr uint64_t dirty_grain = 4096;
 inline constexpr uint64_t to_the_end = INT64_MAX;
 
+/** Of one piece of work; the numbers are those of the file. */
 enum class Work : uint32_t {
   none = 0,
   inode = 1,    // attributes, xattrs, size: state them; the target makes the file when it lacks it
@@ -44,6 +45,7 @@ struct DirtyTotals {
   uint64_t bytes = 0;  // of data ranges, sizes of files not looked at: `to_the_end` counts 0
   uint64_t files = 0;  // files with anything
   uint64_t names = 0;
+  uint64_t items = 0;  // inodes, names, directories, ranges: at least so many pieces of work
   uint64_t memory = 0;
   uint64_t coarsened = 0;  // times something was kept coarser than it came
   bool everything = false;
@@ -55,16 +57,20 @@ class Dirty {
 
   // Every call is safe from any thread.
 
-  /** What a record changes, or states. A file that loses its last name is forgotten. */
+  /** What a record changes, states or compares. A file that loses its last name is forgotten. */
   void touch(const Record& record);
-  /** `to` beyond the end of the file is fine. */
+  /** And its inode: what changes data changes size and mtime. `to` beyond the end of the file is
+   * fine. */
   void touch_data(FileId file, uint64_t from, uint64_t to);
   void touch_inode(FileId file);
   void touch_entry(FileId parent, std::string_view name);
   void touch_listing(FileId directory);
+  /** And its inode. */
   void compare_data(FileId file, uint64_t from, uint64_t to);
   void compare_inode(FileId file);
   void compare_all();
+  /** Puts back what was taken and not done, or the rest of it. */
+  void give_back(const WorkItem& item);
   /** Adds all that the other has. */
   void merge(const Dirty& other);
   /** The file is gone for good. */
@@ -74,9 +80,10 @@ class Dirty {
   /**
    * Takes the next piece out: inodes before names before directories before data before
    * comparisons, files in the order of their ids, ranges in order and at most `limit` bytes long.
-   * False: nothing is left.
+   * `directories_last`: those come after all others, since each makes more work. False: nothing is
+   * left.
    */
-  bool take(WorkItem& out, uint64_t limit);
+  bool take(WorkItem& out, uint64_t limit, bool directories_last = false);
   bool empty() const;
   DirtyTotals totals() const;
 
