@@ -3,6 +3,7 @@
  * else of the product. Tests and benches of the write interceptor stand on it.
  */
 import { randomBytes } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
 import { makeCa, makeRequest, signRequest } from '../api/pki.ts';
 import { ReplicaClient, replicaProgram, type ReplicaStatus } from '../native/replica.ts';
 import type { Host } from './host.ts';
@@ -24,6 +25,7 @@ export interface ReplicaOptions {
 }
 
 const certificates = '/run/replica-pki';
+const startMs = 5000;
 
 /** The lab's own CA and one certificate per host, once per lab. */
 async function writeCertificates(hosts: readonly Host[]): Promise<void> {
@@ -55,8 +57,12 @@ export class ReplicaProcess {
     const log = `/run/replica-${name}.log`;
     const argv = [replicaProgram, '--control', socket, '--name', name, '--log', log];
     await host.spawn(argv, { detach: true });
-    await until(() => host.exists(socket), 5000);
-    return new ReplicaProcess(host, socket, await ReplicaClient.connect(host.path(socket)));
+    for (const end = performance.now() + startMs; ; await delay(3)) {
+      // The socket of a process that ended may still be there.
+      const client = await ReplicaClient.connect(host.path(socket)).catch(() => null);
+      if (client !== null) return new ReplicaProcess(host, socket, client);
+      if (performance.now() > end) throw new Error(`no engine answers at ${socket}`);
+    }
   }
 
   /** After the worker died: talks to the new one. */
@@ -69,24 +75,39 @@ export class ReplicaProcess {
     return this.client.status();
   }
 
-  /** Ends the role in order, then both processes. */
+  /** Ends the role in order, then both processes; resolves when they are gone. */
   async stop(): Promise<void> {
     await this.client.request('close', {});
     await this.client.request('quit', {}).catch(() => {});
     this.client.close();
+    const own = () => this.host.processes().some(({ command }) => command.includes(this.#socket));
+    if (!(await until(() => !own(), startMs))) throw new Error(`${this.#socket} does not end`);
   }
 }
 
 /** PRIM on the lab's first host, SECOND on its second. */
 export class ReplicaPair {
   readonly prim: ReplicaProcess;
-  readonly second: ReplicaProcess;
+  second: ReplicaProcess;
   readonly dir: string;
+  readonly #name: string;
+  readonly #common: Readonly<Record<string, string | number>>;
+  readonly #listen: string;
+  #epoch = 1;
 
-  private constructor(prim: ReplicaProcess, second: ReplicaProcess, dir: string) {
+  private constructor(
+    options: ReplicaOptions,
+    prim: ReplicaProcess,
+    second: ReplicaProcess,
+    common: Readonly<Record<string, string | number>>,
+    listen: string,
+  ) {
     this.prim = prim;
     this.second = second;
-    this.dir = dir;
+    this.dir = options.dir;
+    this.#name = options.name;
+    this.#common = common;
+    this.#listen = listen;
   }
 
   /** Resolves when both are in sync. */
@@ -99,7 +120,6 @@ export class ReplicaPair {
     const port = options.port ?? 5600;
     const common = {
       set: randomBytes(16).toString('hex'),
-      epoch: 1,
       state: options.stateDir,
       dir: options.dir,
       cert: `${certificates}/cert.pem`,
@@ -112,12 +132,45 @@ export class ReplicaPair {
     };
     const second = await ReplicaProcess.start(other, options.name);
     const listen = `${other.address()}:${port}`;
-    await second.client.request('open', { ...common, role: 'second', node: 1, listen });
     const prim = await ReplicaProcess.start(first, options.name);
-    await prim.client.request('open', { ...common, role: 'prim', node: 0, peer: listen });
-    const pair = new ReplicaPair(prim, second, options.dir);
+    const pair = new ReplicaPair(options, prim, second, common, listen);
+    await pair.#openSecond();
+    await pair.#openPrim();
     await pair.settled();
     return pair;
+  }
+
+  async #openSecond(): Promise<void> {
+    const values = { ...this.#common, role: 'second', node: 1, listen: this.#listen };
+    await this.second.client.request('open', { ...values, epoch: this.#epoch });
+  }
+
+  async #openPrim(): Promise<void> {
+    const values = { ...this.#common, role: 'prim', node: 0, peer: this.#listen };
+    await this.prim.client.request('open', { ...values, epoch: this.#epoch });
+  }
+
+  /** The second ends in order, with its processes. */
+  stopSecond(): Promise<void> {
+    return this.second.stop();
+  }
+
+  /** The second is there again; does not wait for it to be in sync. */
+  async startSecond(): Promise<void> {
+    this.second = await ReplicaProcess.start(this.second.host, this.#name);
+    await this.#openSecond();
+  }
+
+  /** The first may go on without the second, in a new epoch. */
+  async alone(): Promise<void> {
+    this.#epoch++;
+    await this.prim.client.request('alone', { epoch: this.#epoch });
+  }
+
+  /** The first ends its role in order and takes it again. */
+  async reopenPrim(): Promise<void> {
+    await this.prim.client.request('close', {});
+    await this.#openPrim();
   }
 
   /** Resolves when the second has applied everything that the first has. */
