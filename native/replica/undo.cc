@@ -9,6 +9,7 @@
 #include "replica/undo_back.h"
 #include "replica/undo_capture.h"
 #include "replica/undo_file.h"
+#include "replica/undo_paths.h"
 
 namespace holdfast::replica {
 namespace {
@@ -73,6 +74,10 @@ int Undo::take_back(Changes& changes) {
   // What it changes is not what was saved.
   impl_->capture.forget();
   return UndoBack(impl_->tree, impl_->ids, impl_->file, changes).run();
+}
+
+int Undo::paths(UndoPaths& out) {
+  return impl_->file.is_open() ? out.read(impl_->file) : EBADF;
 }
 
 int Undo::discard() {

@@ -20,6 +20,7 @@
 namespace holdfast::replica {
 
 class Changes;
+class UndoPaths;
 
 struct UndoStatus {
   uint64_t bytes = 0;  // of the file
@@ -48,6 +49,8 @@ class Undo {
    * orphanage.
    */
   int take_back(Changes& changes);
+  /** Where files were before the resync, for the quarantine. 0 or errno. */
+  int paths(UndoPaths& out);
   /** The resync is over: the file goes. 0 or errno. */
   int discard();
   UndoStatus status() const;
