@@ -152,6 +152,14 @@ bool Core::room(Room& r, const Call& call, size_t bytes) {
   return r.take(bytes, Waiter{room_again, this, 0});
 }
 
+int Core::guard(const MarkSet& touched, Marks::Guard& held) {
+  if (options.marks == nullptr || touched.size() == 0) return 0;
+  const int error = options.marks->guard(touched, held);
+  if (error == 0) return 0;
+  log.local_failed(error, "marks");
+  return EIO;
+}
+
 void Core::room_again(void* context, uint64_t, int) {
   Core* core = static_cast<Core*>(context);
   const std::lock_guard lock(core->room_mutex);

@@ -12,6 +12,7 @@
 
 #include "replica/intents.h"
 #include "replica/locks.h"
+#include "replica/marks.h"
 #include "replica/server.h"
 #include "replica/session.h"
 #include "replica/skip.h"
@@ -105,6 +106,11 @@ class Core {
   /** True for the name that only this product uses, in the root of a directory. */
   static bool is_hidden(const Call& call, FileId parent, const char* name);
   bool room(Room& r, const Call& call, size_t bytes);
+  /**
+   * Makes durable that what a change touches may differ from the peer's, before the change. `held`
+   * stays until its record is appended. 0, or EIO: the change must not be made.
+   */
+  int guard(const MarkSet& touched, Marks::Guard& held);
 
   /** `early`: in an intent, gets the LSN before the record counts (Log::append_noting). */
   Lsn append(Room& room, Kind kind, uint16_t flags, FileId file, std::span<const iovec> payload,

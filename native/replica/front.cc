@@ -55,11 +55,12 @@ bool Front::all_kept() const {
   return true;
 }
 
-void Front::make_server(Log& log) {
+void Front::make_server(Log& log, Marks* marks) {
   ServerOptions options;
   options.threads = line_.threads;
   options.epoch = line_.epoch == 0 ? 1 : line_.epoch;
   options.skip = line_.skip;
+  options.marks = marks;
   options.keep = [this](FileId id, int fd) {
     if (context_.store.keep(StoreKind::open_file, id, fd) != 0) not_kept_.fetch_add(1);
   };
@@ -117,14 +118,14 @@ Failure Front::end_old_mounts(const char* why) {
   return {};
 }
 
-Failure Front::serve(Log& log) {
+Failure Front::serve(Log& log, Marks* marks) {
   Failure failure;
   bool mounted_new = !context_.resume || !all_kept();
   if (mounted_new) {
     failure = end_old_mounts("nothing was kept of them");
     if (failure.failed()) return failure;
   }
-  make_server(log);
+  make_server(log, marks);
   if (!mounted_new) {
     bool no_resend = false;
     failure = adopt_all(no_resend);
@@ -135,7 +136,7 @@ Failure Front::serve(Log& log) {
           no_resend ? "the kernel has no FUSE_NOTIFY_RESEND (6.9)" : failure.text;
       failure = end_old_mounts(why.c_str());
       if (failure.failed()) return failure;
-      make_server(log);
+      make_server(log, marks);
       mounted_new = true;
     }
   }

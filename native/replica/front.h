@@ -25,7 +25,7 @@ class Front {
    * Where the kernel cannot send again what had no answer, the mounts are ended and made anew:
    * applications get errors, and an event says so.
    */
-  Failure serve(Log& log);
+  Failure serve(Log& log, Marks* marks = nullptr);
   /** Unmounts and ends the server; descriptors are no longer kept. The tree stays usable. */
   Failure stop();
   /** Any thread. */
@@ -44,7 +44,7 @@ class Front {
   Failure adopt_all(bool& no_resend);
   Failure mount_all();
   Failure end_old_mounts(const char* why);
-  void make_server(Log& log);
+  void make_server(Log& log, Marks* marks);
 
   RoleContext& context_;
   const OpenLine& line_;

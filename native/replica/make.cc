@@ -138,6 +138,14 @@ Handled Core::make(Call& call, Make& what) {
   Room r(log);
   const Locks::Hold hold(locks, call.file, id);
   if (!local && !room(r, call, bytes)) return Handled::no_room;
+  Marks::Guard held;
+  if (!local) {
+    MarkSet touched;
+    touched.names(call.file);
+    // Its number may be from before the generation of marks that is the newest by now.
+    touched.inode(id);
+    if (const int error = guard(touched, held); error != 0) return fail(call, error), Handled::yes;
+  }
   Intent* intent = intents.begin(what.opcode, call.session->volume(), call.unique);
   intent->made = id;
   intent->before[before_flags] = local ? uint64_t{intent_local} : 0;

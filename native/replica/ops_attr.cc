@@ -132,9 +132,19 @@ Handled Core::op_setattr(Call& call) {
   if (!flags_of(call.file, flags)) return fail(call, ESTALE), Handled::yes;
   const bool silent = (flags & (id_local | id_unlinked)) != 0;
   if (!silent && !room(r, call, record_size(sizeof(AttributesBody)))) return Handled::no_room;
+  struct stat now {};
+  Marks::Guard held;
+  if ((flags & id_local) == 0) {
+    MarkSet touched;
+    touched.inode(call.file);
+    if ((in->valid & FATTR_SIZE) != 0) {
+      if (fstat(f->fd.get(), &now) != 0) return fail(call, errno), Handled::yes;
+      touched.data(call.file, in->size, static_cast<uint64_t>(now.st_size));
+    }
+    if (const int error = guard(touched, held); error != 0) return fail(call, error), Handled::yes;
+  }
   uint32_t mask = 0;
   const int error = change(*f, *in, mask);
-  struct stat now {};
   if (fstat(f->fd.get(), &now) != 0) return fail(call, errno), Handled::yes;
   Lsn lsn = 0;
   if (mask != 0) {

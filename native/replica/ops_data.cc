@@ -67,11 +67,18 @@ Handled Core::op_open(Call& call) {
   IdEntry entry;
   if (!ids.get(call.file, entry)) return fail(call, ESTALE), Handled::yes;
   Lsn lsn = 0;
+  Marks::Guard held;
   if (truncate) {
     const bool silent = (entry.flags & (id_local | id_unlinked)) != 0;
     if (!silent && !room(r, call, attributes_room)) return Handled::no_room;
-    if (ftruncate(f->fd.get(), 0) != 0) return fail(call, errno), Handled::yes;
     struct stat now {};
+    if (fstat(f->fd.get(), &now) != 0) return fail(call, errno), Handled::yes;
+    MarkSet touched;
+    touched.inode(call.file);
+    touched.data(call.file, 0, static_cast<uint64_t>(now.st_size));
+    const int error = (entry.flags & id_local) == 0 ? guard(touched, held) : 0;
+    if (error != 0) return fail(call, error), Handled::yes;
+    if (ftruncate(f->fd.get(), 0) != 0) return fail(call, errno), Handled::yes;
     fstat(f->fd.get(), &now);
     uint32_t mask = attribute_size | attribute_mtime;
     if ((in->open_flags & FUSE_OPEN_KILL_SUIDGID) != 0 && kill_ids(f->fd.get(), now)) {
@@ -150,6 +157,13 @@ Handled Core::op_write(Call& call) {
   const size_t bytes = record_size(sizeof(WriteBody) + in->size) + attributes_room;
   if (!silent && !room(r, call, bytes)) return Handled::no_room;
   const int fd = f->fd.get();
+  Marks::Guard held;
+  if ((flags & id_local) == 0) {
+    MarkSet touched;
+    touched.inode(call.file);
+    touched.data(call.file, in->offset, in->offset + in->size);
+    if (const int error = guard(touched, held); error != 0) return fail(call, error), Handled::yes;
+  }
   const ssize_t wrote = write_all(fd, data, in->size, static_cast<off_t>(in->offset));
   if (wrote < 0) {
     const int error = errno;
@@ -174,6 +188,7 @@ Handled Core::op_write(Call& call) {
     }
   }
   locks.changed(call.file, lsn);
+  held.release();
   hold.unlock();
   changes.fetch_add(1, std::memory_order_relaxed);
   fuse_write_out out{};
@@ -213,6 +228,16 @@ Handled Core::op_fallocate(Call& call) {
   const bool silent = (flags & (id_local | id_unlinked)) != 0;
   if (!silent && !room(r, call, record_size(sizeof(AllocateBody)))) return Handled::no_room;
   const int fd = f->fd.get();
+  Marks::Guard held;
+  if ((flags & id_local) == 0) {
+    MarkSet touched;
+    touched.inode(call.file);
+    // What is only allocated reads as before.
+    if ((in->mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) != 0) {
+      touched.data(call.file, in->offset, in->offset + in->length);
+    }
+    if (const int error = guard(touched, held); error != 0) return fail(call, error), Handled::yes;
+  }
   if (fallocate(fd, static_cast<int>(in->mode), static_cast<off_t>(in->offset),
                 static_cast<off_t>(in->length)) != 0) {
     const int error = errno;
@@ -271,6 +296,13 @@ Handled Core::op_copy_file_range(Call& call) {
   const bool silent = (flags & (id_local | id_unlinked)) != 0;
   const size_t bytes = record_size(sizeof(WriteBody) + length);
   if (!silent && !room(r, call, bytes)) return Handled::no_room;
+  Marks::Guard held;
+  if ((flags & id_local) == 0) {
+    MarkSet touched;
+    touched.inode(target);
+    touched.data(target, in->off_out, in->off_out + length);
+    if (error = guard(touched, held); error != 0) return fail(call, error), Handled::yes;
+  }
   off_t from_at = static_cast<off_t>(in->off_in);
   off_t to_at = static_cast<off_t>(in->off_out);
   const ssize_t copied = copy_file_range(from->fd.get(), &from_at, to->fd.get(), &to_at, length, 0);

@@ -131,6 +131,22 @@ int find_both(Core& core, const Call& call, Move& m) {
   return m.replaced == 0 ? ENOSPC : 0;
 }
 
+/** What the change touches, for the marks. */
+MarkSet touched_by(const Move& m) {
+  MarkSet touched;
+  const bool other = m.replaced != 0 && (m.kind & intent_replaced_local) == 0;
+  if ((m.kind & intent_local) != 0 && !other) return touched;
+  touched.names(m.from);
+  touched.names(m.to);
+  if (other && (m.kind & intent_last_name) == 0) touched.inode(m.replaced);
+  if ((m.kind & (intent_publish | intent_withdraw)) != 0) {
+    // What is written to it while it is not replicated is not marked.
+    touched.inode(m.file);
+    touched.whole(m.file);
+  }
+  return touched;
+}
+
 Intent* begin_move(Core& core, const Call& call, const Move& m) {
   Intent* intent = core.intents.begin(FUSE_RENAME2, call.session->volume(), call.unique);
   intent->before[before_file] = m.file;
@@ -171,6 +187,13 @@ Handled Core::op_unlink(Call& call) {
     return Handled::no_room;
   }
   const bool last = is_directory || now.st_nlink == 1;
+  Marks::Guard held;
+  if (!local) {
+    MarkSet touched;
+    touched.names(call.file);
+    if (!last) touched.inode(id);
+    if (error = guard(touched, held); error != 0) return fail(call, error), Handled::yes;
+  }
   Intent* intent = intents.begin(call.head.opcode, call.session->volume(), call.unique);
   intent->before[before_file] = id;
   intent->before[before_flags] = (local ? uint64_t{intent_local} : 0) |
@@ -238,6 +261,8 @@ Handled Core::op_rename(Call& call) {
                        record_size(sizeof(UnlinkBody) + names) +
                        record_size(sizeof(CreateBody) + names);
   if ((m.kind & intent_local) == 0 && !room(r, call, bytes)) return Handled::no_room;
+  Marks::Guard held;
+  if (error = guard(touched_by(m), held); error != 0) return fail(call, error), Handled::yes;
   Intent* intent = begin_move(*this, call, m);
   const bool last = (m.kind & intent_last_name) != 0;
   if (last) error = hold_unlinked(m.replaced, to, m.new_name, S_ISDIR(m.replaced_now.st_mode));
@@ -322,6 +347,14 @@ Handled Core::op_link(Call& call) {
   if (!unnamed && ((flags & id_local) != 0) != local) return fail(call, EXDEV), Handled::yes;
   const size_t bytes = record_size(sizeof(CreateBody) + std::strlen(name));
   if (!local && !room(r, call, bytes)) return Handled::no_room;
+  Marks::Guard held;
+  if (!local || unnamed) {
+    MarkSet touched;
+    touched.names(call.file);
+    touched.inode(id);
+    if (unnamed) touched.whole(id);
+    if (error = guard(touched, held); error != 0) return fail(call, error), Handled::yes;
+  }
   Intent* intent = call.left;
   if (intent == nullptr) {
     intent = intents.begin(FUSE_LINK, call.session->volume(), call.unique);

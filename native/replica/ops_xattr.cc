@@ -102,6 +102,12 @@ Handled Core::op_setxattr(Call& call) {
   const bool silent = (flags & (id_local | id_unlinked)) != 0;
   const size_t payload = sizeof(XattrBody) + key.size() + value.size();
   if (!silent && !room(r, call, record_size(payload))) return Handled::no_room;
+  Marks::Guard held;
+  if ((flags & id_local) == 0) {
+    MarkSet touched;
+    touched.inode(call.file);
+    if (const int error = guard(touched, held); error != 0) return fail(call, error), Handled::yes;
+  }
   Intent* intent = call.left;
   int how = static_cast<int>(in.flags);
   if (intent != nullptr) {
@@ -150,6 +156,12 @@ Handled Core::op_removexattr(Call& call) {
   const bool silent = (flags & (id_local | id_unlinked)) != 0;
   if (!silent && !room(r, call, record_size(sizeof(XattrBody) + key.size()))) {
     return Handled::no_room;
+  }
+  Marks::Guard held;
+  if ((flags & id_local) == 0) {
+    MarkSet touched;
+    touched.inode(call.file);
+    if (const int error = guard(touched, held); error != 0) return fail(call, error), Handled::yes;
   }
   Intent* intent = call.left;
   const bool existed = intent != nullptr ? (intent->before[before_flags] & intent_existed) != 0

@@ -15,11 +15,13 @@
 namespace holdfast::replica {
 
 class Locks;
+class Marks;
 
 struct ServerOptions {
   unsigned threads = 8;           // per mounted directory; one in fsync waits for its disk
   uint64_t epoch = 1;             // of the ids that are made
   std::vector<std::string> skip;  // rules of what is not replicated (skip.h)
+  Marks* marks = nullptr;         // of what may differ from the peer; none: not replicated
   /** A file without a name is open: its descriptor must outlive this process; and no longer. */
   std::function<void(FileId, int fd)> keep;
   std::function<void(FileId)> drop;

@@ -93,6 +93,7 @@ class MemoryLog final : public Log {
         std::memcpy(kept.bytes + kept.size, part.iov_base, std::min(room, part.iov_len));
         kept.size += part.iov_len;
       }
+      if (on_append) on_append(kept);
       overdrawn_ = overdrawn_ || record_size(kept.size) > reserved_;
       reserved_ -= record_size(kept.size);
       memory_.records[memory_.count % 2000] = kept;
@@ -121,6 +122,7 @@ class MemoryLog final : public Log {
     return false;
   }
   void local_failed(int, const char*) override { failures_++; }
+  int failures() const { return failures_; }
 
   void make_room() {
     Waiter ready;
@@ -161,6 +163,8 @@ class MemoryLog final : public Log {
 
   std::atomic<bool> is_strict{false};
   std::atomic<bool> hold_syncs{false};
+  /** Called with each record before it counts. */
+  std::function<void(const Kept&)> on_append;
 
  private:
   void die(KillAt at) const {
