@@ -58,7 +58,7 @@ bool Front::all_kept() const {
 void Front::make_server(Log& log, Marks* marks) {
   ServerOptions options;
   options.threads = line_.threads;
-  options.epoch = line_.epoch == 0 ? 1 : line_.epoch;
+  options.epoch = id_epoch();
   options.skip = line_.skip;
   options.marks = marks;
   options.keep = [this](FileId id, int fd) {

@@ -32,6 +32,8 @@ class Front {
   void status(Line& line) const;
 
   Ids& ids() { return ids_; }
+  /** Of the ids that are made. */
+  uint64_t id_epoch() const { return line_.epoch == 0 ? 1 : line_.epoch; }
   Tree& tree() { return tree_; }
   Volumes& volumes() { return volumes_; }
   /** While the directories are served. */

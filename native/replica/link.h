@@ -40,6 +40,8 @@ struct LinkOptions {
   int send_buffer = 0;  // SO_SNDBUF, bytes; 0: 2 MiB
   /** Bodies of `differs` frames (verify.h), on the link's thread. */
   std::function<void(std::span<const uint8_t>)> differs;
+  /** What the peer has durably, while it follows; on the link's thread. */
+  std::function<void(Lsn)> peer_has;
 };
 
 /** What `status` shows. Times in ns; quantiles since start. */

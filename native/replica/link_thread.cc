@@ -224,6 +224,7 @@ void Link::adopt(std::unique_ptr<Channel> channel, uint64_t cursor, const Welcom
     durable_.store(welcome.durable);
   }
   ring_.free_to(welcome.durable);
+  if (options_.peer_has) options_.peer_has(welcome.durable);
   connected_.store(true);
   connects_.fetch_add(1, std::memory_order_relaxed);
   heard_ns_ = boot_ns();
@@ -367,6 +368,7 @@ bool Link::take_ack(const AckBody& ack) {
   complete();
   if (more_durable) {
     ring_.free_to(ack.durable);
+    if (options_.peer_has) options_.peer_has(ack.durable);
     if (reservers_count_.load() > 0) wake_reservers();
   }
   return true;

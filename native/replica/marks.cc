@@ -182,7 +182,6 @@ struct Marks::Impl {
   int end_due(std::unique_lock<std::mutex>& lock);
   std::vector<Generation*> find_done();
   int forget(const std::vector<Generation*>& done);
-  void stop();
   void run(Marks& marks);
 
   Ids& ids;
@@ -198,7 +197,6 @@ struct Marks::Impl {
   bool committing = false;  // somebody writes; the newest generation and its file are theirs
   std::shared_ptr<Batch> batch = std::make_shared<Batch>();
   bool keeping = false;
-  bool due = false;  // a new generation shall begin
   bool stopping = false;
   uint64_t number = 0;                           // of the newest generation; the committer's
   std::atomic<uint64_t> old_marks{0};            // of all but the newest
@@ -384,24 +382,24 @@ int Marks::Impl::begin() {
   }
   all.push_back(std::move(next));
   current.store(all.back().get());
-  due = false;
   return 0;
 }
 
 Marks::Marks(Ids& ids, MarksOptions options) : impl_(new Impl(ids, std::move(options))) {}
 
 Marks::~Marks() {
-  impl_->stop();
+  stop();
   delete impl_;
 }
 
-void Marks::Impl::stop() {
+void Marks::stop() {
+  Impl& in = *impl_;
   {
-    const std::lock_guard lock(mutex);
-    stopping = true;
-    ended.notify_all();
+    const std::lock_guard lock(in.mutex);
+    in.stopping = true;
+    in.ended.notify_all();
   }
-  if (thread.joinable()) thread.join();
+  if (in.thread.joinable()) in.thread.join();
 }
 
 void Marks::Impl::run(Marks& marks) {
@@ -474,13 +472,12 @@ void Marks::peer_has(Lsn durable) {
 void Marks::keep(bool all) {
   Impl& in = *impl_;
   const std::lock_guard lock(in.mutex);
-  if (in.keeping && !all) in.due = true;
   in.keeping = all;
 }
 
 int Marks::clear() {
   Impl& in = *impl_;
-  in.stop();
+  stop();
   const std::lock_guard settling(in.settling);
   std::unique_lock lock(in.mutex);
   in.changed.wait(lock, [&in] { return !in.committing; });
@@ -500,7 +497,9 @@ int Marks::Impl::end_due(std::unique_lock<std::mutex>& lock) {
   const Generation* now = current.load();
   if (now == nullptr || keeping) return 0;
   const bool old = boot_ns() - now->begun_ns >= options.generation_ms * ns_per_ms && now->used();
-  if (!due && !old && !now->everything) return 0;
+  // It has grown while all was kept.
+  const bool large = now->marks > options.generation_marks;
+  if (!old && !large && !now->everything) return 0;
   committing = true;
   lock.unlock();
   const int error = begin();

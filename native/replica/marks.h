@@ -160,6 +160,8 @@ class Marks {
   /** From its return on nothing goes any more (the primary is alone, or the peer lacks something
    * that is not in the ring), or again. */
   void keep(bool all);
+  /** Ends the thread; what is in the folder stays. */
+  void stop();
   /** Orderly end with a peer that has everything: the folder has no marks. 0 or errno. */
   int clear();
   /** What the thread does at each tick: ends a generation that is due, deletes what may go. 0, or

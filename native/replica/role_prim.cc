@@ -8,6 +8,7 @@
 #include "replica/comparison.h"
 #include "replica/front.h"
 #include "replica/link.h"
+#include "replica/marks.h"
 #include "replica/mirror.h"
 #include "replica/scan.h"
 
@@ -33,6 +34,11 @@ class PrimRole final : public Role {
  public:
   PrimRole(RoleContext context, const OpenLine& line)
       : context_(context), line_(line), front_(context_, line_) {}
+  ~PrimRole() override {
+    // Their threads call each other.
+    if (link_) link_->stop(0);
+    if (marks_) marks_->stop();
+  }
 
   Failure open() override;
   Failure close() override;
@@ -48,6 +54,7 @@ class PrimRole final : public Role {
   Failure check();
   Failure begin_history();
   Failure find_tail(Tail& tail);
+  Failure open_marks();
   Failure start_link();
 
   RoleContext context_;
@@ -55,6 +62,7 @@ class PrimRole final : public Role {
   Front front_;
   Super super_;
   std::unique_ptr<Ring> ring_;
+  std::unique_ptr<Marks> marks_;
   std::unique_ptr<Link> link_;
   std::atomic<Link*> linked_{nullptr};
   std::unique_ptr<Comparison> comparison_;
@@ -117,10 +125,12 @@ Failure PrimRole::begin_history() {
   const SuperState& old = super_.state();
   if (context_.resume && old.role == uint32_t(RoleKind::prim) && ring_->intact() &&
       (context_.shared->role == uint32_t(RoleKind::prim) || same(ring_->last(), old.last)))
-    return {};
+    return open_marks();
   Tail tail;
   if (Failure failure = find_tail(tail); failure.failed()) return failure;
   ring_->reset(tail);
+  // Before the superblock says that this is a primary: from then on it must have marks.
+  if (Failure failure = open_marks(); failure.failed()) return failure;
   SuperState next = old;
   memcpy(next.set, line_.set, sizeof next.set);
   next.node = line_.node;
@@ -138,6 +148,23 @@ Failure PrimRole::begin_history() {
   return error == 0 ? Failure{} : Failure::of(error, front_.volumes().state_path("super"));
 }
 
+Failure PrimRole::open_marks() {
+  MarksOptions options;
+  options.epoch = front_.id_epoch();
+  options.last = [this] { return ring_->last().lsn; };
+  options.sync = [this] {
+    const int error = front_.tree().sync_all();
+    Link* link = linked_.load();
+    if (error != 0 && link != nullptr) link->local_failed(error, "syncfs");
+    return error != 0 ? error : front_.ids().sync();
+  };
+  options.faults = planted_faults();
+  marks_ = std::make_unique<Marks>(front_.ids(), options);
+  marks_->keep(super_.state().required_peer == 0);
+  const auto opened = marks_->open(line_.state);
+  return opened.ok() ? Failure{} : Failure::of(opened.error, "the marks in " + line_.state);
+}
+
 Failure PrimRole::start_link() {
   LinkOptions options;
   options.peer = line_.peer;
@@ -153,6 +180,7 @@ Failure PrimRole::start_link() {
   link_ = std::make_unique<Link>(*ring_, super_, context_.events, planted_faults());
   comparison_ = std::make_unique<Comparison>(front_.tree(), front_.ids(), *link_, context_.events);
   options.differs = [this](std::span<const uint8_t> body) { comparison_->found(body); };
+  options.peer_has = [this](Lsn durable) { marks_->peer_has(durable); };
   const auto started = link_->start(options);
   if (!started.ok()) return Failure::of(started.error, std::string("the link: ") + started.call);
   linked_ = link_.get();
@@ -166,7 +194,7 @@ Failure PrimRole::open() {
   if (Failure failure = check(); failure.failed()) return failure;
   if (Failure failure = begin_history(); failure.failed()) return failure;
   if (Failure failure = start_link(); failure.failed()) return failure;
-  if (Failure failure = front_.serve(*link_); failure.failed()) return failure;
+  if (Failure failure = front_.serve(*link_, marks_.get()); failure.failed()) return failure;
   context_.events.event("role", {{"role", "prim"}, {"epoch", super_.state().epoch}});
   return {};
 }
@@ -177,7 +205,9 @@ Failure PrimRole::close() {
   linked_ = nullptr;
   // Without a connection there is nothing to wait for.
   const bool drains = link_ && link_->status().connected;
-  if (link_ && !link_->stop(drains ? drain_ms : 0) && super_.state().required_peer != 0)
+  const bool whole = link_ && link_->stop(drains ? drain_ms : 0);
+  if (marks_) marks_->stop();
+  if (link_ && !whole && super_.state().required_peer != 0)
     context_.events.warning("stopped while the peer did not have everything");
   if (ring_ && super_.state().role == uint32_t(RoleKind::prim)) {
     SuperState last = super_.state();
@@ -186,6 +216,8 @@ Failure PrimRole::close() {
     int error = front_.tree().sync_all();
     if (error == 0) error = front_.ids().sync();
     if (error == 0) error = super_.save(last);
+    // There is nothing that this server may have and the peer has not.
+    if (error == 0 && whole && last.required_peer != 0) (void)marks_->clear();
     if (error != 0) failure = Failure::of(error, "the last superblock");
   }
   front_.volumes().forget();
@@ -193,7 +225,9 @@ Failure PrimRole::close() {
 }
 
 Failure PrimRole::alone(uint64_t epoch) {
+  marks_->keep(true);
   const int error = link_->alone(epoch);
+  if (error != 0 && !link_->status().alone) marks_->keep(false);
   if (error == EINVAL) return Failure::of("EPOCH", "the epoch is older than the present one");
   return error == 0 ? Failure{} : Failure::of(error, "the superblock");
 }
@@ -222,6 +256,10 @@ void PrimRole::status(Line& line) const {
   line.add("sends", now.sends).add("barriers", now.barriers).add("acks", now.acks);
   line.add("connects", now.connects).add("failed_connects", now.failed_connects);
   line.add("refusals", now.refusals).add("protocol_errors", now.protocol_errors);
+  const MarksStatus marks = marks_->status();
+  line.add("marks", marks.marks).add("mark_writes", marks.writes);
+  line.add("mark_generations", marks.generations);
+  line.add("marks_everything", uint64_t(marks.everything));
   line.add("syncs", now.syncs).add("sync_p50_us", uint64_t(now.sync_p50_ns / 1000));
   line.add("sync_p99_us", uint64_t(now.sync_p99_ns / 1000));
 }
