@@ -51,9 +51,10 @@ Changes::~Changes() = default;
 int Changes::begin(ApplyMode mode) {
   mode_ = mode;
   orphanages_.clear();
+  told_.clear();
+  told_count_ = 0;
   for (size_t volume = 0; volume < tree_.volumes(); volume++) {
     orphanages_.emplace_back(tree_, ids_, static_cast<uint8_t>(volume));
-    if (mode == ApplyMode::normal) continue;
     if (const int error = orphanages_.back().look(); error != 0) return fail(error, "orphanage");
   }
   return 0;
@@ -66,16 +67,23 @@ int Changes::end_replay() {
     if (const int error = orphanage.empty(); error != 0) return fail(error, "orphanage");
   }
   mode_ = ApplyMode::normal;
+  forget_unlinked();
+  return 0;
+}
+
+/** Whoever has no name left loses the id too, once a checkpoint is behind that; also those whose
+ * removal was before the last one, by a process that was killed after it. */
+void Changes::forget_unlinked() {
   nameless_.clear();
-  // Also those whose removal was before the checkpoint, by a process that was killed after it.
   ids_.for_each(
       [](void* context, const IdEntry& entry) {
         auto& self = *static_cast<Changes*>(context);
-        if ((entry.flags & id_unlinked) != 0) self.nameless_.emplace_back(self.lsn_, entry.id);
+        if ((entry.flags & (id_unlinked | id_nameless)) == id_unlinked) {
+          self.nameless_.emplace_back(self.lsn_, entry.id);
+        }
         return true;
       },
       this);
-  return 0;
 }
 
 void Changes::checkpointed(Lsn saved) {
@@ -86,6 +94,7 @@ void Changes::checkpointed(Lsn saved) {
 
 int Changes::apply(const Record& record) {
   lsn_ = record.head.lsn;
+  statement_ = record.kind > Kind::check;
   if (times_.size() > max_times) {
     if (const int error = flush_times(); error != 0) return error;
   }
@@ -102,15 +111,17 @@ int Changes::apply(const Record& record) {
       return unlink(record);
     case Kind::rename:
       return forgiving() ? rename_again(record) : rename(record);
+    case Kind::entry:
+      return entry(record);
+    case Kind::inode:
+      return inode(record);
+    case Kind::listing:
+      return listing(record);
     case Kind::allocate:
       return allocate(record);
     case Kind::set_xattr:
     case Kind::remove_xattr:
       return xattr(record);
-    case Kind::entry:
-    case Kind::inode:
-    case Kind::listing:
-      return fail(ENOTSUP, "statement");
     case Kind::pad:
     case Kind::check:
     case Kind::synced:
@@ -120,6 +131,12 @@ int Changes::apply(const Record& record) {
 }
 
 int Changes::file(FileId id, FileRef& out) {
+  const int error = find(id, out);
+  if (error == 0 && out == nullptr) tell(id);
+  return error;
+}
+
+int Changes::find(FileId id, FileRef& out) {
   Result<FileRef> opened = tree_.open(id);
   if (opened.ok()) {
     out = std::move(opened.value);
@@ -140,7 +157,7 @@ Changes::Times& Changes::times(FileId id) {
 
 int Changes::set_times(FileId id, const Times& at) {
   FileRef found;
-  if (const int error = file(id, found); error != 0 || found == nullptr) return error;
+  if (const int error = find(id, found); error != 0 || found == nullptr) return error;
   const timespec both[2] = {to_timespec(at.has_atime, at.atime),
                             to_timespec(at.has_mtime, at.mtime)};
   const bool by_path = found->type != S_IFREG && found->type != S_IFDIR;
@@ -159,6 +176,13 @@ int Changes::flush_times() {
     }
   }
   times_.clear();
+  if (untidy_ && !forgiving()) {
+    untidy_ = false;
+    for (Orphanage& orphanage : orphanages_) {
+      const int error = orphanage.tidy();
+      if (error != 0 && first == 0) first = fail(error, "orphanage");
+    }
+  }
   return first;
 }
 
@@ -168,8 +192,9 @@ int Changes::flush_times(FileId id) {
 }
 
 void Changes::forget(FileId id) {
-  ids_.set_flags(id, id_unlinked, 0);
-  nameless_.emplace_back(lsn_, id);
+  ids_.set_flags(id, id_unlinked, id_nameless);
+  // In a resync it may yet be wanted again.
+  if (mode_ != ApplyMode::resync) nameless_.emplace_back(lsn_, id);
   tree_.drop(id);
   times_.erase(id);
   if (last_id_ == id) last_times_ = nullptr;

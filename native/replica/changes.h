@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <set>
 #include <string>
 #include <string_view>
@@ -29,6 +30,13 @@
  *   it: it is a later file, or one whose other names are given by later records;
  * - a folder that would have to go below itself stays where it is: its new parent has come below
  *   it, so it has left that parent by then, and the record of that comes later.
+ *
+ * In a resync the directories may be anything; the records are changes and, for everything that may
+ * differ, statements, in any order. What a record cannot do because a file or a folder is not there
+ * yet, or because a folder would have to go below itself, is left out and reported, and the source
+ * states it again. It is done when nothing was reported that has not been stated since. Files are
+ * known by their ids all the time: one that loses its last name is in the orphanage and keeps its
+ * id until the resync ends, since a later statement may give it a name, or the undo log may.
  */
 namespace holdfast::replica {
 
@@ -106,6 +114,8 @@ class Changes {
   }
   /** The file; with `out` null and 0 when it is gone and that is forgiven. */
   int file(FileId id, FileRef& out);
+  /** The same, and nobody is told. */
+  int find(FileId id, FileRef& out);
   Times& times(FileId id);
   void set_mtime(FileId id, const Time& mtime) {
     Times& at = times(id);
@@ -114,6 +124,7 @@ class Changes {
   }
   int set_times(FileId id, const Times& at);
   void forget(FileId id);
+  void forget_unlinked();
 
   // changes.cc
   int write(const Record& record);
@@ -125,6 +136,7 @@ class Changes {
 
   // names.cc
   int create(const Record& record);
+  int create_away(const Record& record, Name& at);
   int link(const Record& record);
   int unlink(const Record& record);
   int rename(const Record& record);
@@ -134,17 +146,34 @@ class Changes {
   void keep_mtime(const Occupant& was);
   int vacate(const Name& name, const Occupant& occupant);
   int give(const FileRef& file, FileId id, const Name& name);
-  int move_folder(const FileRef& folder, const Name& to);
+  int move_folder(const FileRef& folder, FileId id, const Name& to);
+  int named(FileId id, const FileRef& file);
   int make(const CreateBody& body, std::string_view target, const Name& at, FileRef& out);
   int make_at(const Record& record, const Name& at);
   int set_owner(const OpenFile& file, const Record& record, const struct stat& now);
   int remove_folder(const Name& name);
+
+  // statements.cc
+  int entry(const Record& record);
+  int adopt(FileId id, uint32_t type, const Name& at, FileRef& out);
+  int inode(const Record& record);
+  int make_nameless(const Record& record, FileRef& out);
+  int set_all(const Record& record, const OpenFile& file);
+  int set_xattrs(const Record& record, const OpenFile& file, bool& acl);
+  int listing(const Record& record);
+  int leave_out(const Name& at, bool root);
+  void tell(FileId id, const Name* name = nullptr, bool always = false, bool adopted = false);
+  void arrived(FileId id);
 
   Tree& tree_;
   Ids& ids_;
   const Faults* faults_;
   ApplyMode mode_ = ApplyMode::normal;
   std::function<void(const Missing&)> missing_;
+  std::map<FileId, std::set<std::pair<FileId, std::string>>> told_;  // by the file that is missing
+  size_t told_count_ = 0;
+  bool statement_ = false;  // the record that is being applied is one
+  bool untidy_ = false;     // an orphanage may be empty
   const char* call_ = "";
   std::vector<Orphanage> orphanages_;
   std::unordered_map<FileId, Times> times_;

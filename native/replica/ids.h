@@ -27,6 +27,7 @@ struct Handle {
 enum IdFlags : uint8_t {
   id_local = 1,     // not replicated: never in a record
   id_unlinked = 2,  // no name left; kept while it is open
+  id_nameless = 4,  // and none yet: a record will give it one (secondary; inode records)
 };
 
 struct IdEntry {

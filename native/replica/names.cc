@@ -10,6 +10,7 @@
 
 #include "replica/changes.h"
 #include "replica/faults.h"
+#include "replica/name.h"
 
 /* Names: create, link, unlink, rename. The rules of a replay are in changes.h. */
 namespace holdfast::replica {
@@ -18,6 +19,12 @@ namespace {
 constexpr uint32_t permission_bits = 07777;
 constexpr const char* access_acl = "system.posix_acl_access";
 constexpr const char* default_acl = "system.posix_acl_default";
+
+/** A rename of a file that had no name before: both names are the one that it gets. */
+bool is_first_name(const Record& record) {
+  const RenameBody& body = record.rename;
+  return body.exchange == 0 && body.parent == body.new_parent && record.name == record.second;
+}
 
 int open_made(int directory, const char* name, uint32_t type) {
   const int flags = type == S_IFDIR ? O_RDONLY | O_DIRECTORY : O_PATH;
@@ -69,22 +76,9 @@ int where_is(const OpenFile& folder, Fd& parent, std::string& name) {
   return ESTALE;
 }
 
-/** A name in an open folder; no folder: it is gone, and that is forgiven. */
-struct Changes::Name {
-  FileRef folder;
-  uint8_t volume = 0;
-  int fd = -1;
-  char text[NAME_MAX + 1];
-
-  bool there() const { return fd >= 0; }
-  void set(std::string_view name) {
-    std::memcpy(text, name.data(), name.size());
-    text[name.size()] = '\0';
-  }
-};
-
 int Changes::parent_of(FileId id, std::string_view text, Name& out) {
   if (text.size() > NAME_MAX) return fail(ENAMETOOLONG, "name");
+  out.parent = id;
   out.set(text);
   if (const int error = file(id, out.folder); error != 0) return error;
   if (out.folder == nullptr) return 0;
@@ -102,47 +96,82 @@ int Changes::look(const Name& name, Occupant& out) {
   return error == 0 || error == ENOENT ? 0 : fail(error, "name_to_handle_at");
 }
 
-/** Leaves a name empty. Only in a replay may anything be there that must be kept. */
+/** Leaves a name empty. Only in normal running does what was there go for good. */
 int Changes::vacate(const Name& name, const Occupant& occupant) {
   if (!occupant.there) return 0;
   const bool folder = S_ISDIR(occupant.attributes.st_mode);
   const bool lose = faults_ != nullptr && faults_->skip_displacement;
+  const bool last = folder || occupant.attributes.st_nlink == 1;
   displaced_++;
-  if (lose || (!folder && occupant.attributes.st_nlink > 1)) {
+  if (!forgiving()) {
+    const int error = folder                                 ? remove_folder(name)
+                      : unlinkat(name.fd, name.text, 0) == 0 ? 0
+                                                             : errno;
+    if (error != 0) return fail(error, "unlinkat");
+    if (last && occupant.id != 0) forget(occupant.id);
+    return 0;
+  }
+  if (lose || !last) {
     if (unlinkat(name.fd, name.text, folder ? AT_REMOVEDIR : 0) == 0) return 0;
     if (!lose) return fail(errno, "unlinkat");
   }
-  const int error = orphanages_[name.volume].take(name.fd, name.text);
+  const int error = orphanages_[name.volume].take(name.fd, name.text, occupant.id);
   return error == 0 ? 0 : fail(error, "orphanage");
 }
 
 /** Moves a folder from where it is now. */
-int Changes::move_folder(const FileRef& folder, const Name& to) {
+int Changes::move_folder(const FileRef& folder, FileId id, const Name& to) {
   Fd parent;
   std::string name;
   int error = where_is(*folder, parent, name);
   if (error == ESTALE) {
     skipped_++;
+    tell(id, &to, true);
     return 0;
   }
   if (error != 0) return fail(error, "where a folder is");
-  if (renameat2(parent.get(), name.c_str(), to.fd, to.text, RENAME_NOREPLACE) == 0) return 0;
+  if (renameat2(parent.get(), name.c_str(), to.fd, to.text, RENAME_NOREPLACE) == 0) {
+    return named(id, folder);
+  }
   // EINVAL: the new parent is below it by now (see changes.h).
   if (errno != EINVAL) return fail(errno, "renameat2");
   skipped_++;
+  tell(id, &to, true);
   return 0;
 }
 
-/** In a replay: makes the name be that file, whatever is there. */
+/** A file has a name (again). */
+int Changes::named(FileId id, const FileRef& file) {
+  IdEntry entry;
+  constexpr uint8_t none = id_unlinked | id_nameless;
+  if (!ids_.get(id, entry) || (entry.flags & none) == 0) return 0;
+  if (file->type != S_IFDIR) {
+    if (const int error = orphanages_[file->volume].leave(id, *file); error != 0) {
+      return fail(error, "orphanage");
+    }
+  }
+  ids_.set_flags(id, 0, none);
+  untidy_ = true;
+  return 0;
+}
+
+/** Makes the name be that file, whatever is there. */
 int Changes::give(const FileRef& file, FileId id, const Name& name) {
   if (!name.there()) return 0;
   Occupant occupant;
   if (const int error = look(name, occupant); error != 0) return error;
-  if (occupant.there && occupant.id == id && file != nullptr) return 0;
+  if (occupant.there && occupant.id == id && file != nullptr) return named(id, file);
   if (const int error = vacate(name, occupant); error != 0) return error;
-  if (file == nullptr) return 0;
-  if (file->type == S_IFDIR) return move_folder(file, name);
-  if (linkat(file->fd.get(), "", name.fd, name.text, AT_EMPTY_PATH) == 0) return 0;
+  if (file == nullptr) {
+    tell(id, &name);
+    return 0;
+  }
+  if (file->type == S_IFDIR) return move_folder(file, id, name);
+  Orphanage& orphanage = orphanages_[name.volume];
+  const int error = orphanage.give(id, *file, name.fd, name.text, RENAME_NOREPLACE);
+  if (error == 0) return named(id, file);
+  if (error != ENOENT) return fail(error, "renameat2");
+  if (linkat(file->fd.get(), "", name.fd, name.text, AT_EMPTY_PATH) == 0) return named(id, file);
   // ENOENT: an open file without a name; a later record removed it.
   return errno == ENOENT ? 0 : fail(errno, "linkat");
 }
@@ -207,7 +236,15 @@ int Changes::make_at(const Record& record, const Name& at) {
   const std::string_view target = record.second;
   FileRef made;
   bool known = false;
-  int error = make(body, target, at, made);
+  int error = 0;
+  if (mode_ == ApplyMode::resync) {
+    // Whoever has come back to this record goes on with what came of it.
+    error = find(id, made);
+    known = made != nullptr;
+    if (error == 0 && known) error = give(made, id, at);
+    if (error != 0) return error;
+  }
+  if (!known) error = make(body, target, at, made);
   if (error == EEXIST && forgiving()) {
     Occupant occupant;
     if (error = look(at, occupant); error != 0) return error;
@@ -233,8 +270,27 @@ int Changes::make_at(const Record& record, const Name& at) {
   if (!known) {
     if (error = ids_.put(entry); error != 0) return fail(error, "ids");
     tree_.add(id, made);
+  } else if (error = named(id, made); error != 0) {
+    return error;
   }
+  arrived(id);
   return set_owner(*made, record, attributes);
+}
+
+/** Its folder is removed later; the file may have been moved out of it before that. */
+int Changes::create_away(const Record& record, Name& at) {
+  IdEntry parent;
+  if (!ids_.get(record.create.parent, parent)) {
+    if (tree_.volumes() > 1) return fail(ESTALE, "parent");
+    parent.volume = 0;
+  }
+  at.volume = parent.volume;
+  Orphanage& orphanage = orphanages_[at.volume];
+  int error = orphanage.get(at.fd);
+  if (error == 0) error = orphanage.free_name_of(record.head.file);
+  if (error != 0) return fail(error, "orphanage");
+  at.set(Orphanage::name_of(record.head.file));
+  return make_at(record, at);
 }
 
 int Changes::create(const Record& record) {
@@ -243,19 +299,12 @@ int Changes::create(const Record& record) {
   Name at;
   if (const int error = parent_of(body.parent, record.name, at); error != 0) return error;
   const bool parent_there = at.there();
-  if (!parent_there) {
-    // Its folder is removed later; the file may have been moved out of it before that.
-    IdEntry parent;
-    if (!ids_.get(body.parent, parent)) {
-      if (tree_.volumes() > 1) return fail(ESTALE, "parent");
-      parent.volume = 0;
-    }
-    at.volume = parent.volume;
-    Orphanage& orphanage = orphanages_[at.volume];
-    if (const int error = orphanage.get(at.fd); error != 0) return fail(error, "orphanage");
-    at.set(orphanage.free_name());
+  if (!parent_there && mode_ == ApplyMode::resync) {
+    tell(id, &at);
+    return 0;
   }
-  if (const int error = make_at(record, at); error != 0) return error;
+  const int error = parent_there ? make_at(record, at) : create_away(record, at);
+  if (error != 0) return error;
   Times& own = times(id);
   own.atime = own.mtime = body.mtime;
   own.has_atime = own.has_mtime = true;
@@ -267,11 +316,17 @@ int Changes::link(const Record& record) {
   Name at;
   FileRef target;
   if (const int error = parent_of(record.link.parent, record.name, at); error != 0) return error;
-  if (const int error = file(record.head.file, target); error != 0) return error;
+  if (const int error = find(record.head.file, target); error != 0) return error;
   if (forgiving()) {
     if (const int error = give(target, record.head.file, at); error != 0) return error;
-  } else if (linkat(target->fd.get(), "", at.fd, at.text, AT_EMPTY_PATH) != 0) {
-    return fail(errno, "linkat");
+  } else {
+    const FileId id = record.head.file;
+    int error = orphanages_[at.volume].give(id, *target, at.fd, at.text, RENAME_NOREPLACE);
+    if (error == ENOENT) {
+      error = linkat(target->fd.get(), "", at.fd, at.text, AT_EMPTY_PATH) == 0 ? 0 : errno;
+    }
+    if (error != 0) return fail(error, "linkat");
+    if (error = named(id, target); error != 0) return error;
   }
   if (at.there()) set_mtime(record.link.parent, record.link.parent_mtime);
   return 0;
@@ -286,7 +341,7 @@ int Changes::remove_folder(const Name& name) {
   if (errno != ENOTEMPTY && errno != EEXIST) return errno;
   const Fd folder(open_made(name.fd, name.text, S_IFDIR));
   if (!folder.valid()) return errno;
-  if (const int error = purge(tree_, ids_, name.volume, folder.get(), false); error != 0) {
+  if (const int error = purge(tree_, ids_, name.volume, folder.get()); error != 0) {
     return error == EUCLEAN ? ENOTEMPTY : error;
   }
   return unlinkat(name.fd, name.text, AT_REMOVEDIR) == 0 ? 0 : errno;
@@ -304,7 +359,9 @@ int Changes::unlink(const Record& record) {
     const bool it = occupant.there && occupant.id == id;
     if (!it && !forgiving()) return fail(ESTALE, "unlink");
     int error = 0;
-    if (it && last) {
+    if (mode_ == ApplyMode::resync) {
+      error = vacate(at, occupant);
+    } else if (it && last) {
       error = folder && !forgiving()                                     ? remove_folder(at)
               : unlinkat(at.fd, at.text, folder ? AT_REMOVEDIR : 0) == 0 ? 0
                                                                          : errno;
@@ -331,6 +388,12 @@ int Changes::rename(const Record& record) {
   Occupant moved, replaced;
   if (const int error = parent_of(body.parent, record.name, from); error != 0) return error;
   if (const int error = parent_of(body.new_parent, record.second, to); error != 0) return error;
+  if (is_first_name(record)) {
+    if (const int error = orphanages_[to.volume].get(from.fd); error != 0) {
+      return fail(error, "orphanage");
+    }
+    from.set(Orphanage::name_of(record.head.file));
+  }
   if (const int error = look(from, moved); error != 0) return error;
   if (!moved.there || moved.id != record.head.file) return fail(ESTALE, "rename");
   if (body.replaced != 0) {
@@ -353,6 +416,12 @@ int Changes::rename(const Record& record) {
   }
   set_mtime(body.parent, body.parent_mtime);
   set_mtime(body.new_parent, body.new_parent_mtime);
+  if (is_first_name(record)) {
+    FileRef file;
+    int error = find(record.head.file, file);
+    if (error == 0) error = named(record.head.file, file);
+    if (error != 0) return error;
+  }
   if ((record.head.flags & flag_last_name) != 0) forget(body.replaced);
   return 0;
 }
@@ -372,12 +441,17 @@ int Changes::rename_again(const Record& record) {
   FileRef moved, other;
   if (const int error = parent_of(body.parent, record.name, from); error != 0) return error;
   if (const int error = parent_of(body.new_parent, record.second, to); error != 0) return error;
-  if (const int error = file(record.head.file, moved); error != 0) return error;
-  if (body.exchange != 0) {
-    if (const int error = file(body.replaced, other); error != 0) return error;
-  }
+  if (const int error = find(record.head.file, moved); error != 0) return error;
   if (const int error = give(moved, record.head.file, to); error != 0) return error;
-  if (const int error = give(other, body.replaced, from); error != 0) return error;
+  if (body.exchange != 0) {
+    if (const int error = find(body.replaced, other); error != 0) return error;
+    if (const int error = give(other, body.replaced, from); error != 0) return error;
+  } else if (!is_first_name(record) && from.there()) {
+    Occupant left;
+    int error = look(from, left);
+    if (error == 0) error = vacate(from, left);
+    if (error != 0) return error;
+  }
   if (from.there()) set_mtime(body.parent, body.parent_mtime);
   if (to.there()) set_mtime(body.new_parent, body.new_parent_mtime);
   if ((record.head.flags & flag_last_name) != 0) forget(body.replaced);

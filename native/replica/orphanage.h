@@ -11,10 +11,13 @@
 #include "replica/tree.h"
 
 /**
- * The folder `.holdfast` in a volume's root: during a replay it takes what stands at a name that is
- * another file's, because a later record may want it. It is made when first needed and is gone
- * after the replay. Making and removing it does not change the root's mtime, also when the machine
- * stops between two calls: the mtime lies in an attribute of the root meanwhile.
+ * The folder `.holdfast` in a volume's root: it takes what stands at a name that is another file's,
+ * because a later record may want it, and files that have not got a name yet (inode records). It is
+ * made when first needed and goes when it is empty. Making and removing it does not change the
+ * root's mtime, also when the machine stops between two calls: the mtime lies in an attribute of
+ * the root meanwhile.
+ *
+ * A file with an id has a name in it that follows from the id, as long as it has only one there.
  */
 namespace holdfast::replica {
 
@@ -36,26 +39,42 @@ class Orphanage {
   Orphanage(const Tree& tree, const Ids& ids, uint8_t volume)
       : tree_(tree), ids_(ids), volume_(volume) {}
 
+  /** What a file is called in there. */
+  static std::string name_of(FileId id) { return "f" + std::to_string(id); }
+
   /** Finds what a replay that was cut short left behind. 0 or errno. */
   int look();
   /** Its descriptor, made when there is none. 0 or errno. */
   int get(int& fd);
   /** A name in it that is free. */
   std::string free_name();
-  /** Moves what `name` is in there. 0 or errno. */
-  int take(int directory, const char* name);
+  /** Frees the name of this id, which another file may have. 0 or errno. */
+  int free_name_of(FileId id);
+  /** Moves what `name` is in there; `id` 0: it has none. 0 or errno. */
+  int take(int directory, const char* name, FileId id);
+  /** Moves a file from its name in there to another one, as renameat2(2). ENOENT: it is not there.
+   */
+  int give(FileId id, const OpenFile& file, int directory, const char* name, unsigned flags);
+  /** A file that has a name elsewhere loses the one in there. 0 or errno. */
+  int leave(FileId id, const OpenFile& file);
+  /** Removes the folder if nothing is in it. 0 or errno. */
+  int tidy();
   /**
-   * Removes it with all that is in it. EUCLEAN: it holds the last name of a file that a record has
-   * not removed, so the replay did not converge; that file stays.
+   * Removes all that is in it but what has not got a name yet, then itself if nothing is left.
+   * EUCLEAN: it holds the last name of a file that a record has not removed, so the replay did not
+   * converge; that file stays.
    */
   int empty();
-  /** The same at the end of a resync: what is wanted by no record goes, unless `keep` takes it. */
-  int empty(const KeepOrphan& keep);
+  /** The same at the end of a resync: whatever is left is unwanted. `keep` may be null. `gone`: the
+   * ids of all that went. */
+  int empty(const KeepOrphan& keep, std::vector<FileId>& gone);
 
  private:
   int make();
   int restore();
   int save();
+  bool has(FileId id, const OpenFile& file) const;
+  bool has_no_name_yet(const char* name) const;
 
   const Tree& tree_;
   const Ids& ids_;
@@ -70,9 +89,11 @@ int list_names(int directory, std::vector<std::string>& out);
 
 /**
  * Removes everything in a directory, however deep, that no record knows: what has no id, is local,
- * or has no name left by the records. `extra_names`: also other names of files that have one
- * elsewhere. EUCLEAN: something else is there; it stays.
+ * or has no name left by the records. EUCLEAN: something else is there; it stays.
  */
-int purge(const Tree& tree, const Ids& ids, uint8_t volume, int directory, bool extra_names);
+int purge(const Tree& tree, const Ids& ids, uint8_t volume, int directory);
+
+/** A server that becomes primary: what had not got its name never will. 0 or errno. */
+int drop_nameless(const Tree& tree, Ids& ids);
 
 }  // namespace holdfast::replica

@@ -165,7 +165,7 @@ bool parse_inode(Reader& in, Record& out) {
 }
 
 bool parse_listing(Reader& in, Record& out) {
-  if (!in.body(out.listing) || out.listing.reserved != 0 ||
+  if (!in.body(out.listing) || out.listing.reserved != 0 || !good_time(out.listing.mtime) ||
       !in.text(out.listing.after_size, out.name) || !in.text(out.listing.upto_size, out.second)) {
     return false;
   }

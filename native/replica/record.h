@@ -184,6 +184,7 @@ struct ListingBody {  // then the two texts, then `count` times u16 size and the
   uint32_t upto_size;
   uint32_t count;
   uint32_t reserved;
+  Time mtime;  // of the directory: names that go change it
 };
 
 struct SyncedBody {

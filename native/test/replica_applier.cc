@@ -203,7 +203,7 @@ TEST_CASE("applier: the orphanage leaves no trace, and keeps a file that a recor
   int fd = -1;
   REQUIRE(orphanage.get(fd) == 0);
   CHECK(world.attributes(".").st_mtim.tv_sec == 77);
-  REQUIRE(orphanage.take(world.root.get(), "a") == 0);
+  REQUIRE(orphanage.take(world.root.get(), "a", 0) == 0);
   IdEntry entry;
   struct stat attributes;
   REQUIRE(world.life.tree.identify(stray.get(), entry.handle, attributes) == 0);

@@ -327,7 +327,7 @@ TEST_CASE("dirty: what each kind of record touches") {
   CHECK(all.names.contains({3, "n"}));
   CHECK(after(Kind::link, LinkBody{3, {}, 1, 0}, "n").names.contains({3, "n"}));
   CHECK(after(Kind::entry, EntryBody{3, {}, 1, S_IFREG}, "n").names.contains({3, "n"}));
-  CHECK(after(Kind::listing, ListingBody{0, 0, 0, 0}).listings.contains(77));
+  CHECK(after(Kind::listing, ListingBody{}).listings.contains(77));
 
   const UnlinkBody unlink{3, {}, 1, 0};
   all = after(Kind::unlink, unlink, "n");

@@ -91,6 +91,12 @@ class History {
     }
   }
 
+  /** From here on another history: as if another server had gone on with this one. */
+  void fork(uint64_t seed) {
+    random_.seed(seed);
+    maker_++;
+  }
+
   size_t size() const { return ends.size(); }
   /** Bytes of the records from `first` (0 …) to before `end`. */
   std::span<const uint8_t> records(size_t first, size_t end) const {
@@ -111,7 +117,11 @@ class History {
     FileId file = 0;
   };
 
-  Time now() { return {1'600'000'000 + static_cast<int64_t>(++clock_), clock_ % 1000 * 1000, 0}; }
+  Time now() {
+    clock_++;
+    return {1'600'000'000 + static_cast<int64_t>(maker_ * 10'000'000 + clock_),
+            clock_ % 1000 * 1000, 0};
+  }
 
   void add(Kind kind, uint16_t flags, FileId file, const void* body, size_t size,
            const std::string& a = {}, const std::string& b = {}, const std::string& c = {},
@@ -227,7 +237,7 @@ class History {
     }
     body.access_size = static_cast<uint32_t>(access.size());
     body.default_size = static_cast<uint32_t>(inherited.size());
-    const FileId id = (FileId{1} << 40) | (100 + next_id_++);
+    const FileId id = (maker_ << 40) | (100 + next_id_++);
     add(Kind::create, 0, id, &body, sizeof body, at.name, node.content, access, inherited);
     nodes[id] = node;
     put(at.parent, at.name, id);
@@ -406,6 +416,7 @@ class History {
   Options options_;
   uint32_t clock_ = 0;
   FileId next_id_ = 0;
+  FileId maker_ = 1;
 };
 
 }  // namespace holdfast::replica::test
