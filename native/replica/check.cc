@@ -174,8 +174,9 @@ bool compare(const Tree& tree, const Ids& ids, FileId file, const CheckBody& bod
   std::vector<Hash> ours(1);
   uint64_t size = 0;
   if (error == 0 && kind == Check::data) {
+    // No more than were sent: that the file is longer here is seen by the size.
     error = open->type == S_IFREG
-                ? hash_leaves(open->fd.get(), body.offset, leaves_per_check, ours, size)
+                ? hash_leaves(open->fd.get(), body.offset, body.count, ours, size)
                 : EINVAL;
   } else if (error == 0 && kind == Check::attributes) {
     error = hash_attributes(*open, ours[0]);

@@ -45,6 +45,10 @@ void Locks::changed(FileId id, Lsn lsn) {
   s.lsn = std::max(s.lsn, lsn);
 }
 
+uint64_t Locks::changes(FileId id) {
+  return state(stripes_[stripe_of(id)], id).changes;
+}
+
 void Locks::forget(FileId id) {
   stripes_[stripe_of(id)].states.erase(id);
 }

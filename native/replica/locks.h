@@ -45,6 +45,8 @@ class Locks {
 
   /** The file was changed; `lsn` 0: the change is in no record. Its stripe is held. */
   void changed(FileId id, Lsn lsn);
+  /** Goes up with each change of the file, and when nothing is known of it. Its stripe is held. */
+  uint64_t changes(FileId id);
   /** A file that is gone. Its stripe is held. */
   void forget(FileId id);
   /** Takes the stripe itself; so do the two below. */

@@ -19,6 +19,11 @@
  * What the application changes meanwhile travels as always; what of it the target cannot apply,
  * because the file or the directory has not come yet, the target reports (`missing`), and it
  * becomes dirty.
+ *
+ * A report or an answer of the target can be lost with the connection, or with the target. So while
+ * a resync runs the ring keeps what the target has not applied (durable is not enough), and when a
+ * connection comes back (or the resync ends early) Dirty::touch gets every record of the ring that
+ * comes after what the target had applied before: statements, changes and comparisons.
  */
 namespace holdfast::replica {
 
@@ -45,7 +50,8 @@ struct ResyncProgress {
 class ResyncStream {
  public:
   virtual ~ResyncStream() = default;
-  /** LSN up to which the target has applied everything. */
+  /** LSN up to which the target has applied everything. What it reported before it said so has been
+   * given to `missing` and `differs` before this returns it. */
   virtual Lsn applied() const = 0;
   virtual uint64_t ring_used() const = 0;
   virtual uint64_t ring_size() const = 0;
@@ -57,22 +63,22 @@ class Resync {
  public:
   Resync(Tree& tree, const Ids& ids, Locks& locks, Log& log, ResyncStream& stream, Dirty& dirty,
          Events& events);
-  ~Resync() { stop(); }
+  ~Resync();
   Resync(const Resync&) = delete;
   Resync& operator=(const Resync&) = delete;
 
   /**
    * Starts the thread. `whole` is called once, on it, when nothing is dirty any more and the target
-   * has applied every statement; errors (of a local read) go to `failed`, and what could not be
-   * stated is dirty again.
+   * has applied every statement; an error (of a local read) goes to `failed`, once, and what could
+   * not be stated is dirty again. After either the thread ends.
    */
   void start(const ResyncOptions& options, std::function<void()> whole,
              std::function<void(int error, const char* call)> failed);
-  /** Ends the thread; what was not stated stays dirty. */
+  /** Ends the thread; what was not stated stays dirty. Not from within `whole` or `failed`. */
   void stop();
   bool running() const;
 
-  /** Body of a `missing` frame: what the target cannot apply. False: it is none. */
+  /** Body of a `missing` frame: what the target cannot apply. False: it is none. Any thread. */
   bool missing(std::span<const uint8_t> body);
   /** Body of a `differs` frame about a comparison of this resync. */
   void differs(std::span<const uint8_t> body);
