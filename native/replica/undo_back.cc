@@ -45,9 +45,14 @@ FileId UndoBack::now(FileId id) const {
   return id;
 }
 
+/** True for files that were not known before the resync: made by it, or foreign. */
+bool UndoBack::is_unknown(FileId id) const {
+  return is_own(id) || made_.contains(id) || taken_.contains(id);
+}
+
 /** True for what was not there before the resync; nothing that the log has of it matters. */
 bool UndoBack::is_new(FileId id) const {
-  return made_.contains(id) && !taken_.contains(id);
+  return is_unknown(id) && !placed_.contains(id);
 }
 
 int UndoBack::put(const IdEntry& entry) {
@@ -57,59 +62,84 @@ int UndoBack::put(const IdEntry& entry) {
 
 /** The table has every file that the log speaks of, as it was. */
 int UndoBack::know_files() {
+  std::unordered_set<FileId> known;
   for (size_t batch = 0; batch < file_.batches(); batch++) {
     const int error = file_.read(batch, [&](const UndoFile::Block& block) {
       made_.insert(block.made.begin(), block.made.end());
       for (const UndoNote& note : block.notes) {
-        if (!known_.insert(note.id).second) continue;
+        if (!known.insert(note.id).second) continue;
         if (const int failed = know(note); failed != 0) return failed;
       }
       return 0;
     });
     if (error != 0) return error;
   }
-  known_.clear();
-  // They may go with the orphanage.
-  for (const FileId id : made_) {
-    if (is_new(id)) ids_.set_flags(id, id_unlinked, 0);
-  }
-  return 0;
+  return find_foreign();
 }
 
 int UndoBack::know(const UndoNote& note) {
-  IdEntry entry, is;
+  IdEntry entry;
+  if (note.handle_size > max_handle) return EBADMSG;
   entry.id = note.id;
   entry.handle.type = note.handle_type;
   entry.handle.size = note.handle_size;
-  if (note.handle_size > max_handle) return EBADMSG;
   std::memcpy(entry.handle.bytes, note.handle, note.handle_size);
   entry.type = uint32_t{note.type} << 12;
   entry.volume = note.volume;
   entry.flags = note.flags;
   const FileId found = ids_.find(note.volume, entry.handle);
   if (is_own(note.id)) {
-    if (found == 0) {
-      own_.insert(note.id);
-      return put(entry);
-    }
-    if (found != note.id) other_[note.id] = found;
-    if (!is_own(found)) taken_.insert(found);
-    if (found == note.id) own_.insert(note.id);
+    own_.insert(note.id);
+    if (found == 0) return put(entry);
+    if (found == note.id) return 0;
+    other_[note.id] = found;
+    taken_.insert(found);
     return 0;
   }
-  if (is_new(note.id) && !is_own(found)) return 0;
+  const bool made = made_.contains(note.id);
   if (found == note.id) {
-    ids_.set_flags(note.id, note.flags, static_cast<uint8_t>(~note.flags));
+    if (!made) ids_.set_flags(note.id, note.flags, static_cast<uint8_t>(~note.flags));
+    return 0;
+  }
+  if (made && !is_own(found)) {
+    if (found == 0) return 0;
+    other_[note.id] = found;
+    taken_.insert(found);
     return 0;
   }
   if (found != 0) {
-    // The table lost which id the resync had given to it.
+    // The table lost which id the resync had given to it, or has another one by now.
     if (is_own(found)) taken_.insert(note.id);
     other_[found] = note.id;
     ids_.erase(found);
     tree_.drop(found);
   }
   return put(entry);
+}
+
+/** Of the files without an id those were there before that an oldest statement gives a name. */
+int UndoBack::find_foreign() {
+  std::vector<std::pair<FileId, FileId>> names;  // parent, file
+  const int error = each_name([&](const Record& record) {
+    const bool unknown = record.entry.type != 0 && is_unknown(record.head.file);
+    if (unknown) names.emplace_back(record.entry.parent, record.head.file);
+    return 0;
+  });
+  if (error != 0) return error;
+  for (bool more = true; more;) {
+    more = false;
+    for (const auto& [parent, id] : names) {
+      if (!is_new(parent)) more = placed_.insert(id).second || more;
+    }
+  }
+  for (const auto* ids : {&made_, &taken_, &own_}) {
+    for (const FileId id : *ids) {
+      // What is new may go with the orphanage.
+      const auto flag = static_cast<uint8_t>(is_new(id) ? +id_unlinked : 0);
+      ids_.set_flags(id, flag, static_cast<uint8_t>((id_unlinked | id_nameless) & ~flag));
+    }
+  }
+  return 0;
 }
 
 int UndoBack::each_name(const Each& each) {
@@ -120,7 +150,6 @@ int UndoBack::each_name(const Each& each) {
       const bool nothing = record.entry.type == 0;
       record.entry.parent = now(record.entry.parent);
       record.head.file = nothing ? record.entry.parent : now(record.head.file);
-      if (is_new(record.entry.parent)) return 0;
       if (!seen.insert(NameHash::of(record.entry.parent, record.name)).second) return 0;
       return each(record);
     });
@@ -131,6 +160,7 @@ int UndoBack::each_name(const Each& each) {
 
 int UndoBack::empty_names() {
   return each_name([&](Record& record) {
+    if (is_new(record.entry.parent)) return 0;
     const Result<FileRef> folder = tree_.open(record.entry.parent);
     if (!folder.ok()) return folder.error == ESTALE ? 0 : folder.error;
     Handle handle;
@@ -148,8 +178,10 @@ int UndoBack::empty_names() {
 }
 
 int UndoBack::give_names() {
-  return each_name(
-      [&](const Record& record) { return record.entry.type == 0 ? 0 : changes_.apply(record); });
+  return each_name([&](const Record& record) {
+    if (record.entry.type == 0 || is_new(record.entry.parent)) return 0;
+    return changes_.apply(record);
+  });
 }
 
 int UndoBack::give_content() {

@@ -2,6 +2,8 @@
 #include <functional>
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
+#include <vector>
 
 #include "replica/changes.h"
 #include "replica/ids.h"
@@ -34,10 +36,12 @@ class UndoBack {
   int each_record(size_t batch, const Each& each);
   int each_name(const Each& each);
   FileId now(FileId id) const;
+  bool is_unknown(FileId id) const;
   bool is_new(FileId id) const;
 
   int know_files();
   int know(const UndoNote& note);
+  int find_foreign();
   int put(const IdEntry& entry);
   int empty_names();
   int give_names();
@@ -48,10 +52,10 @@ class UndoBack {
   Ids& ids_;
   UndoFile& file_;
   Changes& changes_;
-  std::unordered_set<FileId> made_;           // by the resync
-  std::unordered_set<FileId> taken_;          // ids that it gave to files that had none
-  std::unordered_set<FileId> own_;            // ids of this log that are in the table meanwhile
-  std::unordered_set<FileId> known_;          // whose first note was seen
+  std::unordered_set<FileId> made_;           // by the resync, or so it seemed
+  std::unordered_set<FileId> own_;            // ids of the log, of files that had none
+  std::unordered_set<FileId> taken_;          // ids that such files got from the resync
+  std::unordered_set<FileId> placed_;         // of all these: files that had a name before
   std::unordered_map<FileId, FileId> other_;  // ids of files that have another one now
 };
 

@@ -41,6 +41,11 @@ void UndoCapture::begin() {
     if (ids_.get(id, now) && is_same(now.handle, was.handle)) adopted_.emplace(id, was);
   }
   adopting_.clear();
+  for (const FileId id : making_) {
+    IdEntry now;
+    if (!ids_.get(id, now)) saved(id).made = false;
+  }
+  making_.clear();
   if (memory_ > max_memory_) forget();
 }
 
@@ -49,6 +54,7 @@ void UndoCapture::forget() {
   names_.clear();
   adopting_.clear();
   adopted_.clear();
+  making_.clear();
   memory_ = 0;
 }
 
@@ -148,13 +154,17 @@ int UndoCapture::create(const Record& record) {
   Subject subject;
   if (const int error = save_name(record.create.parent, record.name); error != 0) return error;
   if (const int error = find(id, subject); error != 0) return error;
-  if (subject.there()) {
-    if (adopting_.contains(id)) file_.add_made(id);
-    return save_inode(subject);
-  }
+  if (!subject.there() || adopting_.contains(id)) will_make(id);
+  return subject.there() ? save_place(subject) : 0;
+}
+
+/** The file is not there, and a record makes it, as far as can be seen. */
+void UndoCapture::will_make(FileId id) {
   file_.add_made(id);
+  // A file that an entry of this batch takes may still turn out to be it.
+  if (adopting_.contains(id)) return;
   saved(id).made = true;
-  return 0;
+  making_.push_back(id);
 }
 
 int UndoCapture::rename(const Record& record) {
@@ -185,7 +195,6 @@ int UndoCapture::entry(const Record& record) {
 /** A file of that name and type that has no id will be taken for `id`. */
 int UndoCapture::adopt(FileId parent, std::string_view name, FileId id, uint32_t type) {
   Subject folder, found;
-  if (saved(id).made) return 0;
   if (const int error = find(parent, folder); error != 0) return error;
   if (!folder.there() || !folder.is_folder()) return 0;
   const std::string text(name);
@@ -201,12 +210,8 @@ int UndoCapture::inode(const Record& record) {
   const FileId id = record.head.file;
   Subject subject;
   if (const int error = find(id, subject); error != 0) return error;
-  // A file that an entry of this batch takes may still turn out to be another.
-  if (!subject.there() || adopting_.contains(id)) file_.add_made(id);
-  if (!subject.there()) {
-    saved(id).made = true;
-    return 0;
-  }
+  if (!subject.there() || adopting_.contains(id)) will_make(id);
+  if (!subject.there()) return 0;
   return save_data(subject, record.inode.size, INT64_MAX);
 }
 

@@ -79,6 +79,7 @@ class UndoCapture {
   int allocate(const Record& record, const Subject& subject);
   int attributes(const Record& record, const Subject& subject);
   int create(const Record& record);
+  void will_make(FileId id);
   int rename(const Record& record);
   int entry(const Record& record);
   int inode(const Record& record);
@@ -93,6 +94,7 @@ class UndoCapture {
   std::unordered_set<NameHash, NameHasher> names_;
   // Files without an id that a record gives one: by that id. In this batch, and before it.
   std::unordered_map<FileId, IdEntry> adopting_, adopted_;
+  std::vector<FileId> making_;  // in this batch
   std::vector<uint8_t> buffer_;
 };
 
