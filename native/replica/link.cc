@@ -51,7 +51,16 @@ Result<bool> Link::start(const LinkOptions& options) {
   const Lsn freed = ring_.before_first().lsn;
   durable_.store(freed);
   received_.store(freed);
-  alone_.store(super_.state().required_peer == 0);
+  const SuperState& state = super_.state();
+  alone_.store(state.required_peer == 0);
+  if (options.rejoining != nullptr) {
+    left_.store(alone_.load() || state.base_state != 0);
+    dirty_since_.store(state.base.lsn);
+    held_.store(left_.load() && !alone_.load());
+    run_.store(left_.load() ? 0 : state.resync);
+    ring_.set_dropped([this](const Record& record) { options_.rejoining->touch(record); });
+    options.rejoining->follows(!left_.load());
+  }
   lost_since_ns_ = boot_ns();
   stopping_.store(false);
   thread_ = std::thread([this] { run(); });
@@ -66,7 +75,7 @@ bool Link::stop(int64_t drain_ms) {
     std::condition_variable changed;
     bool over = false;
   };
-  if (drain_ms > 0 && !alone_.load()) {
+  if (drain_ms > 0 && !alone_.load() && !held_.load()) {
     // Shared with the waiter, which may outlive this wait.
     auto* drain = new std::shared_ptr<Drain>(std::make_shared<Drain>());
     const std::shared_ptr<Drain> mine = *drain;
@@ -92,7 +101,21 @@ bool Link::stop(int64_t drain_ms) {
     eventfd_write(abort_.get(), 1);
     thread_.join();
   }
-  return durable_.load() >= last();
+  return !left_.load() && durable_.load() >= last();
+}
+
+bool Link::settle(Lsn& since) {
+  since = dirty_since();
+  if (!left_.load() && durable_.load() >= last()) return true;
+  if (options_.rejoining == nullptr) return false;
+  if (stated_) options_.rejoining->own_marks();
+  ring_.for_each(left_.load() ? 0 : durable_.load(),
+                 [this](const Record& record) { options_.rejoining->touch(record); });
+  return false;
+}
+
+void Link::serving() {
+  serving_.store(true);
 }
 
 void Link::cut(int64_t ms) {
@@ -103,31 +126,41 @@ void Link::cut(int64_t ms) {
   eventfd_write(abort_.get(), 1);
 }
 
+/** What changed after this is dirty, or in the ring. */
+Lsn Link::dirty_since() const {
+  return left_.load() ? dirty_since_.load() : ring_.before_first().lsn;
+}
+
 /** Makes the superblock say that this side goes on without the other, then lets it. */
 int Link::save_alone(uint64_t epoch) {
   const std::lock_guard super_lock(super_mutex_);
   const std::lock_guard append_lock(append_mutex_);
   if (epoch < epoch_) return EINVAL;
   if (alone_.load() && epoch == epoch_) return 0;
+  const bool followed = !left_.load();
+  const Lsn since = dirty_since();
   SuperState state = super_.state();
   state.epoch = epoch;
   state.required_peer = 0;
   state.clean = 0;
   state.last = ring_.last();
-  if (state.history_size >= max_history) {
-    // The oldest start goes: a peer of before it needs everything anew.
-    std::memmove(&state.history[0], &state.history[1], (max_history - 1) * sizeof state.history[0]);
-    state.history_size = max_history - 1;
-  }
-  state.history[state.history_size++] = {epoch, state.last.lsn, options_.node, 1};
+  state.base = {since, 0, 0};
+  state.base_state = 1;
+  state.resync = 0;
+  add_epoch(state, {epoch, state.last.lsn, options_.node, 1});
   const int error = super_.save(state);
   if (error != 0) return error;
-  // Nothing of the new epoch goes to the peer, which is no part of it.
+  if (options_.rejoining != nullptr) options_.rejoining->follows(false);
+  // Nothing of the new epoch goes to a peer that followed: it hears first that it does not any
+  // more. In a resync it knows that.
   take_sending();
-  if (channel_ != nullptr) channel_->shut(ECONNABORTED);
+  if (followed && channel_ != nullptr) channel_->shut(ECONNABORTED);
   epoch_ = epoch;
   epoch_shown_.store(epoch);
+  dirty_since_.store(since);
+  left_.store(options_.rejoining != nullptr);
   alone_.store(true);
+  held_.store(false);
   sending_.store(false);
   return 0;
 }
@@ -139,14 +172,14 @@ int Link::alone(uint64_t epoch) {
 }
 
 bool Link::reserve(size_t bytes, const Waiter& ready) {
-  const bool drop = detached_.load(std::memory_order_acquire);
-  if (ring_.reserve(bytes, drop)) return true;
+  // Alone, what is old goes, unless the peer is being brought back (Ring::keep).
+  if (ring_.reserve(bytes, alone_.load())) return true;
   bool full = false;
   {
     const std::lock_guard lock(wait_mutex_);
     // Seen by whoever makes room from now on; what came before is found by the second look.
     reservers_count_.store(reservers_.size() + 1);
-    if (ring_.reserve(bytes, detached_.load(std::memory_order_acquire))) {
+    if (ring_.reserve(bytes, alone_.load())) {
       reservers_count_.store(reservers_.size());
       return true;
     }
@@ -195,6 +228,7 @@ Lsn Link::append_noting(Kind kind, uint16_t flags, FileId file, std::span<const 
 
 bool Link::reached(Level level, Lsn lsn) const {
   if (alone_.load()) return true;
+  if (held_.load()) return lsn <= held_from_.load();
   const std::atomic<Lsn>& have = level == Level::durable ? durable_ : received_;
   return have.load() >= lsn;
 }
@@ -262,6 +296,9 @@ LinkStatus Link::status() const {
   LinkStatus out;
   out.connected = connected_.load();
   out.alone = alone_.load();
+  out.in_sync = out.connected && !left_.load() && !held_.load();
+  out.run = left_.load() || held_.load() ? run_.load() : 0;
+  out.kind = name_of(kind_.load());
   out.epoch = epoch_shown_.load();
   out.peer_node = peer_node_.load();
   out.last = last();

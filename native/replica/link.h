@@ -11,7 +11,9 @@
 #include "replica/channel.h"
 #include "replica/events.h"
 #include "replica/faults.h"
+#include "replica/lineage.h"
 #include "replica/log.h"
+#include "replica/rejoin.h"
 #include "replica/ring.h"
 #include "replica/super.h"
 #include "replica/waits.h"
@@ -23,6 +25,10 @@
  *
  * Nothing is acknowledged without the peer, except while the superblock, saved and durable, says
  * that the peer is not required (`alone`, or a peer that left because it failed).
+ *
+ * A peer that comes back is brought back by what lineage.h decides. It *follows* when all that it
+ * may lack is in the ring. One that does not is in a *run* (resync.h) until the record `synced`:
+ * before that is appended the superblock says that nothing is acknowledged without the peer.
  */
 namespace holdfast::replica {
 
@@ -42,12 +48,17 @@ struct LinkOptions {
   std::function<void(std::span<const uint8_t>)> differs;
   /** What the peer has durably, while it follows; on the link's thread. */
   std::function<void(Lsn)> peer_has;
+  /** Null: a peer that the ring cannot go on for is refused, and alone it is for good. */
+  Rejoining* rejoining = nullptr;
 };
 
 /** What `status` shows. Times in ns; quantiles since start. */
 struct LinkStatus {
   bool connected = false;
   bool alone = false;
+  bool in_sync = false;   // the peer is connected and follows
+  uint64_t run = 0;       // of the resync that is under way, connected or not
+  const char* kind = "";  // of it
   uint64_t epoch = 0;
   uint32_t peer_node = 0;
   Lsn last = 0, sent = 0, received = 0, durable = 0, applied = 0;
@@ -82,6 +93,13 @@ class Link final : public Log {
    * the errno of the superblock, and nothing has changed.
    */
   int alone(uint64_t epoch);
+  /** The directories are served: from now on what is dirty can be stated. */
+  void serving();
+  /**
+   * After `stop`: what the peer lacks becomes dirty, for a primary that will go on as another
+   * process. True: it follows, and nothing does. `since`: what changed after it is dirty.
+   */
+  bool settle(Lsn& since);
   /** Drops the connection and makes none for `ms`. */
   void cut(int64_t ms);
   LinkStatus status() const;
@@ -115,6 +133,7 @@ class Link final : public Log {
   bool wait_for(Level level, Lsn lsn, const Waiter& waiter);
   bool reached(Level level, Lsn lsn) const;
   int save_alone(uint64_t epoch);
+  Lsn dirty_since() const;
 
   // link_send.cc: by whoever holds sending_
   void kick();
@@ -122,20 +141,50 @@ class Link final : public Log {
   void take_sending();
   void wake();
 
+  // link_greet.cc: who is there, and what it needs
+  /** What `greet` found. */
+  struct Greeting {
+    WelcomeBody welcome{};
+    Decision decision;
+    bool follows = false;  // records go on at once
+    uint64_t cursor = 0;   // then: of the next one
+    uint64_t run = 0;      // otherwise: of the resync that was announced, and where it goes on
+    Tail tail;
+  };
+  void connect(int64_t now_ns);
+  bool greet(Channel& channel, Greeting& greeting, int64_t deadline_ns);
+  bool await_welcome(Channel& channel, Lineage& peer, WelcomeBody& welcome, int64_t deadline_ns);
+  bool plan(Channel& channel, const Lineage& peer, Greeting& greeting);
+  bool announce(Channel& channel, const Lineage& peer, Greeting& greeting);
+  void refused(const std::string& reason);
+  void refused(Channel& channel, const Decision& decision);
+  void adopt(std::unique_ptr<Channel> channel, const Greeting& greeting);
+  void begin_stream(uint64_t cursor, Lsn has);
+
+  // link_rejoin.cc: the way of a resync
+  int peer_left();
+  bool take_touched(std::span<const uint8_t> body);
+  bool take_ready(const ReadyBody& ready);
+  bool take_whole(const ReadyBody& whole);
+  void begin_stating();
+  void interrupt();
+  void try_end(int64_t now_ns);
+  int end_run();
+  void is_whole();
+
   // link_thread.cc: the link's own thread
   void run();
   void idle(int64_t until_ns);
-  void connect(int64_t now_ns);
-  bool greet(Channel& channel, uint64_t& cursor, WelcomeBody& welcome, int64_t deadline_ns);
-  void refused(const char* reason);
-  void adopt(std::unique_ptr<Channel> channel, uint64_t cursor, const WelcomeBody& welcome);
   void drop();
   void farewell();
-  void detach();
+  void notice_alone();
   void serve();
+  bool stalled(int64_t now_ns);
   void say_lost(int64_t now_ns);
   bool take_frames();
   bool take_frame(const FrameHead& head);
+  void take_differs(std::span<const uint8_t> body);
+  bool take_resync_frame(const FrameHead& head);
   bool take_ack(const AckBody& ack);
   void take_leave(const LeaveBody& leave);
   void complete();
@@ -153,9 +202,17 @@ class Link final : public Log {
   Fd abort_;  // eventfd: and not only about sending
   Fd timer_;  // timerfd of push()
   std::atomic<bool> stopping_{false};
-  std::atomic<bool> alone_{false};     // the durable superblock says so
-  std::atomic<bool> detached_{false};  // alone, and nobody reads the ring any more
+  std::atomic<bool> alone_{false};  // the durable superblock says so
   std::atomic<int64_t> cut_until_ns_{0};
+  std::atomic<bool> serving_{false};
+
+  // Whether the peer follows. Written with super_mutex_ held.
+  std::atomic<bool> left_{false};    // it lacks more than the ring has, or may
+  std::atomic<Lsn> dirty_since_{0};  // then: what changed after this is dirty, or in the ring
+  // It does not follow, and nothing may be acknowledged without it: what it has durably counts only
+  // up to held_from_.
+  std::atomic<bool> held_{false};
+  std::atomic<Lsn> held_from_{0};
 
   std::mutex super_mutex_;
   std::mutex append_mutex_;  // order of epochs: appends stand still while one begins
@@ -168,6 +225,7 @@ class Link final : public Log {
   std::atomic<bool> asked_{false};
   std::atomic<bool> sending_{false};
   std::unique_ptr<Channel> channel_;  // replaced by the link's thread, which then holds sending_
+  bool streaming_ = false;            // records are sent; as channel_
   uint64_t cursor_ = 0;
   Lsn barrier_sent_ = 0;
   std::atomic<uint64_t> cursor_shown_{0};
@@ -198,7 +256,21 @@ class Link final : public Log {
   int64_t next_try_ns_ = 0;
   std::string refused_said_;
   bool save_failed_said_ = false;
-  bool peer_failed_ = false;  // it left for good; what remains is to save that
+  bool peer_failed_ = false;  // it cannot be made primary; what remains is to save that
+  bool alone_noticed_ = false;
+  int64_t progress_ns_ = 0;  // the peer was last seen to make room
+
+  // The resync. The link's thread, but for what `status` reads.
+  std::atomic<uint64_t> run_{0};  // the peer takes part in it, or did
+  std::atomic<Rejoin> kind_{Rejoin::catch_up};
+  uint64_t announced_ = 0;  // a run that the peer is not ready for yet
+  Tail announced_tail_;
+  bool stated_ = false;        // something was stated in run_, and is not dirty any more
+  bool stating_ = false;       // `rejoining` was started
+  Lsn synced_ = 0;             // record that ended run_; 0: it has not ended
+  int64_t end_wanted_ns_ = 0;  // when everything had been stated; 0: it is not yet
+  std::atomic<bool> all_stated_{false};
+  std::atomic<bool> state_failed_{false};
 
   mutable std::mutex space_mutex_;
   SpaceBody space_[max_root] = {};

@@ -69,6 +69,7 @@ Link::Sent Link::send_some() {
     const Io io = channel->flush();
     if (io != Io::done) return io == Io::blocked ? Sent::blocked : Sent::closed;
   }
+  if (!streaming_) return Sent::all;
   for (size_t turn = 0; turn < max_turn;) {
     uint64_t cursor = cursor_;
     const Lsn before = sent_.load(std::memory_order_relaxed);

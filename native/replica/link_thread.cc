@@ -4,48 +4,24 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 
 #include "common/clock.h"
 #include "replica/link.h"
+#include "replica/verify.h"
 
 // The link's own thread: connects, receives, calls back.
 
 namespace holdfast::replica {
 namespace {
 
-constexpr int64_t first_backoff = 20 * ns_per_ms;
 constexpr int64_t last_backoff = ns_per_s;
-constexpr int64_t attempt_time = 3 * ns_per_s;
 constexpr int64_t farewell_time = 200 * ns_per_ms;
 constexpr int64_t for_ever = INT64_MAX;
+/** How often it is asked whether a resync can end. */
+constexpr int64_t end_poll = 10 * ns_per_ms;
 /** Frames taken before the thread looks at its other duties. */
 constexpr int frames_per_turn = 256;
-
-const char* name_of(Refusal refusal) {
-  switch (refusal) {
-    case Refusal::set:
-      return "set";
-    case Refusal::version:
-      return "version";
-    case Refusal::epoch:
-      return "epoch";
-    case Refusal::role:
-      return "role";
-    case Refusal::history:
-      return "history";
-    case Refusal::state:
-      return "state";
-    case Refusal::volumes:
-      return "volumes";
-    case Refusal::fork:
-      return "fork";
-    case Refusal::behind:
-      return "behind";
-    case Refusal::unrelated:
-      return "unrelated";
-  }
-  return "unknown";
-}
 
 const char* name_of(Leave leave) {
   switch (leave) {
@@ -81,8 +57,9 @@ int poll_time(int64_t until_ns, int64_t now_ns) {
 
 void Link::run() {
   while (!stopping_.load()) {
-    if (peer_failed_ && !alone_.load()) {
-      const int error = save_alone(epoch_shown_.load());
+    if (peer_failed_) {
+      const int error = alone_.load() ? 0 : save_alone(epoch_shown_.load());
+      peer_failed_ = error != 0;
       if (error != 0) {
         if (!save_failed_said_) events_.warning("the superblock cannot be written: frozen", error);
         save_failed_said_ = true;
@@ -90,8 +67,8 @@ void Link::run() {
         continue;
       }
     }
-    if (alone_.load()) {
-      detach();
+    notice_alone();
+    if (alone_.load() && options_.rejoining == nullptr) {
       idle(for_ever);
       continue;
     }
@@ -131,130 +108,33 @@ void Link::say_lost(int64_t now_ns) {
   events_.event("peer", {{"state", "lost"}});
 }
 
-void Link::refused(const char* reason) {
-  refusals_.fetch_add(1, std::memory_order_relaxed);
-  if (refused_said_ == reason) return;
-  refused_said_ = reason;
-  events_.event("peer", {{"state", "refused"}, {"reason", reason}});
-}
-
-/** One attempt; on success `channel_` is there. */
-void Link::connect(int64_t now_ns) {
-  backoff_ns_ = std::clamp(2 * backoff_ns_, first_backoff, last_backoff);
-  next_try_ns_ = now_ns + backoff_ns_;
-  int64_t deadline = now_ns + attempt_time;
-  const int64_t lost_at = lost_since_ns_ + options_.lock_timeout_ms * ns_per_ms;
-  if (!lost_said_) deadline = std::min(deadline, std::max(lost_at, now_ns + first_backoff));
-
-  Result<Fd> socket = connect_to(options_.peer, deadline, abort_.get());
-  auto channel = std::make_unique<Channel>();
-  uint64_t cursor = 0;
-  WelcomeBody welcome{};
-  bool good = false;
-  if (socket.ok()) {
-    const SocketOptions options{options_.send_timeout_ms, options_.send_buffer};
-    const auto started = channel->start(identity_, std::move(socket.value), TlsStream::Side::client,
-                                        options, deadline, abort_.get());
-    good = started.ok() && greet(*channel, cursor, welcome, deadline);
-    if (is_protocol(channel->error())) {
-      protocol_errors_.fetch_add(1, std::memory_order_relaxed);
-      refused(channel->error() == EKEYREJECTED ? "certificate" : "protocol");
-    }
-  }
-  if (good) {
-    adopt(std::move(channel), cursor, welcome);
-  } else {
-    failed_connects_.fetch_add(1, std::memory_order_relaxed);
-    say_lost(boot_ns());
-  }
-}
-
-/** Says who calls; true when the other is a copy that the ring can continue. */
-bool Link::greet(Channel& channel, uint64_t& cursor, WelcomeBody& welcome, int64_t deadline_ns) {
-  HelloBody hello{};
-  hello.magic = stream_magic;
-  hello.version = stream_version;
-  std::copy(std::begin(options_.set), std::end(options_.set), hello.set);
-  hello.node = options_.node;
-  hello.volumes = options_.volumes;
-  hello.epoch = epoch_shown_.load();
-  hello.first = ring_.before_first().lsn + 1;
-  hello.last = last();
-  hello.flags = options_.strict || options_.second ? uint32_t{hello_receipts} : 0;
-  if (channel.post(Frame::hello, hello) == Io::closed) return false;
-  FrameHead head{};
-  if (channel.await(head, deadline_ns, abort_.get()) != 0) return false;
-  if (head.type == static_cast<uint32_t>(Frame::refuse)) {
-    RefuseBody refuse{};
-    if (channel.body(refuse)) {
-      refused(name_of(static_cast<Refusal>(refuse.reason)));
-    } else {
-      channel.shut(EPROTO);
-    }
-    return false;
-  }
-  if (head.type != static_cast<uint32_t>(Frame::welcome) || !channel.body(welcome)) {
-    channel.shut(EPROTO);
-    return false;
-  }
-  if (!ring_.find({welcome.durable, welcome.epoch, welcome.chain}, cursor)) {
-    channel.post(Frame::refuse, RefuseBody{static_cast<uint32_t>(Refusal::history), 0});
-    refused("history");
-    return false;
-  }
-  return true;
-}
-
-/** The connection is good: what the peer lacks goes out. */
-void Link::adopt(std::unique_ptr<Channel> channel, uint64_t cursor, const WelcomeBody& welcome) {
-  take_sending();
-  if (alone_.load()) return sending_.store(false);
-  channel_ = std::move(channel);
-  cursor_ = cursor;
-  cursor_shown_.store(cursor, std::memory_order_relaxed);
-  sent_.store(welcome.durable);
-  barrier_sent_ = welcome.durable;
-  writable_.store(false);
-  sending_.store(false);
-  peer_node_.store(welcome.node);
-  {
-    // What it had received and not made durable, it may have lost.
-    const std::lock_guard lock(wait_mutex_);
-    received_.store(welcome.durable);
-    durable_.store(welcome.durable);
-  }
-  ring_.free_to(welcome.durable);
-  if (options_.peer_has) options_.peer_has(welcome.durable);
-  connected_.store(true);
-  connects_.fetch_add(1, std::memory_order_relaxed);
-  heard_ns_ = boot_ns();
-  refused_said_.clear();
-  events_.event("peer", {{"state", "connected"}, {"node", welcome.node}});
-  complete();
-  if (reservers_count_.load() > 0) wake_reservers();
-  asked_.store(true);
-  kick();
-}
-
 /** Ends the connection, if there is one. */
 void Link::drop() {
   take_sending();
   const std::unique_ptr<Channel> old = std::move(channel_);
+  streaming_ = false;
   sending_.store(false);
   if (old == nullptr) return;
+  interrupt();
+  ring_.keep(false);
   if (is_protocol(old->error())) protocol_errors_.fetch_add(1, std::memory_order_relaxed);
   connected_.store(false);
   lost_since_ns_ = boot_ns();
   lost_said_ = false;
 }
 
-/** Alone: the peer's connection ends, and from now on the ring may drop what is old. */
-void Link::detach() {
-  if (detached_.load()) return;
-  drop();
-  detached_.store(true, std::memory_order_release);
+/** Alone: who waits for the peer is told, and the ring may drop what is old. */
+void Link::notice_alone() {
+  if (!alone_.load() || alone_noticed_) return;
+  alone_noticed_ = true;
   complete();
   wake_reservers();
+}
+
+/** Alone, nobody waits for long because a peer that is being brought back takes nothing. */
+bool Link::stalled(int64_t now_ns) {
+  if (!alone_.load() || reservers_count_.load() == 0) progress_ns_ = now_ns;
+  return now_ns - progress_ns_ >= options_.lock_timeout_ms * ns_per_ms;
 }
 
 void Link::serve() {
@@ -263,9 +143,12 @@ void Link::serve() {
   int64_t next_beat = boot_ns() + beat;
   // What came together with the welcome is in our own buffers already.
   bool good = take_frames();
-  while (good && !stopping_.load() && !alone_.load() && channel_->error() == 0) {
+  while (good && !stopping_.load() && channel_->error() == 0) {
     const int64_t now = boot_ns();
     if (cut_until_ns_.load() > now || now - heard_ns_ >= silence) break;
+    notice_alone();
+    try_end(now);
+    if (state_failed_.load() || stalled(now)) break;
     if (now >= next_beat) {
       const uint64_t sends = sends_.load(std::memory_order_relaxed);
       if (sends == sends_seen_ && !channel_->sending()) channel_->post(Frame::ping);
@@ -278,7 +161,11 @@ void Link::serve() {
                       {wake_.get(), POLLIN, 0},
                       {abort_.get(), POLLIN, 0},
                       {timer_.get(), POLLIN, 0}};
-    if (attention_.watch(wait, 4) == 0 && poll(wait, 4, poll_time(next_beat, now)) <= 0) continue;
+    const int64_t until = all_stated_.load() ? std::min(next_beat, now + end_poll) : next_beat;
+    if (attention_.watch(wait, 4) == 0 && poll(wait, 4, poll_time(until, now)) <= 0) {
+      kick();
+      continue;
+    }
     if ((wait[0].revents & ~POLLOUT) != 0) good = take_frames();
     if (wait[1].revents != 0) empty(wake_.get());
     if (wait[2].revents != 0) empty(abort_.get());
@@ -294,7 +181,9 @@ void Link::serve() {
     kick();
     if (room_.exchange(false)) wake_reservers();
   }
-  if (!stopping_.load()) drop();
+  if (stopping_.load()) return;
+  if (state_failed_.exchange(false)) next_try_ns_ = boot_ns() + last_backoff;
+  drop();
 }
 
 bool Link::take_frames() {
@@ -339,17 +228,49 @@ bool Link::take_frame(const FrameHead& head) {
       good = head.size == 0;
       break;
     case Frame::differs:
-      if (options_.differs) options_.differs(channel_->control());
+      take_differs(channel_->control());
       good = true;
       break;
     default:
+      good = take_resync_frame(head);
       break;
   }
   if (!good) channel_->shut(EPROTO);
   return good;
 }
 
+/** The answer to a comparison that was asked for, or to one of a resync. */
+void Link::take_differs(std::span<const uint8_t> body) {
+  CheckResult result{};
+  if (body.size() != sizeof result) return;
+  std::memcpy(&result, body.data(), sizeof result);
+  const bool mine = options_.rejoining != nullptr && run_.load() != 0 && result.run == run_.load();
+  if (mine) {
+    options_.rejoining->differs(body);
+  } else if (options_.differs) {
+    options_.differs(body);
+  }
+}
+
+bool Link::take_resync_frame(const FrameHead& head) {
+  if (options_.rejoining == nullptr) return false;
+  ReadyBody body{};
+  switch (static_cast<Frame>(head.type)) {
+    case Frame::touched:
+      return take_touched(channel_->control());
+    case Frame::ready:
+      return channel_->body(body) && take_ready(body);
+    case Frame::missing:
+      return streaming_ && run_.load() != 0 && options_.rejoining->missing(channel_->control());
+    case Frame::whole:
+      return channel_->body(body) && take_whole(body);
+    default:
+      return false;
+  }
+}
+
 bool Link::take_ack(const AckBody& ack) {
+  if (!streaming_) return true;  // of what it had before it is ready
   if (ack.received > sent_.load() || ack.durable > ack.received || ack.applied > ack.received ||
       ack.durable < durable_.load() || ack.received < received_.load()) {
     return false;
@@ -364,11 +285,13 @@ bool Link::take_ack(const AckBody& ack) {
     const std::lock_guard lock(wait_mutex_);
     durable_.store(ack.durable);
     received_.store(ack.received);
+    if (synced_ != 0 && ack.durable >= synced_) held_.store(false);
   }
   complete();
   if (more_durable) {
+    progress_ns_ = heard_ns_;
     ring_.free_to(ack.durable);
-    if (options_.peer_has) options_.peer_has(ack.durable);
+    if (options_.peer_has && !left_.load()) options_.peer_has(ack.durable);
     if (reservers_count_.load() > 0) wake_reservers();
   }
   return true;
@@ -390,12 +313,14 @@ void Link::take_leave(const LeaveBody& leave) {
 
 /** Calls back all whose wait is over. */
 void Link::complete() {
-  const bool all = alone_.load();
   {
     const std::lock_guard lock(wait_mutex_);
     const int64_t now = boot_ns();
-    durable_waits_.take(all ? UINT64_MAX : durable_.load(), now, ready_);
-    received_waits_.take(all ? UINT64_MAX : received_.load(), now, ready_);
+    const auto until = [this](Lsn have) {
+      return alone_.load() ? UINT64_MAX : held_.load() ? held_from_.load() : have;
+    };
+    durable_waits_.take(until(durable_.load()), now, ready_);
+    received_waits_.take(until(received_.load()), now, ready_);
   }
   for (const Waiter& waiter : ready_) waiter.done(waiter.context, waiter.argument, 0);
   ready_.clear();

@@ -20,6 +20,8 @@
       'journal.cc',
       'lineage.cc',
       'link.cc',
+      'link_greet.cc',
+      'link_rejoin.cc',
       'link_send.cc',
       'link_thread.cc',
       'locks.cc',

@@ -104,12 +104,51 @@ void Ring::drop_first() {
     return;
   }
   const RecordHead head = head_at(at);
+  if (dropped_) {
+    Record record;
+    // The ring's own bytes: whole since they were written.
+    if (parse_record({arena_ + at % size_, head.size}, record, true) == ParseStatus::ok) {
+      dropped_(record);
+    }
+  }
   set_tail(at + head.size, tail_after(head));
+}
+
+/** The records after `lsn`, in order. */
+void Ring::visit(Lsn lsn, const std::function<void(const Record&)>& each) const {
+  const uint64_t end = state_.head.load(std::memory_order_relaxed);
+  uint64_t at = skip_pad(state_.tail.load(std::memory_order_relaxed), end);
+  for (; at < end; at = skip_pad(at, end)) {
+    const RecordHead head = head_at(at);
+    Record record;
+    if (head.lsn > lsn &&
+        parse_record({arena_ + at % size_, head.size}, record, true) == ParseStatus::ok) {
+      each(record);
+    }
+    at += head.size;
+  }
+}
+
+void Ring::for_each(Lsn lsn, const std::function<void(const Record&)>& each) const {
+  const std::lock_guard lock(mutex_);
+  visit(lsn, each);
+}
+
+Tail Ring::skip_to_end(Lsn lsn, const std::function<void(const Record&)>& each) {
+  const std::lock_guard lock(mutex_);
+  visit(lsn, each);
+  set_tail(state_.head.load(std::memory_order_relaxed), last_);
+  return last_;
+}
+
+void Ring::keep(bool all) {
+  const std::lock_guard lock(mutex_);
+  keep_ = all;
 }
 
 bool Ring::reserve(size_t bytes, bool drop) {
   const std::lock_guard lock(mutex_);
-  while (drop && !fits(bytes) &&
+  while (drop && !keep_ && !fits(bytes) &&
          state_.tail.load(std::memory_order_relaxed) <
              state_.head.load(std::memory_order_relaxed)) {
     drop_first();

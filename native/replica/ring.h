@@ -1,4 +1,5 @@
 #pragma once
+#include <functional>
 #include <mutex>
 #include <span>
 
@@ -31,12 +32,23 @@ class Ring {
   void reset(const Tail& tail);
 
   /**
-   * Sets room aside. With `drop`, the oldest records go to make it: for a primary that is alone.
-   * False: no room (with `drop`: only what is being appended is in the way), or more than a ring
-   * can ever hold.
+   * Sets room aside. With `drop`, the oldest records go to make it, unless they are kept: for a
+   * primary that is alone. False: no room (with `drop`: only what is being appended is in the way,
+   * or they are kept), or more than a ring can ever hold.
    */
   bool reserve(size_t bytes, bool drop = false);
   void release(size_t bytes);
+  /** Nothing is dropped while somebody reads: from when this returns. */
+  void keep(bool all);
+  /** Called for each record that is dropped, with the ring's lock held. Before the first drop. */
+  void set_dropped(std::function<void(const Record&)> dropped) { dropped_ = std::move(dropped); }
+  /**
+   * Empties the ring for a peer that goes on after its end: each record after `lsn` is given to
+   * `each`, with the ring's lock held. Returns the end.
+   */
+  Tail skip_to_end(Lsn lsn, const std::function<void(const Record&)>& each);
+  /** Gives each record after `lsn` to `each`, with the ring's lock held. */
+  void for_each(Lsn lsn, const std::function<void(const Record&)>& each) const;
   /** Appends out of a reservation; see Log::append and, for `early`, Log::append_noting. */
   Lsn append(Kind kind, uint16_t flags, FileId file, std::span<const iovec> payload, uint64_t epoch,
              uint64_t* early = nullptr);
@@ -68,6 +80,7 @@ class Ring {
   bool adopt();
   bool fits(size_t bytes) const;
   void drop_first();
+  void visit(Lsn lsn, const std::function<void(const Record&)>& each) const;
   void set_tail(uint64_t cursor, const Tail& tail);
 
   Shared* shared_;
@@ -80,6 +93,8 @@ class Ring {
   Tail before_first_;  // before the first
   uint64_t reserved_ = 0;
   uint64_t turned_away_ = 0;
+  bool keep_ = false;
+  std::function<void(const Record&)> dropped_;
 };
 
 }  // namespace holdfast::replica
