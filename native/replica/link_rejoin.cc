@@ -166,7 +166,8 @@ int Link::end_run() {
     alone_.store(false);
     left_.store(false);
     const iovec part{const_cast<SyncedBody*>(&body), sizeof body};
-    synced_ = ring_.append(Kind::synced, 0, 0, {&part, 1}, epoch_);
+    // About no file: every record names one, so the first root.
+    synced_ = ring_.append(Kind::synced, 0, 1, {&part, 1}, epoch_);
     last_.store(synced_, std::memory_order_release);
   }
   alone_noticed_ = false;

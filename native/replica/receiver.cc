@@ -151,7 +151,7 @@ void Receiver::hear(Fd socket) {
   std::memcpy(&hello, bytes.data(), std::min(bytes.size(), sizeof hello));
   if (hello.magic != stream_magic) return;
   if (hello.version != stream_version) return refuse(*channel, Refusal::version);
-  if (bytes.size() != sizeof hello) return;
+  if (bytes.size() != sizeof hello + uint64_t{hello.history} * sizeof(EpochStart)) return;
   if (std::memcmp(hello.set, options_.set, sizeof hello.set) != 0) {
     return refuse(*channel, Refusal::set);
   }

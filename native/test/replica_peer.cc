@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <chrono>
+#include <cstring>
 
 namespace holdfast::replica::test {
 namespace {
@@ -144,20 +145,12 @@ void Peer::run() {
              .ok()) {
       continue;
     }
-    FrameHead head{};
-    if (channel.await(head, deadline, stop_.get()) != 0) continue;
+    if (!take_hello(channel)) continue;
     if (refuse.load() != 0) {
       channel.post(Frame::refuse, RefuseBody{refuse.load(), 0});
       continue;
     }
-    WelcomeBody body{};
-    body.epoch = durable_tail_.epoch;
-    body.durable = durable_tail_.lsn;
-    body.chain = durable_tail_.chain;
-    body.node = 2;
-    body.state = static_cast<uint32_t>(DiskState::in_sync);
-    if (welcome) welcome(body);
-    channel.post(Frame::welcome, body);
+    send_welcome(channel);
     {
       const std::lock_guard lock(mutex_);
       channel_ = &channel;
@@ -175,6 +168,89 @@ void Peer::run() {
     received_.store(durable_tail_.lsn);
     pending_.clear();
   }
+}
+
+bool Peer::take_hello(Channel& channel) {
+  FrameHead head{};
+  HelloBody hello{};
+  if (channel.await(head, boot_ns() + 5 * ns_per_s, stop_.get()) != 0) return false;
+  const auto body = channel.control();
+  if (body.size() < sizeof hello) return false;
+  std::memcpy(&hello, body.data(), sizeof hello);
+  if (body.size() != sizeof hello + hello.history * sizeof(EpochStart)) return false;
+  const std::lock_guard lock(mutex_);
+  told_.resize(hello.history);
+  std::memcpy(told_.data(), body.data() + sizeof hello, hello.history * sizeof(EpochStart));
+  return true;
+}
+
+void Peer::send_welcome(Channel& channel) {
+  const std::lock_guard lock(mutex_);
+  WelcomeBody body{};
+  body.epoch = durable_tail_.epoch;
+  body.durable = durable_tail_.lsn;
+  body.chain = durable_tail_.chain;
+  body.resync = run_;
+  body.node = 2;
+  body.state = static_cast<uint32_t>(state_);
+  if (state_ == DiskState::inconsistent) {
+    body.base_lsn = base_.lsn;
+    body.base_epoch = base_.epoch;
+  }
+  body.history = static_cast<uint32_t>(history.size());
+  if (welcome) welcome(body);
+  std::vector<uint8_t> bytes(sizeof body + body.history * sizeof(EpochStart));
+  std::memcpy(bytes.data(), &body, sizeof body);
+  std::memcpy(bytes.data() + sizeof body, history.data(), body.history * sizeof(EpochStart));
+  channel.post(Frame::welcome, bytes.data(), bytes.size());
+}
+
+/** Gets ready for a resync; false: the frame is none. */
+bool Peer::take_resync(Channel& channel) {
+  const std::lock_guard lock(mutex_);
+  if (!channel.body(resync_) || resync_.run == 0) return false;
+  resyncs_++;
+  changed_.notify_all();
+  if (slow.load()) return true;
+  run_ = resync_.run;
+  synced_ = 0;
+  whole_ = false;
+  if (resync_.rejoin == static_cast<uint32_t>(Rejoin::catch_up)) {
+    state_ = DiskState::outdated;
+  } else {
+    if (state_ != DiskState::inconsistent) base_ = durable_tail_;
+    state_ = DiskState::inconsistent;
+    received_tail_ = durable_tail_ = {resync_.lsn, resync_.epoch, resync_.chain};
+    received_.store(resync_.lsn);
+    durable_.store(resync_.lsn);
+  }
+  std::vector<uint8_t> bytes(sizeof(TouchedBody) + touched.size() * sizeof(Mark));
+  const TouchedBody head{run_, 0, static_cast<uint32_t>(touched.size()), 0};
+  std::memcpy(bytes.data(), &head, sizeof head);
+  std::memcpy(bytes.data() + sizeof head, touched.data(), touched.size() * sizeof(Mark));
+  if (!touched.empty()) channel.post(Frame::touched, bytes.data(), bytes.size());
+  channel.post(Frame::ready, ReadyBody{run_, resync_.lsn});
+  return true;
+}
+
+ResyncBody Peer::resync() {
+  const std::lock_guard lock(mutex_);
+  return resync_;
+}
+
+bool Peer::await_whole() {
+  std::unique_lock lock(mutex_);
+  return changed_.wait_for(lock, patience, [&] { return whole_; });
+}
+
+void Peer::take_back() {
+  const std::lock_guard lock(mutex_);
+  run_ = 0;
+  state_ = DiskState::outdated;
+  received_tail_ = durable_tail_ = base_;
+  received_.store(base_.lsn);
+  durable_.store(base_.lsn);
+  if (channel_ != nullptr) channel_->shut(ECONNABORTED);
 }
 
 void Peer::serve(Channel& channel) {
@@ -195,6 +271,9 @@ void Peer::serve(Channel& channel) {
     switch (static_cast<Frame>(head.type)) {
       case Frame::records:
         if (!take_records(channel)) return;
+        break;
+      case Frame::resync:
+        if (!take_resync(channel)) return;
         break;
       case Frame::barrier:
         make_durable(channel);
@@ -236,6 +315,7 @@ bool Peer::take_records(Channel& channel) {
       return false;
     }
     received_tail_ = tail_after(record.head);
+    if (record.kind == Kind::synced) synced_ = record.head.lsn;
     left = left.subspan(record.head.size);
   }
   {
@@ -251,9 +331,18 @@ bool Peer::take_records(Channel& channel) {
 
 void Peer::make_durable(Channel& channel) {
   if (acks.load() != Acks::at_barrier) return;
+  const std::lock_guard lock(mutex_);
   durable_tail_ = received_tail_;
   durable_.store(durable_tail_.lsn);
   channel.post(Frame::ack, AckBody{durable_tail_.lsn, durable_tail_.lsn, durable_tail_.lsn});
+  if (run_ == 0) history = told_;
+  if (run_ == 0 || synced_ == 0 || never_whole.load()) return;
+  state_ = DiskState::in_sync;
+  history = told_;
+  channel.post(Frame::whole, ReadyBody{run_, synced_});
+  run_ = 0;
+  whole_ = true;
+  changed_.notify_all();
 }
 
 Primary::Primary(uint64_t ring_size)

@@ -87,6 +87,14 @@ class Peer {
   std::function<void(Channel&)> instead;
   /** Welcomes with this in place of the truth. */
   std::function<void(WelcomeBody&)> welcome;
+  /** What it knows of epochs; replaced by the primary's when it follows. */
+  std::vector<EpochStart> history;
+  /** What it names in `touched` when a resync begins. */
+  std::vector<Mark> touched;
+  /** It answers no `resync` while this is set. */
+  std::atomic<bool> slow{false};
+  /** It says `ready`, and acknowledges, but not that it is whole. */
+  std::atomic<bool> never_whole{false};
 
   /** Ends the connection; what was received and is not durable is lost, as in a crash. */
   void crash();
@@ -101,10 +109,19 @@ class Peer {
   uint64_t connections() const { return connections_.load(); }
   /** Records that did not follow, or were not well-formed. */
   uint64_t wrong() const { return wrong_.load(); }
+  /** What the last `resync` said, and how many came. */
+  ResyncBody resync();
+  uint64_t resyncs() const { return resyncs_.load(); }
+  bool await_whole();
+  /** It goes back to the copy that it was before the resync, as after an undo. */
+  void take_back();
 
  private:
   void run();
   void serve(Channel& channel);
+  bool take_hello(Channel& channel);
+  void send_welcome(Channel& channel);
+  bool take_resync(Channel& channel);
   bool take_records(Channel& channel);
   void make_durable(Channel& channel);
 
@@ -116,7 +133,14 @@ class Peer {
   std::mutex mutex_;
   std::condition_variable changed_;
   Channel* channel_ = nullptr;
-  Tail received_tail_, durable_tail_;
+  Tail received_tail_, durable_tail_, base_;
+  std::vector<EpochStart> told_;
+  ResyncBody resync_{};
+  uint64_t run_ = 0;  // of the resync that it is in
+  Lsn synced_ = 0;
+  DiskState state_ = DiskState::in_sync;
+  bool whole_ = false;
+  std::atomic<uint64_t> resyncs_{0};
   std::vector<uint8_t> pending_;
   std::atomic<Lsn> received_{0}, durable_{0};
   std::atomic<uint64_t> connections_{0}, wrong_{0};
