@@ -325,6 +325,7 @@ void Link::begin_stream(uint64_t cursor, Lsn has) {
   }
   progress_ns_ = boot_ns();
   ring_.free_to(has);
+  if (options_.peer_has && !left_.load()) options_.peer_has(has);
   complete();
   if (reservers_count_.load() > 0) wake_reservers();
   asked_.store(true);
