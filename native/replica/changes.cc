@@ -52,7 +52,6 @@ int Changes::begin(ApplyMode mode) {
   mode_ = mode;
   orphanages_.clear();
   told_.clear();
-  told_count_ = 0;
   for (size_t volume = 0; volume < tree_.volumes(); volume++) {
     orphanages_.emplace_back(tree_, ids_, static_cast<uint8_t>(volume));
     if (const int error = orphanages_.back().look(); error != 0) return fail(error, "orphanage");

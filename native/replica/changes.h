@@ -2,11 +2,10 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
-#include <map>
-#include <set>
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -72,8 +71,8 @@ class Changes {
 
   /** Looks for what a replay or resync that was cut short left. 0 or errno. */
   int begin(ApplyMode mode);
-  /** Who hears what is missing in a resync; called from within `apply`. A change that cannot be
-   * made is reported once until the file is there, a statement each time. */
+  /** Who hears what is missing in a resync; called from within `apply`. Changes of a file that is
+   * not there report it once until it is there; what has a name, and statements, each time. */
   void on_missing(std::function<void(const Missing&)> missing) { missing_ = std::move(missing); }
   /** Makes one change (any kind but pad and check). 0 or errno; then `call` says what failed. */
   int apply(const Record& record);
@@ -162,7 +161,7 @@ class Changes {
   int set_xattrs(const Record& record, const OpenFile& file, bool& acl);
   int listing(const Record& record);
   int leave_out(const Name& at, bool root);
-  void tell(FileId id, const Name* name = nullptr, bool always = false, bool adopted = false);
+  void tell(FileId id, const Name* name = nullptr, bool adopted = false);
   void arrived(FileId id);
 
   Tree& tree_;
@@ -170,10 +169,9 @@ class Changes {
   const Faults* faults_;
   ApplyMode mode_ = ApplyMode::normal;
   std::function<void(const Missing&)> missing_;
-  std::map<FileId, std::set<std::pair<FileId, std::string>>> told_;  // by the file that is missing
-  size_t told_count_ = 0;
-  bool statement_ = false;  // the record that is being applied is one
-  bool untidy_ = false;     // an orphanage may be empty
+  std::unordered_set<FileId> told_;  // missing, and reported without a name
+  bool statement_ = false;           // the record that is being applied is one
+  bool untidy_ = false;              // an orphanage may be empty
   const char* call_ = "";
   std::vector<Orphanage> orphanages_;
   std::unordered_map<FileId, Times> times_;

@@ -126,7 +126,7 @@ int Changes::move_folder(const FileRef& folder, FileId id, const Name& to) {
   int error = where_is(*folder, parent, name);
   if (error == ESTALE) {
     skipped_++;
-    tell(id, &to, true);
+    tell(id, &to);
     return 0;
   }
   if (error != 0) return fail(error, "where a folder is");
@@ -136,7 +136,7 @@ int Changes::move_folder(const FileRef& folder, FileId id, const Name& to) {
   // EINVAL: the new parent is below it by now (see changes.h).
   if (errno != EINVAL) return fail(errno, "renameat2");
   skipped_++;
-  tell(id, &to, true);
+  tell(id, &to);
   return 0;
 }
 

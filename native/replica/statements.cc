@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <climits>
 #include <cstring>
+#include <map>
 #include <string>
 
 #include "replica/changes.h"
@@ -35,7 +36,7 @@ std::vector<std::string_view> names_of(const Record& record) {
 
 }  // namespace
 
-void Changes::tell(FileId id, const Name* name, bool always, bool adopted) {
+void Changes::tell(FileId id, const Name* name, bool adopted) {
   if (mode_ != ApplyMode::resync || !missing_) return;
   Missing missing;
   missing.file = id;
@@ -43,25 +44,17 @@ void Changes::tell(FileId id, const Name* name, bool always, bool adopted) {
   if (name != nullptr) {
     missing.parent = name->parent;
     missing.name = name->text;
-  }
-  // The source believes of what it stated that it is done.
-  if (!statement_ && !always) {
-    const auto found = told_.find(id);
-    if (found != told_.end() && found->second.contains({missing.parent, missing.name})) return;
-    if (told_count_ < max_told) {
-      told_[id].emplace(missing.parent, missing.name);
-      told_count_++;
-    }
+  } else if (!statement_) {
+    // Not so with a name, and of what was stated: the source believes that it is done.
+    if (told_.contains(id)) return;
+    if (told_.size() < max_told) told_.insert(id);
   }
   missing_(missing);
 }
 
 /** What is reported of a file from here on is news. */
 void Changes::arrived(FileId id) {
-  const auto found = told_.find(id);
-  if (found == told_.end()) return;
-  told_count_ -= found->second.size();
-  told_.erase(found);
+  if (!told_.empty()) told_.erase(id);
 }
 
 /** A foreign file of that type at the name becomes the file. Not one that has names elsewhere, also
@@ -87,7 +80,7 @@ int Changes::adopt(FileId id, uint32_t type, const Name& at, FileRef& out) {
   tree_.drop(id);
   if (const int error = find(id, out); error != 0 || out == nullptr) return error;
   arrived(id);
-  tell(id, &at, true, true);
+  tell(id, &at, true);
   return 0;
 }
 
@@ -283,7 +276,6 @@ int Changes::end_resync(const KeepOrphan& keep) {
   }
   mode_ = ApplyMode::normal;
   told_.clear();
-  told_count_ = 0;
   forget_unlinked();
   return 0;
 }

@@ -25,11 +25,9 @@ class Source {
 
   /** All of a file but its names and data; empty: there is no such file. */
   Bytes inode(FileId id, bool values = true) {
-    const Result<FileRef> file = life_.tree.open(id);
-    if (!file.ok()) return {};
     struct stat now;
-    REQUIRE(fstat(file.value->fd.get(), &now) == 0);
-    if (now.st_nlink == 0) return {};
+    const Result<FileRef> file = open(id, now);
+    if (!file.ok()) return {};
     InodeBody body{};
     body.size = S_ISREG(now.st_mode) ? static_cast<uint64_t>(now.st_size) : 0;
     body.atime = time_of(now.st_atim);
@@ -57,10 +55,9 @@ class Source {
 
   /** What a name is; empty: there is no such folder. */
   Bytes entry(FileId parent, std::string name) {
-    const Result<FileRef> folder = life_.tree.open(parent);
-    if (!folder.ok()) return {};
     struct stat now, above;
-    REQUIRE(fstat(folder.value->fd.get(), &above) == 0);
+    const Result<FileRef> folder = open(parent, above);
+    if (!folder.ok()) return {};
     Handle handle;
     FileId id = 0;
     EntryBody body{};
@@ -77,7 +74,8 @@ class Source {
 
   /** The names between two others. */
   Bytes listing(FileId id, std::string after = {}, std::string upto = {}) {
-    const Result<FileRef> folder = life_.tree.open(id);
+    struct stat now;
+    const Result<FileRef> folder = open(id, now);
     if (!folder.ok() || folder.value->type != S_IFDIR) return {};
     std::vector<std::string> names;
     REQUIRE(list_names(folder.value->fd.get(), names) == 0);
@@ -94,8 +92,6 @@ class Source {
     }
     body.after_size = static_cast<uint32_t>(after.size());
     body.upto_size = static_cast<uint32_t>(upto.size());
-    struct stat now;
-    REQUIRE(fstat(folder.value->fd.get(), &now) == 0);
     body.mtime = time_of(now.st_mtim);
     return record(Kind::listing, id,
                   {{&body, sizeof body},
@@ -106,11 +102,9 @@ class Source {
 
   /** The content of a file; empty: it has none. */
   Bytes data(FileId id) {
-    const Result<FileRef> file = life_.tree.open(id);
-    if (!file.ok() || file.value->type != S_IFREG) return {};
     struct stat now;
-    REQUIRE(fstat(file.value->fd.get(), &now) == 0);
-    if (now.st_size == 0) return {};
+    const Result<FileRef> file = open(id, now);
+    if (!file.ok() || file.value->type != S_IFREG || now.st_size == 0) return {};
     Bytes content(static_cast<size_t>(now.st_size));
     REQUIRE(pread(file.value->fd.get(), content.data(), content.size(), 0) == now.st_size);
     WriteBody body{0, time_of(now.st_mtim)};
@@ -131,6 +125,13 @@ class Source {
   Tail tail;
 
  private:
+  /** Not of one that is removed and still open. */
+  Result<FileRef> open(FileId id, struct stat& now) {
+    Result<FileRef> file = life_.tree.open(id);
+    if (!file.ok()) return file;
+    REQUIRE(fstat(file.value->fd.get(), &now) == 0);
+    return now.st_nlink > 0 ? std::move(file) : Result<FileRef>::failure(ESTALE, "open");
+  }
   static Time time_of(const timespec& time) {
     return {time.tv_sec, static_cast<uint32_t>(time.tv_nsec), 0};
   }
