@@ -74,6 +74,8 @@ void touch_record(DirtyState& state, const Record& record) {
       return state.add_range(Work::data, file, record.attributes.size, to_the_end);
     case Kind::create:
       state.add_file(Work::inode, file);
+      // Whatever gets into it comes later.
+      if (S_ISDIR(record.create.mode)) state.add_file(Work::listing, file);
       return state.add_name(record.create.parent, record.name);
     case Kind::link:
       return state.add_name(record.link.parent, record.name);
@@ -183,6 +185,11 @@ bool Dirty::take(WorkItem& out, uint64_t limit, bool directories_last) {
 bool Dirty::empty() const {
   const std::lock_guard lock(impl_->mutex);
   return impl_->state.empty();
+}
+
+bool Dirty::covers(FileId file, uint64_t size) const {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->state.covers(file, size);
 }
 
 DirtyTotals Dirty::totals() const {

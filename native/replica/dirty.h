@@ -85,6 +85,8 @@ class Dirty {
    */
   bool take(WorkItem& out, uint64_t limit, bool directories_last = false);
   bool empty() const;
+  /** All names of a directory are dirty, or all data of a file of this size. */
+  bool covers(FileId file, uint64_t size) const;
   DirtyTotals totals() const;
 
   /** Durable when it returns 0; replaces what is there. errno. */

@@ -159,6 +159,14 @@ bool DirtyState::take(WorkItem& out, uint64_t limit, bool directories_last) {
          take_everything(out);
 }
 
+bool DirtyState::covers(FileId file, uint64_t size) const {
+  if (files_[at(Work::listing)].contains(file)) return true;
+  const auto found = ranges(Work::data).find(file);
+  if (found == ranges(Work::data).end()) return size == 0;
+  const auto& [from, to] = *found->second.begin();
+  return from == 0 && to >= size;
+}
+
 DirtyTotals DirtyState::totals() const {
   DirtyTotals out;
   out.bytes = bytes_;

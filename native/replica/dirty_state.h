@@ -24,6 +24,7 @@ class DirtyState {
   void forget(FileId file);
   bool take(WorkItem& out, uint64_t limit, bool directories_last);
   bool empty() const { return kinds_.empty() && !everything_; }
+  bool covers(FileId file, uint64_t size) const;
   DirtyTotals totals() const;
 
   /** Calls `each(const WorkItem&)` for all of it, ranges whole. */

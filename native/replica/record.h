@@ -170,6 +170,9 @@ enum InodeFlags : uint32_t {
   /** The xattrs are all there are, with their values. Without it: all names, no values; each value
    * comes in a set_xattr record. */
   inode_with_values = 1,
+  /** All its data (names) is stated after this, or there is none. Without it the target reports as
+   * missing what it has to make. */
+  inode_all_follows = 2,
 };
 
 struct XattrItem {  // then the name, then the value; not aligned

@@ -217,7 +217,7 @@ bool Resync::Impl::work(const WorkItem& item) {
   int error = 0;
   switch (item.what) {
     case Work::inode:
-      error = stater.inode(item.file);
+      error = stater.inode(item.file, dirty);
       break;
     case Work::entry:
       error = stater.entry(item.parent, item.name);
@@ -263,7 +263,8 @@ bool Resync::Impl::compare_one(const IdEntry& entry) {
   // Names are stated, not compared: a hash of names does not see what has no id over there.
   if (entry.type == S_IFDIR) dirty.touch_listing(entry.id);
   if (entry.type == S_IFREG) dirty.compare_data(entry.id, 0, to_the_end);
-  if (entry.id > max_root) dirty.compare_inode(entry.id);
+  // A root is not compared (verify.h): state it.
+  entry.id > max_root ? dirty.compare_inode(entry.id) : dirty.touch_inode(entry.id);
   while (dirty.totals().items > most_items) {
     if (!step()) return false;
   }

@@ -39,7 +39,10 @@ int64_t next_pause_ns(const PaceInput& in) {
 
 void RateMeter::move_to(int64_t now_ns) {
   const int64_t slot = now_ns / slot_ns;
-  if (first_slot_ < 0) first_slot_ = slot_ = slot;
+  if (first_ns_ < 0) {
+    first_ns_ = now_ns;
+    slot_ = slot;
+  }
   const int64_t most = std::min<int64_t>(slot - slot_, slots);
   for (int64_t n = 1; n <= most; n++) bytes_[static_cast<size_t>(slot_ + n) % slots] = 0;
   slot_ = std::max(slot_, slot);
@@ -54,8 +57,9 @@ uint64_t RateMeter::rate(int64_t now_ns) {
   move_to(now_ns);
   uint64_t sum = 0;
   for (const uint64_t bytes : bytes_) sum += bytes;
-  const auto known = static_cast<uint64_t>(std::min<int64_t>(slot_ - first_slot_ + 1, slots));
-  return sum * static_cast<uint64_t>(second / slot_ns) / known;
+  const int64_t oldest = std::max(first_ns_, (slot_ - static_cast<int64_t>(slots) + 1) * slot_ns);
+  const int64_t time = std::max(now_ns - oldest, slot_ns);
+  return static_cast<uint64_t>(static_cast<double>(sum) * 1e9 / static_cast<double>(time));
 }
 
 Pace::Pace(const ResyncOptions& options, int64_t now_ns, int64_t p99_ns)

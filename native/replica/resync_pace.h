@@ -36,7 +36,7 @@ class RateMeter {
 
   std::array<uint64_t, slots> bytes_{};
   int64_t slot_ = 0;  // the one that counts now
-  int64_t first_slot_ = -1;
+  int64_t first_ns_ = -1;
 };
 
 class Pace {

@@ -53,8 +53,7 @@ bool known_key(std::string_view key) {
   constexpr std::string_view keys[] = {"role", "set",         "node",        "epoch",   "state",
                                        "dir",  "peer",        "listen",      "cert",    "key",
                                        "ca",   "async",       "ack",         "ring",    "journal",
-                                       "skip", "sendtimeout", "locktimeout", "threads", "tocheck",
-                                       "fullsync", "discard"};
+                                       "skip", "sendtimeout", "locktimeout", "threads", "tocheck"};
   for (const auto& known : keys)
     if (key == known) return true;
   return false;
@@ -136,8 +135,6 @@ Failure parse_open(const Request& request, OpenLine& out) {
       read_number(request, "threads", 1, 64, out.threads),
       read_choice(request, "async", "none", "second", out.async_second),
       read_choice(request, "ack", "fsync", "strict", out.strict),
-      read_choice(request, "fullsync", "0", "1", out.fullsync),
-      read_choice(request, "discard", "0", "1", out.discard),
       check_paths(out),
       check_needed(request, out),
   };

@@ -42,8 +42,6 @@ struct OpenLine {
   uint32_t locktimeout_ms = 3'000;
   uint32_t threads = 8;  // that read requests, per directory
   std::vector<std::string> skip;
-  bool fullsync = false;  // second: forget the history, become a first copy
-  bool discard = false;   // second: give up what was acknowledged alone
   std::vector<std::string> tocheck;  // what must be there: a file system that is to be mounted, say
 };
 

@@ -89,8 +89,8 @@ Failure PrimRole::find_tail(Tail& tail) {
   bool scan = false;
   if (state.role == uint32_t(RoleKind::second)) {
     // What this server acknowledged as a secondary is in its journal.
-    const auto end = apply_journal(front_.tree(), front_.ids(), super_, line_.state, line_.journal,
-                                   context_.events);
+    const auto end = apply_journal(front_.tree(), front_.ids(), super_,
+                                   front_.volumes().state_path("journal"), line_.journal);
     if (!end.ok()) return Failure::of(end.error, std::string("applying the journal: ") + end.call);
     tail = end.value;
   } else if (state.state == DiskState::none) {

@@ -207,7 +207,8 @@ int Changes::inode(const Record& record) {
   }
   // A file never changes its type: this one is of another history, and loses the id.
   if (file != nullptr && file->type != (body.mode & S_IFMT)) file.reset();
-  if (file == nullptr) {
+  const bool made = file == nullptr;
+  if (made) {
     if (const int error = make_nameless(record, file); error != 0) return error;
   }
   if (const int error = set_all(record, *file); error != 0) return error;
@@ -216,6 +217,8 @@ int Changes::inode(const Record& record) {
   at.mtime = body.mtime;
   at.has_atime = at.has_mtime = true;
   arrived(id);
+  // The source may have believed that there is more of it here than was made now.
+  if (made && (body.flags & inode_all_follows) == 0) tell(id);
   return 0;
 }
 

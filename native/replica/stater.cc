@@ -52,7 +52,8 @@ int Stater::open(FileId id, FileRef& out) const {
 }
 
 /** The inode record, when it fits into the room; otherwise `needs` says how much does. */
-int Stater::inode_within(FileId id, const FileRef& file, Reserved& room, size_t& needs) {
+int Stater::inode_within(FileId id, const FileRef& file, const Dirty& dirty, Reserved& room,
+                         size_t& needs) {
   struct stat now;
   if (fstatat(file->fd.get(), "", &now, AT_EMPTY_PATH) != 0) return fail(errno, "fstat");
   char target[most_target];
@@ -69,10 +70,14 @@ int Stater::inode_within(FileId id, const FileRef& file, Reserved& room, size_t&
     return fail(error, "getxattr");
   }
   if (xattrs.size() > most_xattrs) {
-    body.flags = 0;
+    body.flags &= ~uint32_t{inode_with_values};
     if (const int error = read_xattrs(path.text, false, xattrs); error != 0) {
       return fail(error, "listxattr");
     }
+  }
+  const bool more = S_ISDIR(now.st_mode) || (S_ISREG(now.st_mode) && now.st_size > 0);
+  if (!more || dirty.covers(id, static_cast<uint64_t>(S_ISREG(now.st_mode) ? now.st_size : 1))) {
+    body.flags |= inode_all_follows;
   }
   body.size = S_ISREG(now.st_mode) ? static_cast<uint64_t>(now.st_size) : 0;
   body.atime = {now.st_atim.tv_sec, static_cast<uint32_t>(now.st_atim.tv_nsec), 0};
@@ -89,11 +94,11 @@ int Stater::inode_within(FileId id, const FileRef& file, Reserved& room, size_t&
   needs = record_size(sizeof body + body.target_size + xattrs.size());
   if (needs > room.left()) return ENOSPC;
   room.append(Kind::inode, id, parts);
-  if (body.flags == 0) needs = 0;  // the values are still to be stated
+  if ((body.flags & inode_with_values) == 0) needs = 0;  // the values are still to be stated
   return 0;
 }
 
-int Stater::inode(FileId id) {
+int Stater::inode(FileId id, const Dirty& dirty) {
   size_t size = inode_room;
   for (;;) {
     size_t needs = 0;
@@ -106,7 +111,7 @@ int Stater::inode(FileId id) {
       error = open(id, file);
       if (error == ESTALE) return 0;
       if (error != 0) return fail(error, "open_by_handle_at");
-      error = inode_within(id, file, room, needs);
+      error = inode_within(id, file, dirty, room, needs);
     }
     if (error == 0) return needs == 0 ? values(id) : 0;
     if (error != ENOSPC || needs <= size) return error;
@@ -264,6 +269,7 @@ int Stater::range_within(ListingWalk& walk, const OpenFile& directory, Reserved&
   }
   std::vector<uint8_t> texts;
   ListingBody body{};
+  body.mtime = mtime;
   body.after_size = static_cast<uint32_t>(walk.after.size());
   for (; at != last; ++at) {
     bool listed = false;
@@ -308,9 +314,7 @@ int Stater::listing(ListingWalk& walk) {
     } while (error == 0 && !walk.done && room.left() >= range_room);
   }
   if (error == ESTALE) walk.done = true;
-  if (error != 0) return error == ESTALE ? 0 : error;
-  // What had to go from a directory changed its mtime.
-  return walk.done ? inode(walk.directory) : 0;
+  return error == ESTALE ? 0 : error;
 }
 
 }  // namespace holdfast::replica

@@ -46,9 +46,10 @@ class Stater {
 
   // 0, or the errno of `room` or of a local call, whose name is then `call`.
 
-  int inode(FileId id);
+  /** `dirty`: what else is to be stated. */
+  int inode(FileId id, const Dirty& dirty);
   int entry(FileId parent, const std::string& name);
-  /** The next range of names, at least; at the end the directory's inode too. */
+  /** The next range of names, at least. */
   int listing(ListingWalk& walk);
   /** Data of [from, to) and at most `piece` of it; holes of any length. `done`: how far it came, to
    * when nothing is left. */
@@ -66,7 +67,8 @@ class Stater {
 
   int fail(int error, const char* call);
   int open(FileId id, FileRef& out) const;
-  int inode_within(FileId id, const FileRef& file, Reserved& room, size_t& needs);
+  int inode_within(FileId id, const FileRef& file, const Dirty& dirty, Reserved& room,
+                   size_t& needs);
   int values(FileId id);
   int look(const OpenFile& directory, FileId parent, const std::string& name, Found& out) const;
   int entry_within(const OpenFile& directory, FileId parent, const std::string& name, Time mtime,
