@@ -18,7 +18,7 @@ struct Changes::Name {
 
   bool there() const { return fd >= 0; }
   void set(std::string_view name) {
-    std::memcpy(text, name.data(), name.size());
+    if (!name.empty()) std::memcpy(text, name.data(), name.size());
     text[name.size()] = '\0';
   }
 };

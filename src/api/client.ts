@@ -10,6 +10,7 @@ import type {
   ModuleStatus,
   ModuleVerb,
   NodeStatus,
+  SecondWay,
   VerifyStatus,
 } from '../host/face.ts';
 
@@ -67,8 +68,8 @@ export interface AgentClient {
   modules(): Promise<readonly ModuleStatus[]>;
   module(name: string): Promise<ModuleStatus>;
   command(module: string, verb: ModuleVerb): Promise<ModuleStatus>;
-  prim(module: string, alone: boolean): Promise<ModuleStatus>;
-  second(module: string): Promise<ModuleStatus>;
+  prim(module: string, alone: boolean, force?: boolean): Promise<ModuleStatus>;
+  second(module: string, way?: SecondWay): Promise<ModuleStatus>;
   verify(module: string): Promise<VerifyStatus>;
   installModule(name: string, archive: Uint8Array, replace: boolean): Promise<ModuleStatus>;
   packageModule(name: string): Promise<Uint8Array>;
@@ -147,8 +148,8 @@ function makeClient(target: AgentTarget, base: string): AgentClient {
     modules: () => get('/modules'),
     module: (name) => get(at(name)),
     command: (module, verb) => act(`${at(module)}/${verb}`, {}),
-    prim: (module, alone) => act(`${at(module)}/prim`, { alone }),
-    second: (module) => act(`${at(module)}/second`, {}),
+    prim: (module, alone, force = false) => act(`${at(module)}/prim`, { alone, force }),
+    second: (module, way = 'plain') => act(`${at(module)}/second`, { way }),
     verify: (module) =>
       json({
         method: 'POST',

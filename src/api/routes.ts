@@ -1,7 +1,7 @@
 /** The routes below /api/v1: one table, from which the server, the checks and OpenAPI come. */
 import { z } from 'zod';
 import { HoldfastError } from '../errors.ts';
-import type { Agent, ModuleStatus } from '../host/face.ts';
+import { type Agent, type ModuleStatus, secondWays } from '../host/face.ts';
 import { type ClusterService, JoinRequest } from './cluster.ts';
 
 /** Greatest module archive, bytes. */
@@ -62,7 +62,11 @@ const PowerBody = z.strictObject({
     .min(0)
     .max(2 ** 24),
 });
-const PrimBody = z.strictObject({ alone: z.boolean().default(false) });
+const PrimBody = z.strictObject({
+  alone: z.boolean().default(false),
+  force: z.boolean().default(false),
+});
+const SecondBody = z.strictObject({ way: z.enum(secondWays).default('plain') });
 const ClusterBody = z.strictObject({ xml, scope: z.enum(['node', 'cluster']).default('cluster') });
 const TokenBody = z.strictObject({
   ttlMs: z
@@ -161,17 +165,22 @@ function mirrorRoutes(agent: Agent): Route[] {
     {
       method: 'POST',
       path: '/modules/:module/prim',
-      summary: 'Makes this node the primary of a mirror; alone: to acknowledge without its peer',
+      summary:
+        'Makes this node the primary of a mirror; alone: to acknowledge without its peer; force: with an older copy',
       body: PrimBody,
-      handle: async ({ params, body }) =>
-        json(await agent.prim(of(params), (body as z.infer<typeof PrimBody>).alone)),
+      handle: async ({ params, body }) => {
+        const { alone, force } = body as z.infer<typeof PrimBody>;
+        return json(await agent.prim(of(params), alone, force));
+      },
     },
     {
       method: 'POST',
       path: '/modules/:module/second',
-      summary: 'Makes this node the secondary of a mirror',
-      body: Empty,
-      handle: async ({ params }) => json(await agent.second(of(params))),
+      summary:
+        'Makes this node the secondary of a mirror; fullsync: its copy is none; discard: what it acknowledged alone is taken back',
+      body: SecondBody,
+      handle: async ({ params, body }) =>
+        json(await agent.second(of(params), (body as z.infer<typeof SecondBody>).way)),
     },
     {
       method: 'POST',

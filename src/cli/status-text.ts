@@ -9,7 +9,8 @@ import type {
   ReplicaStatus,
 } from '../host/face.ts';
 import { bucketCount } from '../core/farm-types.ts';
-import { type Cell, duration, microseconds, stateCell, table } from './format.ts';
+import { bytesText } from '../config/values.ts';
+import { type Cell, duration, microseconds, plural, stateCell, table } from './format.ts';
 
 /** Share of one group: `33 %`, with the buckets that are only held for old connections. */
 function shareText(group: GroupStatus): string {
@@ -123,6 +124,55 @@ function farmRows(farm: FarmStatus): readonly (readonly [string, string])[] {
   ];
 }
 
+const resyncKinds: Readonly<Record<string, string>> = {
+  catch_up: 'what it missed is in memory',
+  resume: 'where it stopped',
+  dirty: 'what was changed meanwhile',
+  roll_back: 'what was changed meanwhile, and what only the other server had is taken back',
+  compare: 'compares all by hash, since it is not known what was changed',
+  first_copy: 'first copy',
+};
+
+/** What a mirror says of two copies that are not the same yet. */
+function apartRows(engine: ReplicaStatus['engine']): readonly (readonly [string, string])[] {
+  const rows: (readonly [string, string])[] = [];
+  const figure = (name: string): number => Number(engine[name] ?? 0);
+  const bytes = (name: string): string => bytesText(figure(name));
+  const { state, insync } = engine;
+  if (state !== undefined && state !== 'in_sync') {
+    const base =
+      engine['base_lsn'] === undefined
+        ? ''
+        : `; it can go back to change ${engine['base_lsn']} of epoch ${engine['base_epoch'] ?? '?'}`;
+    const undo = figure('undo_bytes') > 0 ? ` (${bytes('undo_bytes')} kept for that)` : '';
+    rows.push(['copy', `${state}${base}${undo}`]);
+  }
+  if (insync === '0') rows.push(['other copy', 'not in sync']);
+  if (figure('resync') > 0 && engine['resync_sent'] !== undefined) {
+    const kind = resyncKinds[engine['resync_kind'] ?? ''] ?? engine['resync_kind'] ?? '';
+    const left = figure('resync_seconds_left');
+    const rest = left > 0 ? `, about ${duration(left * 1000)} left` : '';
+    rows.push(
+      ['resync', `number ${engine['resync'] ?? '?'}: ${kind}`],
+      [
+        '',
+        `${bytes('resync_sent')} sent, ${bytes('resync_left')} to go, ${bytes('resync_rate')}/s${rest}`,
+      ],
+    );
+  }
+  const names = figure('dirty_names');
+  if (engine['dirty_everything'] === '1')
+    rows.push(['missing there', 'not known: all is compared']);
+  else if (figure('dirty_bytes') > 0 || figure('dirty_files') > 0 || names > 0) {
+    const files = plural(figure('dirty_files'), 'file');
+    rows.push(['missing there', `${bytes('dirty_bytes')} of ${files}, ${plural(names, 'name')}`]);
+  }
+  if (figure('quarantined') > 0) {
+    rows.push(['quarantine', `${plural(figure('quarantined'), 'file')} moved there`]);
+  }
+  return rows;
+}
+
 /** Of the figures of an engine, those that an operator looks at first; `detail`: all of them. */
 function replicaRows(
   replica: ReplicaStatus,
@@ -146,6 +196,7 @@ function replicaRows(
         ? `last ${lsn('last')}, durable on ${replica.peer} ${lsn('durable')}, applied ${lsn('applied')}`
         : `durable ${lsn('durable')}, applied ${lsn('applied')}`,
     ],
+    ...apartRows(engine),
     ...(verify === null
       ? []
       : [['verify', verify.running ? `running, ${differing}` : differing] as const]),

@@ -242,6 +242,8 @@ export interface RfsConfig {
   readonly journalBytes: number;
   readonly sendTimeoutMs: number;
   readonly lockTimeoutMs: number;
+  /** Most that a resync sends; 0: what the application leaves. */
+  readonly resyncBytesPerS: number;
   /** TCP; null: 5600 + (number of the module - 1) * 4. */
   readonly port: number | null;
   /** Network of replication, of cluster.xml, and the ids of the two nodes on it. */

@@ -39,7 +39,6 @@ const withoutEffect: ReadonlyMap<string, string> = new Map([
   ['allocthreshold', 'it is of SafeKit for Windows'],
   ['nfsbox_options', 'it is of SafeKit for Windows'],
   ...[
-    'reiallowedbw',
     'reipacketsize',
     'nbrei',
     'reitimeout',
@@ -47,7 +46,7 @@ const withoutEffect: ReadonlyMap<string, string> = new Map([
     'reidetail',
     'ruzone_blocksize',
     'namespacepolicy',
-  ].map((name) => [name, 'a resynchronisation is not in this version'] as const),
+  ].map((name) => [name, 'a resynchronisation sends what differs, at its own pace'] as const),
 ]);
 
 /** Reads `<heart>`; where it is missing says so. */
@@ -158,6 +157,8 @@ export function readRfs(
     journalBytes: sizeWithin(element, 'journal', journalBytes, fields),
     sendTimeoutMs: fields.msWithin(element, 'sendtimeout', [1000, '1s'], [3_600_000, '1h']),
     lockTimeoutMs: fields.msWithin(element, 'locktimeout', [1000, '1s'], [3_600_000, '1h']),
+    resyncBytesPerS:
+      (fields.given(element, 'reiallowedbw') ? fields.int(element, 'reiallowedbw') : 0) * 1024,
     port: fields.given(element, 'port') ? fields.int(element, 'port') : null,
     ...readNetwork(element, heart, fields, cluster),
     directories: readDirectories(element, fields),

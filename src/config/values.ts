@@ -53,6 +53,14 @@ export function formatSize(bytes: number): string {
   return String(bytes);
 }
 
+/** `512 bytes`, `12.3 MiB`: for people. */
+export function bytesText(bytes: number): string {
+  if (bytes < 1024) return `${bytes} bytes`;
+  const units = ['KiB', 'MiB', 'GiB', 'TiB', 'PiB'];
+  const power = Math.min(units.length, Math.floor(Math.log2(bytes) / 10));
+  return `${(bytes / 1024 ** power).toFixed(1)} ${units[power - 1] ?? ''}`;
+}
+
 export type Family = 'ipv4' | 'ipv6';
 
 /** An address in its canonical form (IPv6: lower case, shortest), so that equal addresses are equal texts. */

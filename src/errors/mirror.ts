@@ -78,4 +78,56 @@ export const mirrorErrors = {
     hint: '`holdfast why -m {module}` and `holdfast log -m {module}` say more.',
     http: 409,
   },
+  'HF-MIRROR-016': {
+    sentence:
+      'both servers of {module} took changes while they were apart: {own} here, {other} on {node}, after change {common}',
+    hint: 'Both are as they were. Choose: `holdfast stop -m {module}`, then `holdfast second discard -m {module}` on the server whose changes are to be taken back (its files are kept in the quarantine).',
+    http: 409,
+  },
+  'HF-MIRROR-017': {
+    sentence: '{node} has {other} changes of {module} that this server lacks, and lacks none',
+    hint: 'Stop the module on both servers, then `holdfast prim -m {module}` on {node} and `holdfast second -m {module}` here.',
+    http: 409,
+  },
+  'HF-MIRROR-018': {
+    sentence: 'the copies of {module} here and on {node} have no history in common',
+    hint: 'On the server whose content is to be replaced: `holdfast stop -m {module}`, then `holdfast second fullsync -m {module}` (its files are kept in the quarantine).',
+    http: 409,
+  },
+  'HF-MIRROR-019': {
+    sentence: '{module}: {files} files that only this server had are in the quarantine {folder}',
+    hint: '`holdfast quarantine list -m {module}` shows them; nothing there is ever removed by itself.',
+    http: 409,
+  },
+  'HF-MIRROR-020': {
+    sentence:
+      '{module}: the copy on this server is again what it was at change {lsn} of epoch {epoch}, since its resynchronisation did not end',
+    hint: 'It is whole, and older than that of the other server; `holdfast second -m {module}` brings it up to date.',
+    http: 409,
+  },
+  'HF-MIRROR-021': {
+    sentence: 'there is no quarantine {folder} of {module} on this server',
+    hint: '`holdfast quarantine list -m {module}` shows those that there are.',
+    http: 404,
+  },
+  'HF-MIRROR-022': {
+    sentence: '{path} is not in the quarantine {folder} of {module}',
+    hint: '`holdfast quarantine list {folder} -m {module}` shows what is in it.',
+    http: 404,
+  },
+  'HF-MIRROR-023': {
+    sentence: 'files come back into {module} on its primary server alone; it is {state} here',
+    hint: 'Give a folder outside of it: `holdfast quarantine restore … --to FOLDER`; or make this server the primary first.',
+    http: 409,
+  },
+  'HF-MIRROR-024': {
+    sentence: '{path} cannot be restored: {reason}',
+    hint: 'Nothing was written over. Move what is there, or restore to a folder: `--to FOLDER`.',
+    http: 409,
+  },
+  'HF-MIRROR-025': {
+    sentence: 'the directories of {module} cannot be reached: {reason}',
+    hint: 'Run the command as root on the server itself; `holdfast status -m {module}` shows the module.',
+    http: 409,
+  },
 } as const;

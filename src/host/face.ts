@@ -39,6 +39,13 @@ export interface VerifyStatus {
   readonly differing: number;
 }
 
+/**
+ * How a server becomes the secondary of a mirror: plain; fullsync: its copy is none, all comes from
+ * the primary; discard: what it acknowledged while it was alone is taken back.
+ */
+export const secondWays = ['plain', 'fullsync', 'discard'] as const;
+export type SecondWay = (typeof secondWays)[number];
+
 /** A mirror's replication engine on this node. */
 export interface ReplicaStatus {
   readonly role: 'prim' | 'second' | 'none';
@@ -148,12 +155,12 @@ export interface Agent {
   power(module: string, node: string, group: string | null, power: number): Promise<ModuleStatus>;
   /**
    * Makes this node the mirror's primary. Where it is that already and its peer is away, `alone`
-   * confirms that it is to acknowledge without it. Resolves when the application runs, or waits for
-   * the peer.
+   * confirms that it is to acknowledge without it. `force`: also with a copy that is known to be an
+   * older one. Resolves when the application runs, or waits for the peer.
    */
-  prim(module: string, alone: boolean): Promise<ModuleStatus>;
+  prim(module: string, alone: boolean, force: boolean): Promise<ModuleStatus>;
   /** Makes this node the mirror's secondary. */
-  second(module: string): Promise<ModuleStatus>;
+  second(module: string, way: SecondWay): Promise<ModuleStatus>;
   /** Compares both servers while the application runs; resolves with what was found. */
   verify(module: string): Promise<VerifyStatus>;
   /** Newest last; after: only records with a greater seq. */

@@ -7,7 +7,8 @@ import { join } from 'node:path';
 import type { ModuleConfig, RfsConfig } from '../config/model.ts';
 import { HoldfastError } from '../errors.ts';
 import type { ReplicaStatus, VerifyStatus } from './face.ts';
-import { engineFigures, type MirrorPorts, openValues } from './mirror-ports.ts';
+import { apartError, resyncText, toldError } from './mirror-events.ts';
+import { engineFigures, type MirrorPorts, type OpenOrder, openValues } from './mirror-ports.ts';
 import type { MirrorRecord, MirrorRole } from './mirror-state.ts';
 import { type EngineAnswer, Replica } from './replica.ts';
 import { Verification } from './verification.ts';
@@ -65,9 +66,15 @@ export class MirrorEngine {
     return this.#values['failed'] === '1';
   }
 
-  /** Synced writes are answered (prim); what the primary writes arrives (second). */
+  /** The secondary's copy is not what the primary's is: it is being brought up to date, or waits. */
+  get behind(): boolean {
+    const state = this.#values['state'] ?? 'in_sync';
+    return this.#role === 'second' && state !== 'in_sync';
+  }
+
+  /** Synced writes are answered (prim); what the primary writes arrives, and is all (second). */
   get ready(): boolean {
-    return (this.peerConnected && !this.failed) || this.alone;
+    return (this.peerConnected && !this.failed && !this.behind) || this.alone;
   }
 
   get #values(): EngineAnswer {
@@ -82,19 +89,19 @@ export class MirrorEngine {
   }
 
   /** Starts it where none runs, and gives it its role: the directories can be used then. */
-  async open(role: MirrorRole): Promise<void> {
+  async open(role: MirrorRole, order: OpenOrder | null): Promise<void> {
     const config = this.#config();
     this.#role = role;
     this.#peerReason = '';
     this.#verification = null;
-    for (const what of ['engine', 'local', 'differs']) this.#alert(what, false, '');
+    for (const what of ['engine', 'local', 'differs', 'apart']) this.#alert(what, false, '');
     await checkPaths(rfsOf(config));
     const epoch = role === 'prim' ? await this.#nextEpoch() : Math.max(1, this.#record.epoch);
     this.#replica = this.#newReplica();
     await this.#replica.start();
     await this.#replica.whenSettled();
     if (this.#values['role'] === role) return;
-    await this.#replica.request('open', openValues(this.#ports, config, role, epoch));
+    await this.#replica.request('open', openValues(this.#ports, config, role, epoch, order));
   }
 
   /** Ends it; the directories are plain ones then. Resolves with what went wrong, or null. */
@@ -103,7 +110,7 @@ export class MirrorEngine {
     this.#replica = null;
     this.#verification?.fail('the module was stopped');
     await this.#ports.unmountLeft(this.#config());
-    for (const what of ['peer', 'alone']) this.#alert(what, false, '');
+    for (const what of ['peer', 'alone', 'apart']) this.#alert(what, false, '');
     return reason;
   }
 
@@ -157,11 +164,14 @@ export class MirrorEngine {
     if (this.failed) this.#alert('local', true, 'its copy on this server has failed');
     const peer = this.#ports.peerName(this.#config());
     const what = this.#role === 'prim' ? 'synced writes wait' : 'this copy may be old';
-    this.#alert('peer', serving && !this.ready, `${peer} is not connected; ${what}`);
+    const isCut = serving && !this.ready && !this.peerConnected;
+    this.#alert('peer', isCut, `${peer} is not connected; ${what}`);
     this.#alert(
       'alone',
-      serving && this.alone && !this.peerConnected,
-      'it runs alone: what is written is on this server only',
+      serving && this.alone,
+      this.peerConnected
+        ? 'what is written is on this server only until the other copy is up to date'
+        : 'it runs alone: what is written is on this server only',
     );
   }
 
@@ -180,9 +190,16 @@ export class MirrorEngine {
         this.#peerReason = state === 'connected' ? '' : peerReasonText(state, reason);
         if (state !== 'connected') this.#verification?.fail('the connection was lost');
         const peer = this.#ports.peerName(this.#config());
-        this.#ports.record('peer', `replication: ${peer} ${state} ${reason}`.trim(), values);
+        const apart = apartError(this.#config().name, peer, values);
+        if (apart !== null) this.#alert('apart', true, apart.line());
+        else if (state === 'connected') this.#alert('apart', false, '');
+        const said = apart?.line() ?? `${peer} ${state} ${reason}`.trim();
+        this.#ports.record('peer', `replication: ${said}`, values);
         return;
       }
+      case 'resync':
+        this.#ports.record('peer', `replication: ${resyncText(values)}`, values);
+        return;
       case 'local_failed':
         this.#alert(
           'local',
@@ -200,8 +217,11 @@ export class MirrorEngine {
         this.#verification?.fail('the engine was started again');
         this.#ports.record('peer', `replication: resumed ${pauseText(values)}`, values);
         return;
-      default:
-        this.#ports.record('peer', `replication: ${name} ${text}`.trim(), values);
+      default: {
+        const told = toldError(this.#config().name, name, values);
+        const said = told?.line() ?? `${name} ${text}`.trim();
+        this.#ports.record('peer', `replication: ${said}`, values);
+      }
     }
   }
 
@@ -251,7 +271,10 @@ const reasons: Readonly<Record<string, string>> = {
   version: 'its engine is of another version',
   epoch: 'it has data of a newer epoch',
   role: 'it is no secondary',
-  history: 'its copy does not go before this one, and a resynchronisation is not in this version',
+  history: 'its copy does not go before this one',
+  fork: 'both servers took changes while they were apart',
+  behind: 'it has changes that this server lacks',
+  unrelated: 'the two copies have no history in common',
   state: 'its copy is marked as outdated or failed',
   volumes: 'it has another number of directories',
   stop: 'it was stopped',

@@ -192,12 +192,16 @@ function skipRule({ kind, value, only }: SkipPattern): string {
   return only ? `!${rule}` : rule;
 }
 
+/** What an operator says of the copy that is opened: `open` has a key of that name. */
+export type OpenOrder = 'force' | 'fullsync' | 'discard';
+
 /** The values of `open` (docs/internals/replication.md, Control). */
 export function openValues(
   ports: MirrorPorts,
   config: ModuleConfig,
   role: 'prim' | 'second',
   epoch: number,
+  order: OpenOrder | null,
 ): EngineValues {
   const { rfs } = config;
   if (rfs === null) throw new Error(`mirror ${config.name} without <rfs>`);
@@ -223,6 +227,8 @@ export function openValues(
     ['journal', String(rfs.journalBytes)],
     ['sendtimeout', String(rfs.sendTimeoutMs)],
     ['locktimeout', String(rfs.lockTimeoutMs)],
+    ['resyncrate', String(rfs.resyncBytesPerS)],
+    ...(order === null ? [] : [[order, '1'] as const]),
     ...(first?.skip ?? []).map((pattern) => ['skip', skipRule(pattern)] as const),
   ];
 }

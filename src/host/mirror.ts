@@ -16,10 +16,17 @@ import type { ModuleConfig } from '../config/model.ts';
 import { HoldfastError } from '../errors.ts';
 import type { ScriptState } from '../module/environment.ts';
 import { failure, runScript, settleScript, type ScriptName, succeeded } from '../module/scripts.ts';
-import type { ModuleState, ModuleStatus, ModuleVerb, Readiness, VerifyStatus } from './face.ts';
+import type {
+  ModuleState,
+  ModuleStatus,
+  ModuleVerb,
+  Readiness,
+  SecondWay,
+  VerifyStatus,
+} from './face.ts';
 import type { Hosted } from './hosted.ts';
 import { MirrorEngine } from './mirror-engine.ts';
-import type { MirrorPorts } from './mirror-ports.ts';
+import type { MirrorPorts, OpenOrder } from './mirror-ports.ts';
 import {
   MirrorRuntimeFile,
   type MirrorPhase,
@@ -45,6 +52,8 @@ export class HostedMirror implements Hosted {
   #config: ModuleConfig;
   #phase: MirrorPhase = 'stopped';
   #role: MirrorRole = 'prim';
+  /** How the copy is to be taken; an agent that follows does not order it again. */
+  #order: OpenOrder | null = null;
   #goal: Goal = 'stop';
   /** What was asked for, as scripts are told. */
   #action: 'start' | 'stop' | 'restart' = 'start';
@@ -123,10 +132,10 @@ export class HostedMirror implements Hosted {
   }
 
   /** @see Agent.prim */
-  async prim(alone: boolean): Promise<void> {
+  async prim(alone: boolean, force = false): Promise<void> {
     if (this.stopped) {
       await this.#ports.checkPeer(this.#config, 'prim');
-      await this.#up('prim');
+      await this.#up('prim', force ? 'force' : null);
       if (!alone) return;
     }
     const isUp = this.#goal === 'up' && !['prestart', 'opening'].includes(this.#phase);
@@ -143,11 +152,15 @@ export class HostedMirror implements Hosted {
   }
 
   /** @see Agent.second */
-  async second(): Promise<void> {
+  async second(way: SecondWay = 'plain'): Promise<void> {
     if (this.stopped) {
       await this.#ports.checkPeer(this.#config, 'second');
-      await this.#up('second');
-    } else if (this.#role !== 'second' || this.#goal !== 'up') throw this.#impossible('second');
+      await this.#up('second', way === 'plain' ? null : way);
+      return;
+    }
+    // What the copy is taken for is said when it is opened.
+    const isSecond = this.#role === 'second' && this.#goal === 'up' && way === 'plain';
+    if (!isSecond) throw this.#impossible(way === 'plain' ? 'second' : `second ${way}`);
   }
 
   /** @see Agent.verify */
@@ -188,6 +201,7 @@ export class HostedMirror implements Hosted {
       return [`this copy has failed: its journal or its directory could not be written`];
     }
     if (!this.#engine.connected) return ['the replication engine is being started again'];
+    if (this.#engine.peerConnected) return [`this copy is being brought up to date by ${peer}`];
     const what = this.#role === 'prim' ? 'synced writes wait' : 'this copy may be old';
     return [`${peer} is not connected${reason}: ${what}`];
   }
@@ -226,10 +240,11 @@ export class HostedMirror implements Hosted {
     this.#setGoal('force');
   }
 
-  async #up(role: MirrorRole): Promise<void> {
+  async #up(role: MirrorRole, order: OpenOrder | null): Promise<void> {
     // Another order may have come first while the peer was asked.
     if (!this.stopped) throw this.#impossible(role);
     this.#role = role;
+    this.#order = order;
     this.#why = [];
     this.#action = 'start';
     this.#goal = 'up';
@@ -374,7 +389,7 @@ export class HostedMirror implements Hosted {
 
   async #open(): Promise<boolean> {
     try {
-      await this.#engine.open(this.#role);
+      await this.#engine.open(this.#role, this.#order);
       return true;
     } catch (error) {
       this.#blame(error instanceof Error ? error.message : String(error));

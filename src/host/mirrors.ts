@@ -2,7 +2,7 @@
 import { HoldfastError } from '../errors.ts';
 import type { ModuleConfig } from '../config/model.ts';
 import { moduleDirs } from '../module/name.ts';
-import type { ModuleStatus, VerifyStatus } from './face.ts';
+import type { ModuleStatus, SecondWay, VerifyStatus } from './face.ts';
 import type { Hosted } from './hosted.ts';
 import { HostedMirror } from './mirror.ts';
 import { MirrorPorts, type MirrorPortsOptions } from './mirror-ports.ts';
@@ -36,17 +36,18 @@ export class Mirrors {
     return new HostedMirror(config, epochs, ports);
   }
 
-  async prim(module: string, alone: boolean): Promise<ModuleStatus> {
+  async prim(module: string, alone: boolean, force: boolean): Promise<ModuleStatus> {
     const mirror = this.#mirror(module, 'prim');
-    this.#options.record(module, 'command', alone ? 'prim alone' : 'prim', { alone });
-    await mirror.prim(alone);
+    const order = `prim${alone ? ' alone' : ''}${force ? ' force' : ''}`;
+    this.#options.record(module, 'command', order, { alone, force });
+    await mirror.prim(alone, force);
     return mirror.status();
   }
 
-  async second(module: string): Promise<ModuleStatus> {
+  async second(module: string, way: SecondWay): Promise<ModuleStatus> {
     const mirror = this.#mirror(module, 'second');
-    this.#options.record(module, 'command', 'second', {});
-    await mirror.second();
+    this.#options.record(module, 'command', way === 'plain' ? 'second' : `second ${way}`, { way });
+    await mirror.second(way);
     return mirror.status();
   }
 

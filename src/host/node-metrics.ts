@@ -128,6 +128,17 @@ function writeReplica(page: MetricsPage, module: string, replica: ReplicaStatus)
   gauge('journal_bytes', 'Changes in the journal that are not in the directories.', 'journal_used');
   gauge('sync_p50_seconds', 'Synced writes, wait for the secondary: median.', 'sync_p50_us', 1e-6);
   gauge('sync_p99_seconds', 'Synced writes, wait for the secondary: p99.', 'sync_p99_us', 1e-6);
+  gauge('in_sync', '1 while the other copy holds all that was acknowledged.', 'insync');
+  gauge('dirty_bytes', 'Data that the other copy lacks.', 'dirty_bytes');
+  gauge('dirty_files', 'Files that it lacks something of.', 'dirty_files');
+  gauge('resync_run', 'Number of the resynchronisation under way; 0: none.', 'resync');
+  gauge('resync_sent_bytes', 'Sent by this resynchronisation.', 'resync_sent');
+  gauge('resync_read_bytes', 'Read from files by this resynchronisation.', 'resync_read');
+  gauge('resync_left_bytes', 'Data that it has still to send.', 'resync_left');
+  gauge('resync_bytes_per_second', 'Rate of the last seconds.', 'resync_rate');
+  gauge('resync_left_seconds', 'Time that it is likely to need yet.', 'resync_seconds_left');
+  gauge('undo_bytes', 'Kept to take an unfinished resynchronisation back.', 'undo_bytes');
+  counter('mark_writes', 'Writes of marks, each before a change.', 'mark_writes');
   counter('syncs', 'Synced writes that waited for the secondary.', 'syncs');
   counter('sent_bytes', 'Bytes sent to the secondary.', 'bytes_sent');
   counter('worker_restarts', 'Times that the engine was started again.', 'restarts');

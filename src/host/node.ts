@@ -30,6 +30,7 @@ import type {
   ModuleStatus,
   ModuleVerb,
   NodeStatus,
+  SecondWay,
   VerifyStatus,
 } from './face.ts';
 import type { Farm } from './farm.ts';
@@ -135,12 +136,12 @@ export class HostNode implements Agent {
     return hosted.status();
   }
 
-  prim(module: string, alone: boolean): Promise<ModuleStatus> {
-    return this.#mirrors.prim(module, alone);
+  prim(module: string, alone: boolean, force: boolean): Promise<ModuleStatus> {
+    return this.#mirrors.prim(module, alone, force);
   }
 
-  second(module: string): Promise<ModuleStatus> {
-    return this.#mirrors.second(module);
+  second(module: string, way: SecondWay): Promise<ModuleStatus> {
+    return this.#mirrors.second(module, way);
   }
 
   verify(module: string): Promise<VerifyStatus> {

@@ -102,9 +102,9 @@ describe('client and routes', () => {
     await local.drain('web', 'b', true);
     assert.deepEqual(agent.calls.pop(), ['drain', 'web', 'b', true]);
     await local.prim('web', true);
-    assert.deepEqual(agent.calls.pop(), ['prim', 'web', true]);
+    assert.deepEqual(agent.calls.pop(), ['prim', 'web', true, false]);
     await local.second('web');
-    assert.deepEqual(agent.calls.pop(), ['second', 'web']);
+    assert.deepEqual(agent.calls.pop(), ['second', 'web', 'plain']);
     assert.deepEqual((await local.verify('web')).figures, { files: 3 });
     assert.deepEqual(agent.calls.pop(), ['verify', 'web']);
     await local.power('web', 'b', null, 64);

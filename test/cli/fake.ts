@@ -9,6 +9,7 @@ import type {
   ModuleStatus,
   NodeStatus,
   ReplicaStatus,
+  SecondWay,
   VerifyStatus,
 } from '../../src/host/face.ts';
 import { pathsBelow } from '../../src/paths.ts';
@@ -155,9 +156,10 @@ export class FakeNode implements AgentClient {
   module = (name: string) => this.#answer(() => this.#module(name), 'module', name);
   command = (module: string, verb: string) =>
     this.#answer(() => this.#module(module), 'command', module, verb);
-  prim = (module: string, alone: boolean) =>
-    this.#answer(() => this.#module(module), 'prim', module, alone);
-  second = (module: string) => this.#answer(() => this.#module(module), 'second', module);
+  prim = (module: string, alone: boolean, force = false) =>
+    this.#answer(() => this.#module(module), 'prim', module, alone, force);
+  second = (module: string, way: SecondWay = 'plain') =>
+    this.#answer(() => this.#module(module), 'second', module, way);
   verify = (module: string) => this.#answer(() => this.verified, 'verify', module);
   installModule = (name: string, archive: Uint8Array, replace: boolean) =>
     this.#answer(() => moduleStatus({ name, state: 'STOP' }), 'install', name, archive, replace);

@@ -24,7 +24,7 @@ describe('prim and second', () => {
   test('prim', async () => {
     const n1 = node();
     const { code, out } = await cli(n1, ['prim', '-m', 'db']);
-    assert.deepEqual(n1.asked.at(-1), ['prim', 'db', false]);
+    assert.deepEqual(n1.asked.at(-1), ['prim', 'db', false, false]);
     assert.equal(out, 'db  PRIM (Ready)\n');
     assert.equal(code, 0);
   });
@@ -32,7 +32,7 @@ describe('prim and second', () => {
   test('going on alone is confirmed by an option', async () => {
     const n1 = node();
     await cli(n1, ['prim', 'db', '--alone']);
-    assert.deepEqual(n1.asked.at(-1), ['prim', 'db', true]);
+    assert.deepEqual(n1.asked.at(-1), ['prim', 'db', true, false]);
     n1.failure = new HoldfastError('HF-MIRROR-008', { module: 'db', node: 'n2' });
     const { code, err } = await cli(n1, ['prim', 'db']);
     assert.equal(code, 1);
@@ -51,8 +51,30 @@ describe('prim and second', () => {
   test('second', async () => {
     const n1 = node({ state: 'SECOND' });
     const { out } = await cli(n1, ['second']);
-    assert.deepEqual(n1.asked.at(-1), ['second', 'db']);
+    assert.deepEqual(n1.asked.at(-1), ['second', 'db', 'plain']);
     assert.equal(out, 'db  SECOND (Ready)\n');
+  });
+
+  test('an older copy becomes primary by force alone', async () => {
+    const n1 = node();
+    await cli(n1, ['prim', 'db', '--force']);
+    assert.deepEqual(n1.asked.at(-1), ['prim', 'db', false, true]);
+  });
+
+  test('what the copy of a secondary is taken for', async () => {
+    for (const args of [['fullsync', '-m', 'db'], ['fullsync', 'db'], ['fullsync']]) {
+      const n1 = node({ state: 'SECOND' });
+      await cli(n1, ['second', ...args]);
+      assert.deepEqual(n1.asked.at(-1), ['second', 'db', 'fullsync'], args.join(' '));
+    }
+    const n1 = node({ state: 'SECOND' });
+    await cli(n1, ['second', 'discard', '-m', 'db']);
+    assert.deepEqual(n1.asked.at(-1), ['second', 'db', 'discard']);
+    await cli(n1, ['second', 'db']);
+    assert.deepEqual(n1.asked.at(-1), ['second', 'db', 'plain']);
+    const { code, err } = await cli(n1, ['second', 'full', 'db']);
+    assert.equal(code, 64);
+    assert.match(err, /fullsync or discard/);
   });
 });
 

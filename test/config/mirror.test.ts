@@ -33,6 +33,7 @@ describe('userconfig.xml of a mirror', () => {
     assert.deepEqual(mirror.rfs, {
       async: 'second',
       ack: 'strict',
+      resyncBytesPerS: 0,
       ringBytes: 16 * 1024 ** 2,
       journalBytes: 1024 ** 3,
       sendTimeoutMs: 10_000,
@@ -69,6 +70,7 @@ describe('userconfig.xml of a mirror', () => {
     assert.deepEqual(least.rfs, {
       async: 'none',
       ack: 'fsync',
+      resyncBytesPerS: 0,
       ringBytes: 64 * 1024 ** 2,
       journalBytes: 256 * 1024 ** 2,
       sendTimeoutMs: 30_000,
@@ -92,6 +94,11 @@ describe('userconfig.xml of a mirror', () => {
     assert.equal(rfs?.directories[0]?.skip.length, 64);
     const wide = edited(mirrorXml, [confXml, replicated(15)]);
     assert.equal(config(parse(wide)).rfs?.directories.length, 16);
+  });
+
+  it('takes a limit for a resynchronisation, in KB per second', () => {
+    const limited = edited(mirrorXml, ['ring="16m"', 'reiallowedbw="20000"']);
+    assert.equal(config(parse(limited)).rfs?.resyncBytesPerS, 20_000 * 1024);
   });
 
   it('takes directories that only begin alike', () => {
@@ -135,8 +142,10 @@ describe('attributes of SafeKit without effect', () => {
   const attributes: readonly (readonly [string, RegExp])[] = [
     ['packetsize="8192"', /packetsize of <rfs> is ignored: a request is as large/],
     ['nbremconn="4"', /nbremconn of <rfs> is ignored: one ordered stream/],
-    ['reiallowedbw="20000"', /reiallowedbw of <rfs> is ignored: a resynchronisation is not/],
-    ['reipacketsize="8388608"', /reipacketsize/],
+    [
+      'reipacketsize="8388608"',
+      /reipacketsize of <rfs> is ignored: a resynchronisation sends what/,
+    ],
     ['ruzone_blocksize="8388608"', /ruzone_blocksize/],
     ['nbrei="6"', /nbrei/],
     ['namespacepolicy="4"', /namespacepolicy/],

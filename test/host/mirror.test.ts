@@ -336,6 +336,68 @@ test('a primary can be made alone from the start', async (t) => {
   assert.equal(w.calls().at(-1), 'start_prim WAIT ALONE start');
 });
 
+test('what an operator says of a copy reaches the engine once', async (t) => {
+  const w = world(t, 'reiallowedbw="1000"');
+  const mirror = await w.agent();
+  await mirror.second('fullsync');
+  assert.equal(w.engine.opened().get('fullsync'), '1');
+  assert.equal(w.engine.opened().get('resyncrate'), '1024000');
+  await assert.rejects(mirror.second('discard'), { code: 'HF-MIRROR-006' });
+  await mirror.second();
+  await mirror.command('stop');
+  await mirror.second('discard');
+  assert.equal(w.engine.opened().get('discard'), '1');
+  assert.ok(!w.engine.opened().has('fullsync'));
+  await mirror.command('stop');
+  await mirror.prim(false, true);
+  assert.equal(w.engine.opened().get('force'), '1');
+  await mirror.command('stop');
+  await mirror.prim(false);
+  assert.ok(!w.engine.opened().has('force'));
+});
+
+test('a copy that is being brought up to date is not ready', async (t) => {
+  const w = world(t);
+  const mirror = await w.agent();
+  await mirror.second();
+  w.engine.values['state'] = 'inconsistent';
+  w.engine.peer('connected');
+  await becomes(mirror, 'SECOND Transient');
+  await eventually(() =>
+    assert.deepEqual(mirror.why(), ['this copy is being brought up to date by db2']),
+  );
+  assert.ok(!w.alerts.has('module.db.peer'));
+  w.engine.values['state'] = 'in_sync';
+  w.engine.event('insync', { run: '7', lsn: '12', epoch: '3' });
+  await becomes(mirror, 'SECOND Ready');
+});
+
+test('servers that took changes apart are told of with a code, until they meet', async (t) => {
+  const w = world(t);
+  const mirror = await w.agent();
+  await mirror.prim(true);
+  const refused = { state: 'refused', reason: 'fork', common: '40' };
+  w.engine.event('peer', { ...refused, source_more: '3', target_more: '5' });
+  await eventually(() =>
+    assert.match(
+      w.alerts.get('module.db.apart') ?? '',
+      /HF-MIRROR-016.*took changes while they were apart: 3 here, 5 on db2, after change 40/,
+    ),
+  );
+  assert.ok(w.records.some((text) => /HF-MIRROR-016/.test(text)));
+  w.engine.peer('connected');
+  await eventually(() => assert.ok(!w.alerts.has('module.db.apart')));
+  w.engine.event('resync', { state: 'done', run: '7', kind: 'dirty', common: '40', sent: '2048' });
+  w.engine.event('quarantined', { files: '2', folder: '20260131-120000-epoch5' });
+  w.engine.event('took_back', { epoch: '3', lsn: '40' });
+  await eventually(() => {
+    const said = w.records.join('\n');
+    assert.match(said, /resynchronisation 7 done \(dirty, after change 40\): 2\.0 KiB sent/);
+    assert.match(said, /HF-MIRROR-019.*2 files .* 20260131-120000-epoch5/);
+    assert.match(said, /HF-MIRROR-020.*change 40 of epoch 3/);
+  });
+});
+
 test('what the other server is already, this one cannot be', async (t) => {
   const w = world(t, 'port="7000"');
   const mirror = await w.agent();

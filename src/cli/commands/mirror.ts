@@ -2,7 +2,8 @@
 import { constants } from 'node:os';
 import type { Command } from 'commander';
 import type { AgentClient } from '../../api/client.ts';
-import type { VerifyStatus } from '../../host/face.ts';
+import { HoldfastError } from '../../errors.ts';
+import type { SecondWay, VerifyStatus } from '../../host/face.ts';
 import { exitCodes } from '../exit.ts';
 import { duration, moduleLine } from '../format.ts';
 import {
@@ -14,10 +15,12 @@ import {
   printJson,
   type Run,
   withModule,
+  withNodes,
 } from '../run.ts';
 
 interface PrimOptions extends CommonOptions {
   readonly alone?: boolean;
+  readonly force?: boolean;
 }
 
 /** How often a comparison says how far it is. */
@@ -33,22 +36,33 @@ export function mirrorCommands(program: Command, run: Run): void {
     '--alone',
     'confirm that it is to go on without the other server: what is written is on this one only',
   );
+  prim.option(
+    '--force',
+    'also with a copy that is known to be older, or was being brought up to date: what it lacks is lost',
+  );
   act(run, prim, async (options: PrimOptions, argument) => {
     const client = oneAgent(run, options, 'prim');
     const name = await chosenModule(client, 'prim', options.module ?? argument);
-    const module = await client.prim(name, options.alone === true);
+    const module = await client.prim(name, options.alone === true, options.force === true);
     if (options.json === true) printJson(run.io, module);
     else run.io.out(moduleLine(module, run.io.color));
   });
-  const second = withModule(
+  const second = withNodes(
     program.command('second').description('make this server the secondary of a mirror'),
-  );
-  act(run, second, async (options: CommonOptions, argument) => {
+  )
+    .argument(
+      '[way]',
+      'fullsync: its copy is none, all comes from the primary; discard: what it took while it was alone is taken back; what goes is kept in the quarantine',
+    )
+    .argument('[module]', 'the module; may be left out where the node has only one')
+    .option('-m, --module <module>', 'the same as the argument');
+  act(run, second, async (options: CommonOptions, ...words) => {
+    const { way, argument } = secondWords(words);
     await onNodes(
       run,
       options,
       async (client) =>
-        client.second(await chosenModule(client, 'second', options.module ?? argument)),
+        client.second(await chosenModule(client, 'second', options.module ?? argument), way),
       (module) => moduleLine(module, run.io.color),
     );
   });
@@ -66,6 +80,17 @@ export function mirrorCommands(program: Command, run: Run): void {
     if (options.json === true) printJson(run.io, found);
     else run.io.out(verifyText(name, found, run.io.nowMs() - started));
   });
+}
+
+/** The way comes first, and may be left out. HF-CLI-005 for another one. */
+function secondWords([first, second]: readonly (string | undefined)[]): {
+  readonly way: SecondWay;
+  readonly argument: string | undefined;
+} {
+  if (first === 'fullsync' || first === 'discard') return { way: first, argument: second };
+  if (second === undefined) return { way: 'plain', argument: first };
+  const values = { value: first ?? '', expected: 'fullsync or discard', command: 'second' };
+  throw new HoldfastError('HF-CLI-005', values);
 }
 
 /** Shows on a terminal how far it is. */
