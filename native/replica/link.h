@@ -48,6 +48,8 @@ struct LinkOptions {
   std::function<void(std::span<const uint8_t>)> differs;
   /** What the peer has durably, while it follows; on the link's thread. */
   std::function<void(Lsn)> peer_has;
+  /** p99 of the application's changes in the last second, 0: there was none. Any thread. */
+  std::function<int64_t()> change_p99_ns;
   /** Null: a peer that the ring cannot go on for is refused, and alone it is for good. */
   Rejoining* rejoining = nullptr;
 };
@@ -103,6 +105,12 @@ class Link final : public Log {
   /** Drops the connection and makes none for `ms`. */
   void cut(int64_t ms);
   LinkStatus status() const;
+  /** What the peer has applied; what it reported before that was passed on. Any thread. */
+  Lsn applied() const { return applied_.load(); }
+  uint64_t ring_used() const { return ring_.used(); }
+  uint64_t ring_size() const { return ring_.size(); }
+  /** See ResyncStream. */
+  int64_t change_p99_ns() const { return options_.change_p99_ns ? options_.change_p99_ns() : 0; }
 
   bool reserve(size_t bytes, const Waiter& ready) override;
   void release(size_t bytes) override;
@@ -171,6 +179,8 @@ class Link final : public Log {
   void try_end(int64_t now_ns);
   int end_run();
   void is_whole();
+  bool keeps_unapplied() const;
+  void ask_applied(int64_t now_ns);
 
   // link_thread.cc: the link's own thread
   void run();
@@ -187,6 +197,7 @@ class Link final : public Log {
   bool take_resync_frame(const FrameHead& head);
   bool take_ack(const AckBody& ack);
   void take_leave(const LeaveBody& leave);
+  void free_ring();
   void complete();
   void wake_reservers();
   void finish();
@@ -265,10 +276,11 @@ class Link final : public Log {
   std::atomic<Rejoin> kind_{Rejoin::catch_up};
   uint64_t announced_ = 0;  // a run that the peer is not ready for yet
   Tail announced_tail_;
-  bool stated_ = false;        // something was stated in run_, and is not dirty any more
-  bool stating_ = false;       // `rejoining` was started
-  Lsn synced_ = 0;             // record that ended run_; 0: it has not ended
-  int64_t end_wanted_ns_ = 0;  // when everything had been stated; 0: it is not yet
+  bool stated_ = false;           // something was stated in run_, and is not dirty any more
+  bool stating_ = false;          // `rejoining` was started
+  Lsn synced_ = 0;                // record that ended run_; 0: it has not ended
+  int64_t asked_applied_ns_ = 0;  // when the peer was last asked what it has applied
+  int64_t end_wanted_ns_ = 0;     // when everything had been stated; 0: it is not yet
   std::atomic<bool> all_stated_{false};
   std::atomic<bool> state_failed_{false};
 

@@ -299,10 +299,13 @@ void Link::adopt(std::unique_ptr<Channel> channel, const Greeting& greeting) {
     ring_.keep(false);
     return;
   }
+  const bool states = decision.what == Rejoin::resume && synced_ == 0 && left_.load();
+  stating_ = states;  // from here on the ring keeps what was not applied
   begin_stream(greeting.cursor, greeting.welcome.durable);
-  if (decision.what == Rejoin::resume) {
-    if (synced_ == 0 && left_.load()) begin_stating();
-  } else if (synced_ != 0 && greeting.welcome.durable >= synced_) {
+  if (states) {
+    begin_stating();
+  } else if (decision.what == Rejoin::catch_up && synced_ != 0 &&
+             greeting.welcome.durable >= synced_) {
     is_whole();
   }
 }
@@ -323,11 +326,8 @@ void Link::begin_stream(uint64_t cursor, Lsn has) {
     durable_.store(has);
     if (synced_ != 0 && has >= synced_) held_.store(false);
   }
-  progress_ns_ = boot_ns();
-  ring_.free_to(has);
-  if (options_.peer_has && !left_.load()) options_.peer_has(has);
   complete();
-  if (reservers_count_.load() > 0) wake_reservers();
+  free_ring();
   asked_.store(true);
   kick();
 }

@@ -14,6 +14,7 @@ constexpr uint64_t end_share = 8;
 /** … or after this: a peer that never gets closer is no reason to go on alone. */
 constexpr int64_t end_after = 5 * ns_per_s;
 constexpr int64_t save_again = ns_per_s;
+constexpr int64_t applied_poll = 20 * ns_per_ms;
 
 }  // namespace
 
@@ -73,11 +74,26 @@ bool Link::take_ready(const ReadyBody& ready) {
   run_.store(announced_);
   announced_ = 0;
   synced_ = 0;
+  applied_.store(ready.lsn);
   // The ring has all that it lacks.
   if (kind_.load() == Rejoin::catch_up) options_.rejoining->clear();
+  stating_ = true;
   begin_stream(cursor, ready.lsn);
   begin_stating();
   return true;
+}
+
+/** True while the ring keeps what the peer has not applied: it may lack what that is about. */
+bool Link::keeps_unapplied() const {
+  return stating_ && kind_.load() != Rejoin::catch_up;
+}
+
+/** A peer that has nothing to write acknowledges nothing: it is asked what it has applied. */
+void Link::ask_applied(int64_t now_ns) {
+  if (!stating_ || applied_.load() >= sent_.load()) return;
+  if (now_ns - asked_applied_ns_ < applied_poll) return;
+  asked_applied_ns_ = now_ns;
+  if (!channel_->sending()) channel_->post(Frame::barrier, BarrierBody{durable_.load()});
 }
 
 /** Begins to state what is dirty. */
@@ -103,7 +119,14 @@ void Link::begin_stating() {
 /** The connection is over; what was not stated stays dirty. */
 void Link::interrupt() {
   const bool under_way = stating_ || announced_ != 0;
-  if (stating_) options_.rejoining->stop();
+  if (stating_) {
+    options_.rejoining->stop();
+    // A report about what was not applied yet may be lost with the connection, or with the peer.
+    if (keeps_unapplied()) {
+      ring_.for_each(applied_.load(),
+                     [this](const Record& record) { options_.rejoining->touch(record); });
+    }
+  }
   if (under_way) {
     const ResyncProgress& progress = options_.rejoining->progress();
     events_.event("resync", {{"state", "interrupted"},

@@ -148,6 +148,7 @@ void Link::serve() {
     if (cut_until_ns_.load() > now || now - heard_ns_ >= silence) break;
     notice_alone();
     try_end(now);
+    ask_applied(now);
     if (state_failed_.load() || stalled(now)) break;
     if (now >= next_beat) {
       const uint64_t sends = sends_.load(std::memory_order_relaxed);
@@ -161,7 +162,7 @@ void Link::serve() {
                       {wake_.get(), POLLIN, 0},
                       {abort_.get(), POLLIN, 0},
                       {timer_.get(), POLLIN, 0}};
-    const int64_t until = all_stated_.load() ? std::min(next_beat, now + end_poll) : next_beat;
+    const int64_t until = stating_ ? std::min(next_beat, now + end_poll) : next_beat;
     if (attention_.watch(wait, 4) == 0 && poll(wait, 4, poll_time(until, now)) <= 0) {
       kick();
       continue;
@@ -278,23 +279,30 @@ bool Link::take_ack(const AckBody& ack) {
   acks_.fetch_add(1, std::memory_order_relaxed);
   attention_.came(heard_ns_);
   backoff_ns_ = 0;
-  applied_.store(ack.applied);
+  // A peer that was started again applies again what it had.
+  const bool more_applied = ack.applied > applied_.load();
+  if (more_applied) applied_.store(ack.applied);
   const bool more_durable = ack.durable > durable_.load();
-  if (!more_durable && ack.received == received_.load()) return true;
-  {
-    const std::lock_guard lock(wait_mutex_);
-    durable_.store(ack.durable);
-    received_.store(ack.received);
-    if (synced_ != 0 && ack.durable >= synced_) held_.store(false);
+  if (more_durable || ack.received != received_.load()) {
+    {
+      const std::lock_guard lock(wait_mutex_);
+      durable_.store(ack.durable);
+      received_.store(ack.received);
+      if (synced_ != 0 && ack.durable >= synced_) held_.store(false);
+    }
+    complete();
   }
-  complete();
-  if (more_durable) {
-    progress_ns_ = heard_ns_;
-    ring_.free_to(ack.durable);
-    if (options_.peer_has && !left_.load()) options_.peer_has(ack.durable);
-    if (reservers_count_.load() > 0) wake_reservers();
-  }
+  if (more_durable || more_applied) free_ring();
   return true;
+}
+
+/** The peer needs no more what it has durably; in a resync, what it has applied. */
+void Link::free_ring() {
+  const Lsn durable = durable_.load();
+  progress_ns_ = boot_ns();
+  ring_.free_to(keeps_unapplied() ? std::min(durable, applied_.load()) : durable);
+  if (options_.peer_has && !left_.load()) options_.peer_has(durable);
+  if (reservers_count_.load() > 0) wake_reservers();
 }
 
 void Link::take_leave(const LeaveBody& leave) {
