@@ -292,6 +292,22 @@ void Link::local_failed(int error, const char* call) {
   if (failed != 0) events_.warning("the superblock cannot be written", failed);
 }
 
+/** As `status` shows it: the last epochs, an answer is one line. */
+std::string Link::history() const {
+  constexpr uint32_t most = 16;
+  std::string out;
+  const std::lock_guard lock(super_mutex_);
+  const SuperState& state = super_.state();
+  for (uint32_t i = state.history_size - std::min(state.history_size, most); i < state.history_size;
+       i++) {
+    const EpochStart& start = state.history[i];
+    if (!out.empty()) out += ',';
+    out += std::to_string(start.epoch) + ":" + std::to_string(start.first) + ":" +
+           std::to_string(start.primary) + ":" + std::to_string(start.alone);
+  }
+  return out;
+}
+
 LinkStatus Link::status() const {
   LinkStatus out;
   out.connected = connected_.load();
@@ -299,6 +315,7 @@ LinkStatus Link::status() const {
   out.in_sync = out.connected && !left_.load() && !held_.load();
   out.run = left_.load() || held_.load() ? run_.load() : 0;
   out.kind = name_of(kind_.load());
+  out.history = history();
   out.epoch = epoch_shown_.load();
   out.peer_node = peer_node_.load();
   out.last = last();

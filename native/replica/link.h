@@ -61,6 +61,7 @@ struct LinkStatus {
   bool in_sync = false;   // the peer is connected and follows
   uint64_t run = 0;       // of the resync that is under way, connected or not
   const char* kind = "";  // of it
+  std::string history;    // EPOCH:LSN:NODE:ALONE,…
   uint64_t epoch = 0;
   uint32_t peer_node = 0;
   Lsn last = 0, sent = 0, received = 0, durable = 0, applied = 0;
@@ -142,6 +143,7 @@ class Link final : public Log {
   bool reached(Level level, Lsn lsn) const;
   int save_alone(uint64_t epoch);
   Lsn dirty_since() const;
+  std::string history() const;
 
   // link_send.cc: by whoever holds sending_
   void kick();
@@ -225,7 +227,7 @@ class Link final : public Log {
   std::atomic<bool> held_{false};
   std::atomic<Lsn> held_from_{0};
 
-  std::mutex super_mutex_;
+  mutable std::mutex super_mutex_;
   std::mutex append_mutex_;  // order of epochs: appends stand still while one begins
   uint64_t epoch_ = 0;
   std::atomic<uint64_t> epoch_shown_{0};

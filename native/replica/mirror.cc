@@ -15,10 +15,14 @@ Failure check_super(const SuperState& state, const OpenLine& line, bool resume) 
   if (line.epoch < state.epoch)
     return Failure::of("EPOCH", "epoch=" + std::to_string(line.epoch) + " is older than " +
                                     std::to_string(state.epoch) + ", which this server has seen");
-  if (state.state == DiskState::outdated)
-    return Failure::of("STATE", "this copy is outdated: it has to be made equal to the other");
+  // A secondary may come as it is: it is made equal.
+  if (line.role != RoleKind::prim) return {};
   if (state.state == DiskState::failed)
     return Failure::of("STATE", "this copy failed: it has to be made equal to the other");
+  if (state.state == DiskState::outdated && !line.force)
+    return Failure::of("STATE", "this copy is outdated: it has to be made equal to the other");
+  if (state.state == DiskState::inconsistent && !line.force)
+    return Failure::of("STATE", "this copy is in the middle of a resync");
   return {};
 }
 

@@ -8,7 +8,8 @@ namespace holdfast::replica {
 
 /**
  * Refuses a line that the superblock does not allow: another set (SET), an older epoch (EPOCH), a
- * copy that is outdated or failed (STATE). `resume`: a new worker goes on with the role that the
+ * primary with a copy that failed, or is outdated or in the middle of a resync and not forced
+ * (STATE). `resume`: a new worker goes on with the role that the
  * last one had; the epoch may have moved on since the line came (`alone`, or the peer's).
  */
 Failure check_super(const SuperState& state, const OpenLine& line, bool resume);

@@ -78,6 +78,7 @@
         'holder.cc',
         'mirror.cc',
         'mounts.cc',
+        'rejoining.cc',
         'role.cc',
         'role_mount.cc',
         'role_prim.cc',

@@ -1,5 +1,6 @@
 #include <sys/random.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <optional>
@@ -10,6 +11,7 @@
 #include "replica/link.h"
 #include "replica/marks.h"
 #include "replica/mirror.h"
+#include "replica/rejoining.h"
 #include "replica/scan.h"
 
 /** role=prim: the directories are mounted and served, every change goes to the other server. */
@@ -51,9 +53,22 @@ class PrimRole final : public Role {
   }
 
  private:
+  /** How a history begins. */
+  struct Beginning {
+    Tail tail;          // after what it goes on
+    bool scan = false;  // files may be there that have no id
+    bool left = false;  // the peer lacks more than the ring will have, or may
+    Lsn since = 0;      // then: what changed after this is dirty
+  };
+
   Failure check();
   Failure begin_history();
-  Failure find_tail(Tail& tail);
+  Failure find_beginning(Beginning& out);
+  void after_marks(Beginning& out);
+  void after_stop(Beginning& out);
+  Failure give_ids();
+  Failure save_beginning(const Beginning& from);
+  Failure save_end();
   Failure open_marks();
   Failure start_link();
 
@@ -62,6 +77,7 @@ class PrimRole final : public Role {
   Front front_;
   Super super_;
   std::unique_ptr<Ring> ring_;
+  std::unique_ptr<Rejoiner> rejoiner_;
   std::unique_ptr<Marks> marks_;
   std::unique_ptr<Link> link_;
   std::atomic<Link*> linked_{nullptr};
@@ -83,16 +99,47 @@ Failure PrimRole::check() {
   return {};
 }
 
-/** After what the history of this primary goes on, and the files as they were then. */
-Failure PrimRole::find_tail(Tail& tail) {
+/** Records after the tail may be in files here and in the peer's journal, and are known to nobody:
+ * this history goes on elsewhere, and what the marks name is dirty. */
+void PrimRole::after_marks(Beginning& out) {
   const SuperState& state = super_.state();
-  bool scan = false;
+  out.tail = {out.tail.lsn + unclean_jump, out.tail.epoch, random_chain()};
+  out.scan = out.left = true;
+  const auto marked = Marks::read(line_.state);
+  rejoiner_->own_marks();
+  // A primary has marks from before it is one.
+  if (marked.ok() && marked.value.generations == 0) rejoiner_->compare_all();
+  out.since = marked.ok() ? marked.value.since : 0;
+  if (state.role == uint32_t(RoleKind::prim) && state.base_state != 0)
+    out.since = std::min(out.since, state.base.lsn);
+  context_.events.warning("this primary was not stopped in order: its peer is made equal");
+}
+
+/** After a primary that was stopped in order: what its peer lacked then was saved. */
+void PrimRole::after_stop(Beginning& out) {
+  const SuperState& state = super_.state();
+  out.tail = state.last;
+  if (state.base_state == 0) return;
+  out.left = true;
+  out.since = state.base.lsn;
+  if (const int error = rejoiner_->load(); error != 0) {
+    context_.events.warning("what changed while this primary was alone cannot be read", error);
+    rejoiner_->own_marks();
+  }
+}
+
+/** After what the history of this primary goes on, and the files as they were then. */
+Failure PrimRole::find_beginning(Beginning& out) {
+  const SuperState& state = super_.state();
   if (state.role == uint32_t(RoleKind::second)) {
     // What this server acknowledged as a secondary is in its journal.
     const auto end = apply_journal(front_.tree(), front_.ids(), super_,
                                    front_.volumes().state_path("journal"), line_.journal);
     if (!end.ok()) return Failure::of(end.error, std::string("applying the journal: ") + end.call);
-    tail = end.value;
+    out.tail = end.value;
+    // Of a primary before, that was pulled and never made equal.
+    const auto marked = Marks::read(line_.state);
+    if (!marked.ok() || marked.value.generations > 0 || marked.value.everything) after_marks(out);
   } else if (state.state == DiskState::none) {
     bool empty = true;
     for (size_t i = 0; i < front_.volumes().count(); i++) {
@@ -101,18 +148,18 @@ Failure PrimRole::find_tail(Tail& tail) {
       empty = empty && one.value;
     }
     // A secondary begins empty, at the chain 0: content that it has not must not look the same.
-    tail = {0, 0, empty ? 0 : random_chain()};
-    scan = !empty;
+    out.tail = {0, 0, empty ? 0 : random_chain()};
+    out.scan = !empty;
   } else if (state.clean != 0) {
-    tail = state.last;
+    after_stop(out);
   } else {
-    // Records after `last` may be in files here and in the peer's journal, and are known to nobody:
-    // this history goes on elsewhere, and the peer is refused until it is made equal.
-    tail = {state.last.lsn + (uint64_t{1} << 32), state.last.epoch, random_chain()};
-    scan = true;
-    context_.events.warning("this primary was not stopped in order: its peer has to be made equal");
+    out.tail = state.last;
+    after_marks(out);
   }
-  if (!scan) return {};
+  return out.scan ? give_ids() : Failure{};
+}
+
+Failure PrimRole::give_ids() {
   const auto found = scan_ids(front_.tree(), front_.ids(), line_.epoch);
   if (!found.ok()) return Failure::of(found.error, "giving ids to the files");
   const int error = front_.ids().sync();
@@ -122,27 +169,44 @@ Failure PrimRole::find_tail(Tail& tail) {
 /** Ring and superblock of this epoch. */
 Failure PrimRole::begin_history() {
   ring_ = std::make_unique<Ring>(context_.shared, context_.arena);
+  rejoiner_ =
+      std::make_unique<Rejoiner>(front_.tree(), front_.ids(), context_.events,
+                                 uint32_t(front_.volumes().count()), line_.state, line_.resyncrate);
   const SuperState& old = super_.state();
   if (context_.resume && old.role == uint32_t(RoleKind::prim) && ring_->intact() &&
-      (context_.shared->role == uint32_t(RoleKind::prim) || same(ring_->last(), old.last)))
+      (context_.shared->role == uint32_t(RoleKind::prim) || same(ring_->last(), old.last))) {
+    // What was dirty was known to the worker that died only; the marks cover it.
+    if (old.base_state != 0) rejoiner_->own_marks();
     return open_marks();
-  Tail tail;
-  if (Failure failure = find_tail(tail); failure.failed()) return failure;
-  ring_->reset(tail);
+  }
+  Beginning from;
+  if (Failure failure = find_beginning(from); failure.failed()) return failure;
+  ring_->reset(from.tail);
   // Before the superblock says that this is a primary: from then on it must have marks.
   if (Failure failure = open_marks(); failure.failed()) return failure;
+  return save_beginning(from);
+}
+
+Failure PrimRole::save_beginning(const Beginning& from) {
+  const SuperState& old = super_.state();
   SuperState next = old;
   memcpy(next.set, line_.set, sizeof next.set);
   next.node = line_.node;
-  // A copy that was found unfit stays so, whoever goes on with it.
-  if (next.state == DiskState::none) next.state = DiskState::in_sync;
+  // A copy that was found unfit stays so, whoever goes on with it; but who forces it, has it.
+  if (next.state == DiskState::outdated && line_.force)
+    context_.events.warning("this copy was outdated and is the primary's by force");
+  if (next.state == DiskState::none || next.state == DiskState::outdated)
+    next.state = DiskState::in_sync;
   next.role = uint32_t(RoleKind::prim);
   next.clean = 0;
-  next.last = tail;
+  next.last = from.tail;
+  next.base = {from.since, 0, 0};
+  next.base_state = from.left ? 1 : 0;
+  next.resync = 0;
   if (line_.epoch > old.epoch) {
     next.epoch = line_.epoch;
     next.required_peer = 1;
-    add_epoch(next, {line_.epoch, tail.lsn, line_.node, 0});
+    add_epoch(next, {line_.epoch, from.tail.lsn, line_.node, 0});
   }
   const int error = super_.save(next);
   return error == 0 ? Failure{} : Failure::of(error, front_.volumes().state_path("super"));
@@ -160,7 +224,9 @@ Failure PrimRole::open_marks() {
   };
   options.faults = planted_faults();
   marks_ = std::make_unique<Marks>(front_.ids(), options);
-  marks_->keep(super_.state().required_peer == 0);
+  // Until the link says whether the peer follows.
+  marks_->keep(true);
+  rejoiner_->set_marks(marks_.get());
   const auto opened = marks_->open(line_.state);
   return opened.ok() ? Failure{} : Failure::of(opened.error, "the marks in " + line_.state);
 }
@@ -181,6 +247,7 @@ Failure PrimRole::start_link() {
   comparison_ = std::make_unique<Comparison>(front_.tree(), front_.ids(), *link_, context_.events);
   options.differs = [this](std::span<const uint8_t> body) { comparison_->found(body); };
   options.peer_has = [this](Lsn durable) { marks_->peer_has(durable); };
+  options.rejoining = rejoiner_.get();
   const auto started = link_->start(options);
   if (!started.ok()) return Failure::of(started.error, std::string("the link: ") + started.call);
   linked_ = link_.get();
@@ -195,6 +262,8 @@ Failure PrimRole::open() {
   if (Failure failure = begin_history(); failure.failed()) return failure;
   if (Failure failure = start_link(); failure.failed()) return failure;
   if (Failure failure = front_.serve(*link_, marks_.get()); failure.failed()) return failure;
+  rejoiner_->attach(*link_, front_.locks());
+  link_->serving();
   context_.events.event("role", {{"role", "prim"}, {"epoch", super_.state().epoch}});
   return {};
 }
@@ -209,25 +278,34 @@ Failure PrimRole::close() {
   if (marks_) marks_->stop();
   if (link_ && !whole && super_.state().required_peer != 0)
     context_.events.warning("stopped while the peer did not have everything");
-  if (ring_ && super_.state().role == uint32_t(RoleKind::prim)) {
-    SuperState last = super_.state();
-    last.last = ring_->last();
-    last.clean = 1;
-    int error = front_.tree().sync_all();
-    if (error == 0) error = front_.ids().sync();
-    if (error == 0) error = super_.save(last);
-    // There is nothing that this server may have and the peer has not.
-    if (error == 0 && whole && last.required_peer != 0) (void)marks_->clear();
-    if (error != 0) failure = Failure::of(error, "the last superblock");
+  if (ring_ && link_ && super_.state().role == uint32_t(RoleKind::prim)) {
+    if (const Failure end = save_end(); end.failed()) failure = end;
   }
   front_.volumes().forget();
   return failure;
 }
 
+/** The superblock of an orderly end, and what the peer lacks then. */
+Failure PrimRole::save_end() {
+  SuperState last = super_.state();
+  Lsn since = 0;
+  const bool follows = link_->settle(since);
+  last.last = ring_->last();
+  last.base = {follows ? 0 : since, 0, 0};
+  last.base_state = follows ? 0 : 1;
+  last.clean = 1;
+  int error = front_.tree().sync_all();
+  if (error == 0) error = front_.ids().sync();
+  // Before the superblock counts on it. Without it the marks count, as after a loss of power.
+  if (error == 0 && !follows) error = rejoiner_->save();
+  if (error == 0) error = super_.save(last);
+  // There is nothing that this server may have and the peer has not.
+  if (error == 0 && follows) (void)marks_->clear();
+  return error == 0 ? Failure{} : Failure::of(error, "the last superblock");
+}
+
 Failure PrimRole::alone(uint64_t epoch) {
-  marks_->keep(true);
   const int error = link_->alone(epoch);
-  if (error != 0 && !link_->status().alone) marks_->keep(false);
   if (error == EINVAL) return Failure::of("EPOCH", "the epoch is older than the present one");
   return error == 0 ? Failure{} : Failure::of(error, "the superblock");
 }
@@ -246,6 +324,9 @@ void PrimRole::status(Line& line) const {
   const LinkStatus now = link->status();
   line.add("peer", now.connected ? "connected" : "lost");
   line.add("alone", uint64_t(now.alone)).add("epoch", now.epoch);
+  line.add("insync", uint64_t(now.in_sync)).add("resync", now.run);
+  line.add("resync_kind", now.run == 0 ? "" : now.kind).add("history", now.history);
+  rejoiner_->status(line);
   line.add("peer_node", uint64_t(now.peer_node));
   line.add("last", now.last).add("sent", now.sent).add("received", now.received);
   line.add("durable", now.durable).add("applied", now.applied);
