@@ -209,7 +209,7 @@ inWorld('a secondary whose processes are gone becomes primary from its journal',
 });
 
 inWorld('a primary that was not stopped in order begins a history of its own', async (world) => {
-  const { a, b } = await makePair(world);
+  const { a } = await makePair(world);
   await a.run(`echo one > ${a.dir}/f; sync ${a.dir}/f`);
   const { last } = await a.status();
   await a.killBoth();
