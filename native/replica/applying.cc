@@ -2,6 +2,8 @@
 
 #include <cerrno>
 
+#include "replica/orphanage.h"
+
 namespace holdfast::replica {
 
 Result<Tail> apply_journal(Tree& tree, Ids& ids, Super& super, const std::string& path,
@@ -32,7 +34,13 @@ Result<Tail> apply_journal(Tree& tree, Ids& ids, Super& super, const std::string
   feed.start(checkpoint, end.value, {});
   const auto point = feed.finish();
   applying.stop();
-  if (point.ok()) return Outcome::success(point.value.tail);
+  if (point.ok()) {
+    // Nobody is left who would give a name to what has none yet.
+    if (const int error = drop_nameless(tree, ids); error != 0) {
+      return Outcome::failure(error, "orphanage");
+    }
+    return Outcome::success(point.value.tail);
+  }
   SuperState failed = super.state();
   failed.state = DiskState::failed;
   (void)super.save(failed);

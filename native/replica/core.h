@@ -191,9 +191,18 @@ class Core {
   void finish_unlink(Room& room, Intent& intent, const FileRef& dir, FileId parent,
                      const char* name);
   bool publish_content(FileId id, const OpenFile& f, const struct stat& now);
-  bool publish_xattrs(FileId id, const OpenFile& f, const struct stat& now);
-  Lsn publish(FileId id, const FileRef& f, FileId parent, const FileRef& dir, const char* name,
-              Intent* intent);
+  bool publish_inode(FileId id, const OpenFile& f, const struct stat& now);
+  /** The name that a file becomes replicated with. */
+  struct Published {
+    FileId parent = 0;
+    FileRef dir;
+    const char* name = nullptr;
+    FileId replaced = 0;  // what stood there, replicated; 0: nothing
+    bool last = false;    // it has no name left
+  };
+  Lsn publish_name(FileId id, const Published& as, Intent* intent);
+  Lsn publish(FileId id, const FileRef& f, const Published& as, Intent* intent);
+  Handled not_published(Call& call, Intent* intent);
   /** Waits until the log has room (publish sends more than one reservation holds). */
   bool room_blocking(Room& room, size_t bytes);
   void finish_one(Intent& intent);

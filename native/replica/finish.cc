@@ -95,7 +95,8 @@ void Core::finish_name(Room& r, Intent& intent) {
   }
   if (opcode == FUSE_LINK) {
     if (stands(dir, p.name) != id) return intents.end(&intent);
-    if ((kind & intent_publish) != 0 && (kind & intent_local) == 0) return;
+    const bool sends = (kind & intent_publish) != 0 && (kind & intent_local) == 0;
+    if (sends && intent.lsn == 0) return;
     FileRef f;
     if (file(id, f) != 0) return intents.end(&intent);
     const Lsn lsn = link_records(r, &intent, id, f, p.plan.parent, dir, p.name.c_str());
@@ -104,7 +105,8 @@ void Core::finish_name(Room& r, Intent& intent) {
   if (directory(p.plan.new_parent, new_dir) != 0) return intents.end(&intent);
   if (stands(new_dir, p.new_name) != id) return intents.end(&intent);
   if ((kind & intent_last_name) != 0) ids.set_flags(intent.before[before_replaced], id_unlinked, 0);
-  if ((kind & intent_publish) != 0) return;
+  // With its name in the log it is published: changes of it are in the log from here on.
+  if ((kind & intent_publish) != 0 && intent.lsn == 0) return;
   Intents::done(&intent, rename_records(r, &intent, id));
 }
 

@@ -240,7 +240,7 @@ Handled Core::op_rename(Call& call) {
     Room r(log);
     if (!room_blocking(r, 2 * record_size(sizeof(UnlinkBody) + 256))) return Handled::yes;
     const Lsn lsn = rename_records(r, call.left, call.left->before[before_file]);
-    if (lsn == no_lsn) return Handled::yes;
+    if (lsn == no_lsn) return not_published(call, call.left);
     Intents::done(call.left, lsn);
     return finish(call, lsn, {}, call.left), Handled::yes;
   }
@@ -279,7 +279,7 @@ Handled Core::op_rename(Call& call) {
     tree.drop(m.replaced);
   }
   const Lsn lsn = rename_records(r, intent, m.file);
-  if (lsn == no_lsn) return Handled::yes;
+  if (lsn == no_lsn) return not_published(call, intent);
   Intents::done(intent, lsn);
   locks.changed(m.file, lsn);
   locks.changed(m.from, lsn);
@@ -310,20 +310,22 @@ Lsn Core::rename_records(Room& r, Intent* intent, FileId id) {
     return intent->lsn != 0 ? intent->lsn : append_rename(*this, r, m, intent);
   }
   const bool replaced = m.replaced != 0 && (m.kind & intent_replaced_local) == 0;
-  Lsn lsn = 0;
+  const bool last = (m.kind & intent_last_name) != 0;
+  if ((m.kind & intent_publish) != 0) {
+    FileRef f;
+    if (const int error = file(id, f); error != 0) {
+      log.local_failed(error, "open");
+      return no_lsn;
+    }
+    return publish(id, f, {m.to, m.to_dir, m.new_name, replaced ? m.replaced : 0, last}, intent);
+  }
   if (replaced && intent->before[before_unlinked] == 0) {
-    lsn = append_unlink(*this, r, m.to, m.to_dir, m.new_name, m.replaced,
-                        (m.kind & intent_last_name) != 0, (m.kind & intent_directory) != 0,
-                        &intent->before[before_unlinked]);
+    append_unlink(*this, r, m.to, m.to_dir, m.new_name, m.replaced, last,
+                  (m.kind & intent_directory) != 0, &intent->before[before_unlinked]);
   }
-  if ((m.kind & intent_withdraw) != 0) {
-    ids.set_flags(id, id_local, 0);
-    if (intent->lsn != 0) return intent->lsn;
-    return append_unlink(*this, r, m.from, m.from_dir, m.name, id, true, false, &intent->lsn);
-  }
-  FileRef f;
-  if (file(id, f) != 0) return lsn;
-  return publish(id, f, m.to, m.to_dir, m.new_name, intent);
+  ids.set_flags(id, id_local, 0);
+  if (intent->lsn != 0) return intent->lsn;
+  return append_unlink(*this, r, m.from, m.from_dir, m.name, id, true, false, &intent->lsn);
 }
 
 Handled Core::op_link(Call& call) {
@@ -371,7 +373,7 @@ Handled Core::op_link(Call& call) {
     }
   }
   const Lsn lsn = link_records(r, intent, id, f, call.file, dir, name);
-  if (lsn == no_lsn) return Handled::yes;
+  if (lsn == no_lsn) return not_published(call, intent);
   Intents::done(intent, lsn);
   locks.changed(id, lsn);
   locks.changed(call.file, lsn);
@@ -391,7 +393,7 @@ Lsn Core::link_records(Room& r, Intent* intent, FileId id, const FileRef& f, Fil
   if ((kind & intent_local) != 0) {
     if ((kind & intent_publish) != 0) ids.set_flags(id, id_local, 0);
   } else if ((kind & intent_publish) != 0) {
-    lsn = publish(id, f, parent, dir, name, intent);
+    lsn = publish(id, f, {parent, dir, name, 0, false}, intent);
     if (lsn == no_lsn) return no_lsn;
   } else if (intent->lsn != 0) {
     lsn = intent->lsn;

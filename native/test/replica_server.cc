@@ -262,11 +262,17 @@ TEST_CASE("what is written to a file without a name is sent when it gets one") {
   const std::string self = "/proc/self/fd/" + std::to_string(fd.get());
   REQUIRE(linkat(AT_FDCWD, self.c_str(), AT_FDCWD, w.path("n").c_str(), AT_SYMLINK_FOLLOW) == 0);
   const std::vector<Kept> r = w.log->take();
-  REQUIRE(kinds(r) ==
-          std::vector<Kind>{Kind::create, Kind::write, Kind::set_xattr, Kind::attributes});
-  CHECK(r[0].body<CreateBody>().mode == (S_IFREG | 0600));
+  // The name comes last: it is there whole or not at all.
+  REQUIRE(kinds(r) == std::vector<Kind>{Kind::inode, Kind::write, Kind::inode, Kind::link});
+  CHECK(r[0].body<InodeBody>().mode == (S_IFREG | 0600));
+  CHECK(r[0].body<InodeBody>().size == 0);
   CHECK(r[1].body<WriteBody>().offset == 8192);
-  CHECK(r[3].body<AttributesBody>().size == 8196);
+  CHECK(r[2].body<InodeBody>().size == 8196);
+  CHECK(r[2].body<InodeBody>().flags == inode_with_values);
+  CHECK(r[2].text(sizeof(InodeBody) + sizeof(XattrItem), 10) == "trusted.kv");
+  CHECK(r[3].body<LinkBody>().parent == 1);
+  CHECK(r[3].text(sizeof(LinkBody), 1) == "n");
+  for (const Kept& record : r) CHECK(record.file == r[0].file);
   REQUIRE(pwrite(fd.get(), "more", 4, 0) == 4);
   CHECK(kinds(w.log->take()) == std::vector<Kind>{Kind::write});
   REQUIRE(unlink(w.path("n").c_str()) == 0);
@@ -354,12 +360,48 @@ TEST_CASE("paths that are not replicated are in no record, until they are moved 
   CHECK(errno == EXDEV);
   REQUIRE(rename(w.path("tmp/a").c_str(), w.path("d/a").c_str()) == 0);
   const std::vector<Kept> r = w.log->take();
-  REQUIRE(kinds(r) == std::vector<Kind>{Kind::create, Kind::write, Kind::attributes});
+  REQUIRE(kinds(r) == std::vector<Kind>{Kind::inode, Kind::write, Kind::inode, Kind::link});
   CHECK(r[1].text(sizeof(WriteBody), 6) == "secret");
   REQUIRE(rename(w.path("d/a").c_str(), w.path("tmp/a").c_str()) == 0);
   const std::vector<Kept> back = w.log->take();
   REQUIRE(kinds(back) == std::vector<Kind>{Kind::unlink});
   CHECK(back[0].flags == flag_last_name);
+}
+
+TEST_CASE("a file that is moved in over another one takes its place by one record") {
+  if (!is_root()) return;
+  World w;
+  w.options.skip = {".*\\.new"};
+  w.mount();
+  const auto put = [&](const char* name) {
+    const Fd fd = open_file(w.path(name), O_CREAT | O_RDWR, 0600);
+    REQUIRE(write(fd.get(), "text", 4) == 4);
+  };
+  put("a");
+  put("b");
+  REQUIRE(link(w.path("b").c_str(), w.path("c").c_str()) == 0);
+  put("a.new");
+  put("b.new");
+  const std::vector<Kept> before = w.log->take();
+  REQUIRE(kinds(before) ==
+          std::vector<Kind>{Kind::create, Kind::write, Kind::create, Kind::write, Kind::link});
+  for (const char* name : {"a", "b"}) {
+    const bool last = *name == 'a';
+    REQUIRE(rename(w.path((std::string(name) + ".new").c_str()).c_str(), w.path(name).c_str()) ==
+            0);
+    const std::vector<Kept> r = w.log->take();
+    REQUIRE(kinds(r) == std::vector<Kind>{Kind::inode, Kind::write, Kind::inode, Kind::rename});
+    const auto body = r[3].body<RenameBody>();
+    CHECK(body.parent == 1);
+    CHECK(body.new_parent == 1);
+    CHECK(body.replaced == before[last ? 0 : 2].file);
+    CHECK(r[3].text(sizeof body, 2) == std::string(2, *name));
+    CHECK(r[3].flags == (last ? flag_last_name : 0));
+  }
+  const Fd fd = open_file(w.path("a"), O_WRONLY);
+  REQUIRE(write(fd.get(), "more", 4) == 4);
+  CHECK(kinds(w.log->take()) == std::vector<Kind>{Kind::write});
+  CHECK(eventually([&] { return w.log->balanced(); }));
 }
 
 TEST_CASE("rules of what is not replicated") {

@@ -63,7 +63,8 @@ class Scene {
     close(sockets_[1]);
   }
 
-  Outcome run(KillAt at, const std::function<int()>& prepare, const std::function<int()>& act) {
+  Outcome run(KillAt at, const std::function<int()>& prepare, const std::function<int()>& act,
+              int spared = 0) {
     {
       auto first = world.make_server();
       REQUIRE(first->mount(0, world.dir.c_str(), world.kept) == 0);
@@ -97,6 +98,7 @@ class Scene {
     }
     REQUIRE(read(ready[0], &byte, 1) == 1);
     const uint32_t before = world.memory->count;
+    world.memory->spared = spared;
     world.memory->armed = static_cast<int>(at);
     REQUIRE(write(go[1], "", 1) == 1);
     Outcome outcome;
@@ -217,6 +219,57 @@ TEST_CASE("a change goes on where a killed server stopped: made once, in the log
       for (const Kept& record : outcome.records) of_kind += record.kind == c.kind ? 1 : 0;
       CHECK(of_kind >= 1);
       if (once) CHECK(of_kind == 1);
+    }
+  }
+}
+
+TEST_CASE("a file that becomes replicated gets its name once, wherever the server is killed") {
+  if (!is_root()) return;
+  const auto tmpfile = [](const std::string& dir) {
+    const Fd fd(open(dir.c_str(), O_TMPFILE | O_RDWR, 0600));
+    if (!fd.valid() || write(fd.get(), "text", 4) != 4) return -1;
+    const std::string self = "/proc/self/fd/" + std::to_string(fd.get());
+    return linkat(AT_FDCWD, self.c_str(), AT_FDCWD, (dir + "/n").c_str(), AT_SYMLINK_FOLLOW);
+  };
+  const auto move_in = [](const std::string& dir) {
+    return rename((dir + "/f.new").c_str(), (dir + "/n").c_str());
+  };
+  const auto local = [](const std::string& dir) { return make_file(dir + "/f.new"); };
+  const auto both = [](const std::string& dir) {
+    return make_file(dir + "/f.new") + make_file(dir + "/n");
+  };
+  const std::vector<Case> all = {
+      {"tmpfile", Kind::link, [](const std::string&) { return 0; }, tmpfile},
+      {"move in", Kind::link, local, move_in},
+      {"move over", Kind::rename, both, move_in}};
+  for (const Case& c : all) {
+    for (const KillAt at : {KillAt::before_append, KillAt::after_append}) {
+      for (int passed = 0; passed < 4; passed++) {
+        CAPTURE(std::string(c.name));
+        CAPTURE(static_cast<int>(at));
+        CAPTURE(passed);
+        Scene scene;
+        scene.world.options.skip = {".*\\.new"};
+        const std::string dir = scene.world.dir;
+        const Outcome outcome = scene.run(
+            at, [&] { return c.prepare(dir); },
+            [&] {
+              // It is replicated from then on.
+              return c.act(dir) != 0 ? -1 : chmod((dir + "/n").c_str(), 0644);
+            },
+            passed);
+        CHECK(outcome.error == 0);
+        CHECK(outcome.killed);
+        const std::vector<Kept>& r = outcome.records;
+        // inode, write, inode, the name, and the change after that.
+        REQUIRE(r.size() >= 5);
+        const std::vector<Kind> end = {Kind::inode, Kind::write, Kind::inode, c.kind,
+                                       Kind::attributes};
+        for (size_t i = 0; i < end.size(); i++) CHECK(r[r.size() - end.size() + i].kind == end[i]);
+        size_t names = 0;
+        for (const Kept& record : r) names += record.kind == c.kind ? 1 : 0;
+        CHECK(names == 1);
+      }
     }
   }
 }

@@ -50,15 +50,19 @@ std::string Chooser::new_name(const Files& files) {
   return folder.empty() ? name : folder + "/" + name;
 }
 
-Operation Chooser::make(const Files& files) {
+Operation Chooser::make(const Model& model, const Files& files) {
   Operation operation;
   operation.a = new_name(files);
   operation.number = static_cast<uint32_t>(0600 | random_.below(0200));
   const uint64_t kind = random_.below(100);
-  if (kind < 58) {
+  if (kind < 55) {
     operation.action = Action::create;
-  } else if (kind < 65) {
-    operation.action = Action::adopt;
+  } else if (kind < 72) {
+    operation.action = kind < 65 ? Action::adopt : Action::replace;
+    if (operation.action == Action::replace && random_.chance(60)) operation.a = pick(files.any);
+    // One that fails leaves another mtime of the folder here, by a name that is not replicated.
+    const NodePtr there = model.find(operation.a);
+    if (there != nullptr && there->is_directory()) operation.action = Action::adopt;
     operation.length = 1 + random_.below(12'000);
     operation.seed = random_.next() >> 1;
   } else if (kind < 80) {
@@ -216,9 +220,9 @@ Operation Chooser::sync(const Files& files, bool all) {
 
 Operation Chooser::next(const Model& model, bool all) {
   const Files files = look(model);
-  if (files.regular.size() < 3) return make(files);
+  if (files.regular.size() < 3) return make(model, files);
   const uint64_t kind = random_.below(100);
-  if (kind < 14) return make(files);
+  if (kind < 14) return make(model, files);
   if (kind < 52) return data(model, files);
   if (kind < 55) return copy(model, files);
   if (kind < 75) return names(model, files);

@@ -22,7 +22,7 @@ class Chooser {
   static Files look(const Model& model);
   std::string pick(const std::vector<std::string>& from);
   std::string new_name(const Files& files);
-  Operation make(const Files& files);
+  Operation make(const Model& model, const Files& files);
   Operation data(const Model& model, const Files& files);
   Operation copy(const Model& model, const Files& files);
   Operation names(const Model& model, const Files& files);

@@ -160,7 +160,14 @@ int Model::make(const Operation& operation, uint64_t index) {
   const NodePtr parent = parent_of(operation.a);
   if (parent == nullptr) return ENOENT;
   const auto node = std::make_shared<Node>();
-  if (!parent->children.emplace(base_of(operation.a), node).second) return EEXIST;
+  NodePtr& place = parent->children[base_of(operation.a)];
+  if (place != nullptr) {
+    if (operation.action != Action::replace) return EEXIST;
+    if (place->is_directory()) return EISDIR;
+    place->links--;
+    place->changed = index;
+  }
+  place = node;
   node->mode =
       type_made(operation.action) | (operation.action == Action::symlink ? 0777 : operation.number);
   const auto inherited = parent->xattrs.find(default_acl);
@@ -168,7 +175,7 @@ int Model::make(const Operation& operation, uint64_t index) {
     node->mode = inherit_acl(inherited->second, node->mode, node->xattrs[access_acl]);
     if (node->is_directory()) node->xattrs[default_acl] = inherited->second;
   }
-  if (operation.action == Action::adopt) {
+  if (operation.action == Action::adopt || operation.action == Action::replace) {
     node->bytes.resize(operation.length);
     fill(node->bytes.data(), node->bytes.size(), operation.seed);
   }
@@ -250,6 +257,7 @@ int Model::apply(const Operation& operation, uint64_t index, uint64_t bytes) {
     case Action::fifo:
     case Action::device:
     case Action::adopt:
+    case Action::replace:
       return make(operation, index);
     case Action::link:
       return link(operation, index);
@@ -291,6 +299,7 @@ std::vector<std::string> Model::touched(const Operation& operation) {
     case Action::fifo:
     case Action::device:
     case Action::adopt:
+    case Action::replace:
       return {operation.a, folder_of(operation.a)};
     case Action::link:
       return {folder_of(operation.b)};

@@ -9,11 +9,12 @@
 namespace holdfast::replica_tool {
 
 static constexpr const char* names[] = {
-    "write",       "append", "truncate",  "reset",       "allocate",  "punch",        "zero",
-    "store",       "copy",   "create",    "mkdir",       "symlink",   "fifo",         "device",
-    "link",        "adopt",  "unlink",    "unlink_open", "rmdir",     "rename",       "rename_new",
-    "exchange",    "chmod",  "chown",     "times",       "set_xattr", "remove_xattr", "set_acl",
-    "set_default", "fsync",  "fdatasync", "fsync_all",   "append_all"};
+    "write",       "append",    "truncate",  "reset",        "allocate", "punch",
+    "zero",        "store",     "copy",      "create",       "mkdir",    "symlink",
+    "fifo",        "device",    "link",      "adopt",        "replace",  "unlink",
+    "unlink_open", "rmdir",     "rename",    "rename_new",   "exchange", "chmod",
+    "chown",       "times",     "set_xattr", "remove_xattr", "set_acl",  "set_default",
+    "fsync",       "fdatasync", "fsync_all", "append_all"};
 static_assert(sizeof(names) / sizeof(names[0]) == actions);
 
 std::string to_text(const Operation& operation) {

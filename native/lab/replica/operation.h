@@ -28,6 +28,7 @@ enum class Action : uint8_t {
   device,        // a: number is the mode, offset the device number
   link,          // a gets the name b
   adopt,         // a: O_TMPFILE, written (length, seed), then linked; number is the mode
+  replace,       // a: a file of a name that is not replicated, written, then renamed; as adopt
   unlink,        // a
   unlink_open,   // a, which is open and written to afterwards
   rmdir,         // a
@@ -63,6 +64,9 @@ struct Operation {
   uint64_t seed = 0;
   uint32_t number = 0;
 };
+
+/** How the names end that `replace` gives a file at first: the mirror must not replicate them. */
+inline constexpr const char* new_suffix = ".new";
 
 std::string to_text(const Operation& operation);
 std::optional<Operation> parse_operation(const std::string& text);

@@ -141,6 +141,22 @@ int adopt(const Operation& operation, int folder) {
   return outcome(linkat(AT_FDCWD, path.c_str(), folder, operation.a.c_str(), AT_SYMLINK_FOLLOW));
 }
 
+/** The same over whatever is there: as an editor saves. */
+int replace(const Operation& operation, int folder) {
+  const std::string name = operation.a + new_suffix;
+  int error = 0;
+  {
+    const Fd fd(
+        openat(folder, name.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, operation.number));
+    if (!fd.valid()) return errno;
+    const Buffer buffer = data_of(operation);
+    error = moved(write(fd.get(), buffer.get(), operation.length), operation.length);
+  }
+  if (error == 0) error = outcome(renameat2(folder, name.c_str(), folder, operation.a.c_str(), 0));
+  if (error != 0) unlinkat(folder, name.c_str(), 0);
+  return error;
+}
+
 int set_acl(const Operation& operation, int folder) {
   const Fd fd(openat(folder, operation.a.c_str(), O_RDONLY | O_CLOEXEC));
   struct stat attributes {};
@@ -241,6 +257,8 @@ int perform(const Operation& operation, int root, int folder, size_t domain) {
       return outcome(lremovexattr(path_of(folder, operation.a).c_str(), operation.b.c_str()));
     case Action::adopt:
       return adopt(operation, folder);
+    case Action::replace:
+      return replace(operation, folder);
     case Action::set_acl:
     case Action::set_default:
       return set_acl(operation, folder);

@@ -124,16 +124,6 @@ void Replay::step(size_t index, const Step& step) {
     model_.apply(operation, index, bytes);
     look(index - 1, index);
   }
-  if (operation.action == Action::adopt && model_.find(operation.a) == nullptr) {
-    // Its name is there before its content is.
-    Operation empty = operation;
-    empty.action = Action::create;
-    if (model_.apply(empty, index) == 0) {
-      look(index - 1, index);
-      empty.action = Action::unlink;
-      model_.apply(empty, index);
-    }
-  }
   const int error = model_.apply(operation, index);
   if (error != 0) {
     if (step.returned()) die("the history does not fit the model: " + describe(domain_, index));
