@@ -51,10 +51,10 @@ Failure read_choice(const Request& request, std::string_view key, std::string_vi
 
 bool known_key(std::string_view key) {
   constexpr std::string_view keys[] = {
-      "role",    "set",     "node",       "epoch",    "state",       "dir",
-      "peer",    "listen",  "cert",       "key",      "ca",          "async",
-      "ack",     "ring",    "journal",    "skip",     "sendtimeout", "locktimeout",
-      "threads", "tocheck", "resyncrate", "fullsync", "discard",     "force"};
+      "role",     "set",     "node",        "epoch",       "state",   "dir",     "peer",
+      "listen",   "cert",    "key",         "ca",          "async",   "ack",     "ring",
+      "journal",  "skip",    "sendtimeout", "locktimeout", "threads", "tocheck", "resyncrate",
+      "fullsync", "discard", "force",       "marks"};
   for (const auto& known : keys)
     if (key == known) return true;
   return false;
@@ -134,6 +134,7 @@ Failure parse_open(const Request& request, OpenLine& out) {
       read_number(request, "sendtimeout", 1, 3'600'000, out.sendtimeout_ms),
       read_number(request, "locktimeout", 1, 3'600'000, out.locktimeout_ms),
       read_number(request, "threads", 1, 64, out.threads),
+      read_number(request, "marks", 64, 1u << 20, out.marks),
       read_number(request, "resyncrate", 0, 1024 * gib, out.resyncrate),
       read_choice(request, "fullsync", "0", "1", out.fullsync),
       read_choice(request, "discard", "0", "1", out.discard),

@@ -40,11 +40,12 @@ struct OpenLine {
   uint64_t journal = 256u << 20;  // bytes
   uint32_t sendtimeout_ms = 30'000;
   uint32_t locktimeout_ms = 3'000;
-  uint32_t threads = 8;     // that read requests, per directory
-  uint64_t resyncrate = 0;  // prim: bytes per second of a resync, 0: no limit
-  bool fullsync = false;    // second: its history is forgotten, it becomes a first copy
-  bool discard = false;     // second: what was acknowledged alone is rolled back (a fork's loser)
-  bool force = false;       // prim: also with a copy that is outdated, or in the middle of a resync
+  uint32_t threads = 8;       // that read requests, per directory
+  uint32_t marks = 1u << 14;  // prim: of a generation (marks.h)
+  uint64_t resyncrate = 0;    // prim: bytes per second of a resync, 0: no limit
+  bool fullsync = false;      // second: its history is forgotten, it becomes a first copy
+  bool discard = false;       // second: what was acknowledged alone is rolled back (a fork's loser)
+  bool force = false;  // prim: also with a copy that is outdated, or in the middle of a resync
   std::vector<std::string> skip;
   std::vector<std::string> tocheck;  // what must be there: a file system that is to be mounted, say
 };

@@ -215,6 +215,7 @@ Failure PrimRole::save_beginning(const Beginning& from) {
 Failure PrimRole::open_marks() {
   MarksOptions options;
   options.epoch = front_.id_epoch();
+  options.generation_marks = line_.marks;
   options.last = [this] { return ring_->last().lsn; };
   options.sync = [this] {
     const int error = front_.tree().sync_all();

@@ -1,0 +1,84 @@
+/**
+ * A primary that loses its power, with writes in flight: all that it has otherwise than its peer
+ * is marked in its state folder, whether it has more than the peer or lost what it had.
+ */
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { cp } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Duo } from './duo.ts';
+import { cannotRun, type Ended, Ground, run, tool, until } from './pair.ts';
+
+/** How long the primary lives, so that generations of marks come and go meanwhile. */
+const lives = [0.2, 0.7, 2.5, 4, 1.5, 3.2];
+
+async function connected(duo: Duo): Promise<void> {
+  const peer = async (): Promise<boolean> => (await duo.prim.status()).peer === 'connected';
+  await until('connected', () => peer().catch(() => false));
+}
+
+/** One primary's life and end; what is said of its marks. `seed`: of what is done in it. */
+async function live(ground: Ground, seed: number, fault?: string): Promise<Ended> {
+  const duo = await Duo.make(ground, {
+    disksMib: [600, 0],
+    open: { marks: 100 },
+    ...(fault === undefined ? {} : { fault }),
+  });
+  try {
+    await Promise.all([duo.prim.launch(), duo.second.launch()]);
+    await duo.openSecond();
+    await duo.openPrim();
+    await connected(duo);
+    await duo.begin(2 * seed);
+    await delay(700);
+    await duo.round?.stop();
+    await duo.settled();
+    // What was made so far is not new to a primary that begins now.
+    await duo.prim.request('close');
+    await duo.openPrim();
+    await connected(duo);
+    await duo.begin(2 * seed + 1);
+    await delay(1000 * (lives[seed % lives.length] ?? 1));
+    await duo.crash(duo.prim, 'pull');
+    await duo.second.request('close');
+    const ids = join(duo.pair.folder, 'ids');
+    await cp(join(duo.second.state, 'ids'), ids);
+    const { prim, second } = duo;
+    const [file = '', ...args] = prim.space.enter;
+    const command = [tool, 'marked', prim.state, prim.dir, ids, second.dir];
+    return await run(file, [...args, ...command]);
+  } finally {
+    await duo.end();
+  }
+}
+
+describe('marks', { skip: cannotRun }, () => {
+  let ground: Ground;
+  before(async () => {
+    ground = await Ground.make();
+  });
+  after(() => ground.end());
+
+  test('what differs after a loss of power is marked', async (t) => {
+    let differences = 0;
+    for (let seed = 1; seed <= lives.length; seed++) {
+      const { code, out } = await live(ground, seed);
+      t.diagnostic(`seed ${seed}: ${out.trim().split('\n').at(-1)}`);
+      assert.equal(code, 0, `seed ${seed}: ${out}`);
+      differences += Number(/^(\d+) differences/m.exec(out)?.[1]);
+    }
+    assert.ok(differences > 0, 'nothing differed');
+  });
+
+  test('mark_after_write is seen', async (t) => {
+    let seen = '';
+    let seed = 1;
+    for (; seed <= 12 && seen === ''; seed++) {
+      const { code, out } = await live(ground, seed, 'mark_after_write');
+      if (code === 1) seen = out;
+    }
+    t.diagnostic(`after ${seed - 1} runs: ${seen.slice(0, 200)}`);
+    assert.match(seen, /is not marked/);
+  });
+});
