@@ -167,6 +167,11 @@ Failure Front::stop() {
   return failure;
 }
 
+int64_t Front::change_p99_ns() const {
+  const Server* server = serving_.load();
+  return server == nullptr ? 0 : server->change_p99_ns();
+}
+
 void Front::status(Line& line) const {
   line.add("files", ids_.count()).add("not_kept", not_kept_.load());
   const Server* server = serving_.load();

@@ -36,6 +36,8 @@ class Front {
   uint64_t id_epoch() const { return line_.epoch == 0 ? 1 : line_.epoch; }
   Tree& tree() { return tree_; }
   Volumes& volumes() { return volumes_; }
+  /** See Server; 0 while nothing is served. Any thread. */
+  int64_t change_p99_ns() const;
   /** While the directories are served. */
   Locks& locks() { return server_->locks(); }
 

@@ -249,6 +249,7 @@ Failure PrimRole::start_link() {
   options.differs = [this](std::span<const uint8_t> body) { comparison_->found(body); };
   options.peer_has = [this](Lsn durable) { marks_->peer_has(durable); };
   options.rejoining = rejoiner_.get();
+  options.change_p99_ns = [this] { return front_.change_p99_ns(); };
   const auto started = link_->start(options);
   if (!started.ok()) return Failure::of(started.error, std::string("the link: ") + started.call);
   linked_ = link_.get();

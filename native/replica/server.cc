@@ -8,7 +8,9 @@
 #include <list>
 #include <thread>
 
+#include "common/clock.h"
 #include "replica/core.h"
+#include "replica/waits.h"
 
 namespace holdfast::replica {
 namespace {
@@ -39,6 +41,31 @@ bool parse(Session& session, const uint8_t* bytes, size_t size, Call& call) {
 
 /** Wakes a thread that waits in read(2): the handler does nothing, and it is not restarted. */
 constexpr int wake_signal = SIGURG;
+
+/** True for what changes something, or makes a change durable. */
+bool is_change(uint32_t opcode) {
+  switch (opcode) {
+    case FUSE_SETATTR:
+    case FUSE_SYMLINK:
+    case FUSE_MKNOD:
+    case FUSE_MKDIR:
+    case FUSE_UNLINK:
+    case FUSE_RMDIR:
+    case FUSE_RENAME:
+    case FUSE_RENAME2:
+    case FUSE_LINK:
+    case FUSE_WRITE:
+    case FUSE_FSYNC:
+    case FUSE_FSYNCDIR:
+    case FUSE_SETXATTR:
+    case FUSE_REMOVEXATTR:
+    case FUSE_CREATE:
+    case FUSE_FALLOCATE:
+      return true;
+    default:
+      return false;
+  }
+}
 
 void on_wake(int) {}
 
@@ -141,6 +168,7 @@ struct Server::Impl {
   std::list<Parked> parked;  // under core.room_mutex
   size_t parked_bytes = 0;
   std::atomic<uint64_t> mounts_gone{0};
+  RecentTimes change_times;
   bool adopted = false;
   bool mounted = false;
   int bad_rule = 0;
@@ -221,9 +249,15 @@ void Server::Impl::read_requests(Session& session) {
     Call call;
     if (!parse(session, buffer.get(), static_cast<size_t>(got), call)) continue;
     core.requests.fetch_add(1, std::memory_order_relaxed);
+    const bool timed = is_change(call.head.opcode);
+    const int64_t began = timed ? boot_ns() : 0;
     if (core.handle(call) == Handled::no_room) {
       park(call);
     } else {
+      if (timed) {
+        const int64_t now = boot_ns();
+        change_times.add(now, now - began);
+      }
       core.log.push();
     }
   }
@@ -364,6 +398,10 @@ void Server::stop(bool unmount, int wait_ms) {
 
 Locks& Server::locks() {
   return impl_->core.locks;
+}
+
+int64_t Server::change_p99_ns() const {
+  return impl_->change_times.quantile(0.99, boot_ns());
 }
 
 ServerStatus Server::status() const {

@@ -81,6 +81,9 @@ class Server {
   void stop(bool unmount, int wait_ms = 2000);
 
   ServerStatus status() const;
+  /** p99 of how long the application waited for a change, or for one to be durable, in the last
+   * second; 0: there was none. What waited for room in the log is not in it. Any thread. */
+  int64_t change_p99_ns() const;
   /** The locks of the files, for a comparison (verify.h); they live as long as the server. */
   Locks& locks();
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <bit>
 
+#include "common/clock.h"
+
 namespace holdfast::replica {
 
 void Histogram::add(int64_t ns) {
@@ -30,6 +32,24 @@ int64_t Histogram::quantile(double part) const {
     if (seen > below) return static_cast<int64_t>((bucket % 4 + 5) << (bucket / 4)) / 4;
   }
   return 0;
+}
+
+void Histogram::clear() {
+  for (auto& bucket : counts_) bucket.store(0, std::memory_order_relaxed);
+}
+
+void RecentTimes::add(int64_t now_ns, int64_t ns) {
+  const int64_t second = now_ns / ns_per_s;
+  Slot& slot = slots_[static_cast<size_t>(second % slots)];
+  int64_t was = slot.second.load(std::memory_order_relaxed);
+  if (was != second && slot.second.compare_exchange_strong(was, second)) slot.times.clear();
+  slot.times.add(ns);
+}
+
+int64_t RecentTimes::quantile(double part, int64_t now_ns) const {
+  const int64_t second = now_ns / ns_per_s - 1;
+  const Slot& slot = slots_[static_cast<size_t>((second + slots) % slots)];
+  return slot.second.load() == second ? slot.times.quantile(part) : 0;
 }
 
 bool Waits::add(Lsn lsn, const Waiter& waiter, int64_t now_ns) {

@@ -21,10 +21,27 @@ class Histogram {
   uint64_t count() const;
   /** The duration (ns) that `part` (0 to 1) of all were not above; 0 when there are none. */
   int64_t quantile(double part) const;
+  void clear();
 
  private:
   static constexpr size_t buckets = 4 * 44;  // up to 2^44 ns, almost five hours
   std::array<std::atomic<uint64_t>, buckets> counts_{};
+};
+
+/** Durations of the last seconds. What is added while a second begins may be lost. Any thread. */
+class RecentTimes {
+ public:
+  void add(int64_t now_ns, int64_t ns);
+  /** Of the last whole second; 0: there were none. */
+  int64_t quantile(double part, int64_t now_ns) const;
+
+ private:
+  static constexpr int64_t slots = 3;  // the present second, the last one, one to be cleared
+  struct Slot {
+    std::atomic<int64_t> second{-1};
+    Histogram times;
+  };
+  std::array<Slot, slots> slots_;
 };
 
 class Waits {

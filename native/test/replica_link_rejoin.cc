@@ -403,3 +403,18 @@ TEST_CASE("rejoin: what a stopped primary's peer lacks is dirty, and it says sin
   CHECK(since == had);
   CHECK(one.files.dirty().size() == last - had);
 }
+
+TEST_CASE("recent times: the last whole second counts, and no other") {
+  RecentTimes times;
+  const int64_t second = 1000 * ns_per_s;
+  CHECK(times.quantile(0.99, second) == 0);
+  for (int i = 0; i < 100; i++) times.add(second + i, 1'000'000);
+  CHECK(times.quantile(0.99, second + ns_per_s / 2) == 0);
+  const int64_t slow = times.quantile(0.99, second + ns_per_s);
+  CHECK(slow >= 1'000'000);
+  CHECK(slow <= 1'250'000);
+  times.add(second + ns_per_s, 50'000'000);
+  CHECK(times.quantile(0.99, second + ns_per_s + 1) == slow);
+  CHECK(times.quantile(0.99, second + 2 * ns_per_s) >= 50'000'000);
+  CHECK(times.quantile(0.99, second + 3 * ns_per_s) == 0);
+}
