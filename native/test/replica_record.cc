@@ -65,6 +65,44 @@ RenameBody rename_body() {
   return body;
 }
 
+EntryBody entry_body() {
+  return {1, good_time, 4, 0100000};
+}
+
+/** An attribute in an inode record. */
+std::string item(const std::string& name, const std::string& value) {
+  const XattrItem head{static_cast<uint32_t>(name.size()), static_cast<uint32_t>(value.size())};
+  return std::string(reinterpret_cast<const char*>(&head), sizeof head) + name + value;
+}
+const std::string items = item("user.a", "one") + item("b", "");
+
+InodeBody inode_body() {
+  InodeBody body{};
+  body.size = 77;
+  body.atime = body.mtime = good_time;
+  body.mode = 0100644;
+  body.flags = inode_with_values;
+  body.xattrs_size = static_cast<uint32_t>(items.size());
+  return body;
+}
+
+/** Two names, after a and up to d. */
+ListingBody listing_body() {
+  return {1, 1, 2, 0, good_time};
+}
+std::string names(std::initializer_list<std::string> all) {
+  std::string out;
+  for (const std::string& name : all) {
+    const auto size = static_cast<uint16_t>(name.size());
+    out.append(reinterpret_cast<const char*>(&size), sizeof size);
+    out += name;
+  }
+  return out;
+}
+std::string text_of(std::span<const uint8_t> bytes) {
+  return {bytes.begin(), bytes.end()};
+}
+
 constexpr auto ok = ParseStatus::ok;
 constexpr auto malformed = ParseStatus::malformed;
 
@@ -117,6 +155,140 @@ TEST_CASE("record: each kind is read as it was written") {
   CHECK(parsed(Kind::remove_xattr, XattrBody{6, 0, 0644, 0}, "user.a", out) == ok);
   CHECK(parsed(Kind::check, uint64_t{1}, "", out) == ok);
   CHECK(out.data.size() == 8);
+
+  CreateBody with_acls = create_body();
+  with_acls.access_size = 2;
+  with_acls.default_size = 3;
+  CHECK(parsed(Kind::create, with_acls, "nameACdef", out) == ok);
+  CHECK(text_of(out.data) == "AC");
+  CHECK(text_of(out.more) == "def");
+}
+
+TEST_CASE("record: each statement is read as it was written") {
+  Record out;
+  CHECK(parsed(Kind::entry, entry_body(), "name", out) == ok);
+  CHECK(out.name == "name");
+  CHECK(out.entry.type == 0100000);
+  EntryBody nothing = entry_body();
+  nothing.type = 0;
+  nothing.parent = 99;
+  CHECK(parsed(Kind::entry, nothing, "name", out) == ok);
+
+  CHECK(parsed(Kind::inode, inode_body(), items, out) == ok);
+  CHECK(out.inode.size == 77);
+  std::string_view name;
+  std::span<const uint8_t> left = out.data, value;
+  REQUIRE(next_xattr(left, name, value));
+  CHECK(name == "user.a");
+  CHECK(text_of(value) == "one");
+  REQUIRE(next_xattr(left, name, value));
+  CHECK(name == "b");
+  CHECK(value.empty());
+  CHECK_FALSE(next_xattr(left, name, value));
+  InodeBody symlink = inode_body();
+  symlink.mode = 0120777;
+  symlink.size = symlink.xattrs_size = 0;
+  symlink.target_size = 6;
+  CHECK(parsed(Kind::inode, symlink, "target", out) == ok);
+  CHECK(out.second == "target");
+
+  CHECK(parsed(Kind::listing, listing_body(), "ad" + names({"b", "c"}), out) == ok);
+  CHECK(out.name == "a");
+  CHECK(out.second == "d");
+  left = out.data;
+  REQUIRE(next_name(left, name));
+  CHECK(name == "b");
+  REQUIRE(next_name(left, name));
+  CHECK(name == "c");
+  CHECK_FALSE(next_name(left, name));
+  ListingBody all{};
+  CHECK(parsed(Kind::listing, all, "", out) == ok);  // an empty directory
+
+  CHECK(parsed(Kind::synced, SyncedBody{3, 4}, "", out) == ok);
+  CHECK(out.synced.run == 3);
+}
+
+TEST_CASE("record: a statement with a field that cannot be is malformed") {
+  const auto entry = [](auto change, const std::string& rest = "name") {
+    return spoilt<EntryBody>(Kind::entry, entry_body(), rest, change);
+  };
+  CHECK(entry([](EntryBody&) {}, "na/e") == malformed);
+  CHECK(entry([](EntryBody&) {}, "names") == malformed);
+  CHECK(entry([](EntryBody&) {}, "nam") == malformed);
+  CHECK(entry([](EntryBody& b) { b.name_size = UINT32_MAX; }) == malformed);
+  CHECK(entry([](EntryBody& b) { b.parent = 0; }) == malformed);
+  CHECK(entry([](EntryBody& b) { b.type = 0100644; }) == malformed);  // a type alone
+  CHECK(entry([](EntryBody& b) { b.type = 0170000; }) == malformed);
+  CHECK(entry([](EntryBody& b) { b.type = 0; }) == malformed);  // nothing is no file
+  CHECK(entry([](EntryBody& b) { b.parent_mtime = bad_time; }) == malformed);
+
+  const auto inode = [](auto change, const std::string& rest = items) {
+    return spoilt<InodeBody>(Kind::inode, inode_body(), rest, change);
+  };
+  CHECK(inode([](InodeBody& b) { b.size = UINT64_MAX; }) == malformed);
+  CHECK(inode([](InodeBody& b) { b.mode = 040755; }) == malformed);  // a directory has no size
+  CHECK(inode([](InodeBody& b) { b.mode = 0644; }) == malformed);
+  CHECK(inode([](InodeBody& b) { b.atime = bad_time; }) == malformed);
+  CHECK(inode([](InodeBody& b) { b.mtime = bad_time; }) == malformed);
+  CHECK(inode([](InodeBody& b) { b.volume = max_root; }) == malformed);
+  CHECK(inode([](InodeBody& b) { b.flags = 2; }) == malformed);
+  CHECK(inode([](InodeBody& b) { b.flags = 0; }) == malformed);  // values, and says there are none
+  CHECK(inode([](InodeBody& b) { b.target_size = 1; }) == malformed);
+  CHECK(inode([](InodeBody& b) { b.target_size = UINT32_MAX; }) == malformed);
+  CHECK(inode([](InodeBody& b) { b.xattrs_size--; }) == malformed);
+  CHECK(inode([](InodeBody& b) { b.xattrs_size = UINT32_MAX; }) == malformed);
+  const auto cut = [&](const std::string& rest) {
+    return inode([&](InodeBody& b) { b.xattrs_size = static_cast<uint32_t>(rest.size()); }, rest);
+  };
+  CHECK(cut("") == ok);
+  for (size_t size = 1; size < items.size(); size++) {
+    const bool whole = size == sizeof(XattrItem) + 9;
+    CHECK(cut(items.substr(0, size)) == (whole ? ok : malformed));
+  }
+  CHECK(cut(item(std::string("a\0b", 3), "")) == malformed);
+  CHECK(cut(item("", "")) == malformed);
+  CHECK(cut(item(std::string(255, 'a'), "")) == ok);
+  CHECK(cut(item(std::string(256, 'a'), "")) == malformed);
+  CHECK(cut(item("a", std::string(65536, 'v'))) == ok);
+  CHECK(cut(item("a", std::string(65537, 'v'))) == malformed);
+
+  const auto listing = [](auto change, const std::string& rest) {
+    return spoilt<ListingBody>(Kind::listing, listing_body(), rest, change);
+  };
+  const auto as_it_is = [](ListingBody&) {};
+  CHECK(listing(as_it_is, "ad" + names({"c", "b"})) == malformed);
+  CHECK(listing(as_it_is, "ad" + names({"b", "b"})) == malformed);
+  CHECK(listing(as_it_is, "ad" + names({"a", "b"})) == malformed);  // after a
+  CHECK(listing(as_it_is, "ad" + names({"b", "e"})) == malformed);  // up to d
+  CHECK(listing(as_it_is, "ad" + names({"b", "d"})) == ok);
+  CHECK(listing(as_it_is, "ad" + names({"b", "c", "d"})) == malformed);  // two, it says
+  CHECK(listing(as_it_is, "ad" + names({"b", "c/"})) == malformed);
+  CHECK(listing(as_it_is, "a/" + names({"b", "c"})) == malformed);
+  const std::string good = "ad" + names({"b", "c"});
+  for (size_t size = 0; size < good.size(); size++) {
+    CHECK(listing(as_it_is, good.substr(0, size)) == malformed);
+  }
+  CHECK(listing([](ListingBody& b) { b.count = 1; }, good) == malformed);
+  CHECK(listing([](ListingBody& b) { b.after_size = UINT32_MAX; }, good) == malformed);
+  CHECK(listing([](ListingBody& b) { b.upto_size = 300; }, good) == malformed);
+  CHECK(listing([](ListingBody& b) { b.reserved = 1; }, good) == malformed);
+  CHECK(listing([](ListingBody& b) { b.mtime = bad_time; }, good) == malformed);
+
+  Record out;
+  CHECK(parsed(Kind::synced, SyncedBody{0, 4}, "", out) == malformed);
+  CHECK(parsed(Kind::synced, SyncedBody{3, 4}, "x", out) == malformed);
+
+  const auto create = [](auto change, const std::string& rest) {
+    return spoilt<CreateBody>(Kind::create, create_body(), rest, change);
+  };
+  CHECK(create([](CreateBody& b) { b.access_size = 3; }, "nameAC") == malformed);
+  CHECK(create([](CreateBody& b) { b.access_size = 1; }, "nameAC") == malformed);
+  CHECK(create([](CreateBody& b) { b.access_size = UINT32_MAX; }, "nameAC") == malformed);
+  CHECK(create([](CreateBody& b) { b.default_size = UINT32_MAX; }, "nameAC") == malformed);
+  const std::string most(65536, 'a');
+  CHECK(create([](CreateBody& b) { b.access_size = b.default_size = 65536; },
+               "name" + most + most) == ok);
+  CHECK(create([](CreateBody& b) { b.access_size = 65537; }, "name" + most + "a") == malformed);
 }
 
 TEST_CASE("record: a field that cannot be is malformed") {
@@ -169,7 +341,8 @@ TEST_CASE("record: a field that cannot be is malformed") {
   CHECK(parsed(Kind::set_xattr, XattrBody{6, 3, 0, 0}, "user.av!", out) == malformed);
   CHECK(parsed(Kind::remove_xattr, XattrBody{6, 2, 0, 0}, "user.av!", out) == malformed);
   CHECK(parsed(Kind::set_xattr, XattrBody{0, 0, 0, 0}, "", out) == malformed);
-  CHECK(parsed(static_cast<Kind>(11), uint64_t{1}, "", out) == malformed);
+  const auto unknown = static_cast<Kind>(static_cast<int>(last_kind) + 1);
+  CHECK(parsed(unknown, uint64_t{1}, "", out) == malformed);
 }
 
 TEST_CASE("record: the head's own fields") {

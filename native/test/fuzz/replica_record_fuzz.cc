@@ -19,6 +19,28 @@ bool is_name(std::string_view name) {
          name.find('/') == std::string_view::npos && name.find('\0') == std::string_view::npos;
 }
 
+/** What was found well-formed can be taken apart to its end, and lies inside. */
+void check_xattrs(const Record& record) {
+  std::span<const uint8_t> left = record.data, value;
+  std::string_view name;
+  while (next_xattr(left, name, value)) {
+    must(inside(name.data(), name.size(), record.data), "an attribute's name lies inside");
+    must(inside(value.data(), value.size(), record.data), "its value lies inside");
+  }
+  must(left.empty(), "nothing is left of the attributes");
+}
+
+void check_names(const Record& record) {
+  std::span<const uint8_t> left = record.data;
+  std::string_view name, last = record.name;
+  uint32_t count = 0;
+  for (; next_name(left, name); count++) {
+    must(is_name(name) && name > last, "names in order");
+    last = name;
+  }
+  must(left.empty() && count == record.listing.count, "as many as it says");
+}
+
 void check(std::span<const uint8_t> bytes) {
   Record record;
   const ParseStatus status = parse_record(bytes, record);
@@ -45,9 +67,20 @@ void check(std::span<const uint8_t> bytes) {
       must(record.data.size() <= max_data && !record.data.empty(), "data of a possible size");
       must(record.write.offset + record.data.size() <= INT64_MAX, "a possible place");
       break;
+    case Kind::entry:
+      must(is_name(record.name), "a name that can be one");
+      must(record.entry.type != 0 || record.head.file == record.entry.parent, "nothing is there");
+      break;
+    case Kind::inode:
+      check_xattrs(record);
+      break;
+    case Kind::listing:
+      check_names(record);
+      break;
     default:
       break;
   }
+  must(inside(record.more.data(), record.more.size(), bytes), "the second value lies inside");
   // Its own bytes, alone, are the same record; one byte less is none.
   Record again;
   must(parse_record(bytes.first(record.head.size), again) == ParseStatus::ok, "alone");
@@ -64,7 +97,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Tail tail;
   // A copy of exactly its size, so that a read behind it is seen.
   const std::vector<uint8_t> made =
-      record_of(kind % 12, flags % 3, 1 + flags, input.bytes(size), tail, 1);
+      record_of(kind % 16, flags % 3, 1 + flags, input.bytes(size), tail, 1);
   check(made);
   return 0;
 }
