@@ -86,7 +86,7 @@ bool Core::publish_inode(FileId id, const OpenFile& f, const struct stat& now) {
     return false;
   }
   InodeBody body = inode_body(now, f.volume);
-  body.flags = at_once ? uint32_t{inode_with_values} : 0;
+  body.flags = inode_all_follows | (at_once ? uint32_t{inode_with_values} : 0);
   body.target_size = static_cast<uint32_t>(size);
   body.xattrs_size = static_cast<uint32_t>(xattrs.size());
   {

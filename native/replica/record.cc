@@ -150,7 +150,8 @@ bool parse_inode(Reader& in, Record& out) {
   if (!in.body(out.inode) || !in.text(out.inode.target_size, out.second)) return false;
   const InodeBody& body = out.inode;
   out.data = in.rest();
-  if (out.data.size() != body.xattrs_size || (body.flags & ~uint32_t{inode_with_values | inode_all_follows}) != 0 ||
+  if (out.data.size() != body.xattrs_size ||
+      (body.flags & ~uint32_t{inode_with_values | inode_all_follows}) != 0 ||
       body.volume >= max_root || !good_range(body.size, 0) || !good_time(body.atime) ||
       !good_time(body.mtime) || !good_type(body.mode) || !good_target(body.mode, out.second) ||
       (body.size != 0 && (body.mode & S_IFMT) != S_IFREG)) {

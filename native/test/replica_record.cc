@@ -231,7 +231,8 @@ TEST_CASE("record: a statement with a field that cannot be is malformed") {
   CHECK(inode([](InodeBody& b) { b.atime = bad_time; }) == malformed);
   CHECK(inode([](InodeBody& b) { b.mtime = bad_time; }) == malformed);
   CHECK(inode([](InodeBody& b) { b.volume = max_root; }) == malformed);
-  CHECK(inode([](InodeBody& b) { b.flags = 2; }) == malformed);
+  CHECK(inode([](InodeBody& b) { b.flags |= inode_all_follows; }) == ok);
+  CHECK(inode([](InodeBody& b) { b.flags |= 4; }) == malformed);
   CHECK(inode([](InodeBody& b) { b.flags = 0; }) == malformed);  // values, and says there are none
   CHECK(inode([](InodeBody& b) { b.target_size = 1; }) == malformed);
   CHECK(inode([](InodeBody& b) { b.target_size = UINT32_MAX; }) == malformed);

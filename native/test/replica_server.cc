@@ -268,7 +268,7 @@ TEST_CASE("what is written to a file without a name is sent when it gets one") {
   CHECK(r[0].body<InodeBody>().size == 0);
   CHECK(r[1].body<WriteBody>().offset == 8192);
   CHECK(r[2].body<InodeBody>().size == 8196);
-  CHECK(r[2].body<InodeBody>().flags == inode_with_values);
+  CHECK(r[2].body<InodeBody>().flags == (inode_with_values | inode_all_follows));
   CHECK(r[2].text(sizeof(InodeBody) + sizeof(XattrItem), 10) == "trusted.kv");
   CHECK(r[3].body<LinkBody>().parent == 1);
   CHECK(r[3].text(sizeof(LinkBody), 1) == "n");
