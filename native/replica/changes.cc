@@ -135,13 +135,27 @@ int Changes::file(FileId id, FileRef& out) {
   return error;
 }
 
+/** In a resync: the file went before it began, and is only still open. It comes anew. */
+bool Changes::removed(FileId id, const OpenFile& file) {
+  struct stat now;
+  if (mode_ != ApplyMode::resync || fstat(file.fd.get(), &now) != 0 || now.st_nlink != 0) {
+    return false;
+  }
+  tree_.drop(id);
+  return true;
+}
+
 int Changes::find(FileId id, FileRef& out) {
   Result<FileRef> opened = tree_.open(id);
-  if (opened.ok()) {
+  if (opened.ok() && !removed(id, *opened.value)) {
     out = std::move(opened.value);
     return 0;
   }
   out.reset();
+  if (opened.ok()) {
+    skipped_++;
+    return 0;
+  }
   if (!forgiving() || opened.error != ESTALE) return fail(opened.error, opened.call);
   skipped_++;
   return 0;

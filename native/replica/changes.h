@@ -115,6 +115,7 @@ class Changes {
   int file(FileId id, FileRef& out);
   /** The same, and nobody is told. */
   int find(FileId id, FileRef& out);
+  bool removed(FileId id, const OpenFile& file);
   Times& times(FileId id);
   void set_mtime(FileId id, const Time& mtime) {
     Times& at = times(id);

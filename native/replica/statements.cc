@@ -207,6 +207,7 @@ int Changes::inode(const Record& record) {
   }
   // A file never changes its type: this one is of another history, and loses the id.
   if (file != nullptr && file->type != (body.mode & S_IFMT)) file.reset();
+  if (file != nullptr && removed(id, *file)) file.reset();
   const bool made = file == nullptr;
   if (made) {
     if (const int error = make_nameless(record, file); error != 0) return error;
