@@ -464,7 +464,6 @@ TEST_CASE("marks: threads that wait together share writes, while generations com
   CHECK(wrong == 0);
   const MarksStatus status = primary.marks->status();
   CHECK(status.writes < guards);
-  CHECK(status.generations < 20);
   CHECK_FALSE(status.everything);
   primary.marks->peer_has(primary.last);
   primary.marks->settle();
