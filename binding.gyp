@@ -12,5 +12,6 @@
     'native/replica/replica.gypi',
     'native/lab/lab.gypi',
     'native/lab/replica/replica_tool.gypi',
+    'native/test/tools/tools.gypi',
   ],
 }

@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <condition_variable>
 #include <memory>
@@ -13,136 +12,13 @@
 
 #include "common/clock.h"
 #include "replica/ids.h"
-#include "replica/marks_file.h"
+#include "replica/marks_generation.h"
 
 namespace holdfast::replica {
 namespace {
 
-constexpr size_t shard_count = 16;
 /** Who writes a file in sequence waits once for so many regions. */
 constexpr uint32_t regions_ahead = 8;
-
-/** Counters that threads do not share, as far as there are enough of them. */
-struct alignas(64) Shard {
-  std::atomic<uint64_t> inside{0};  // changes under way
-  std::atomic<uint64_t> guarded{0};
-};
-
-size_t my_shard() {
-  static std::atomic<size_t> threads{0};
-  static thread_local const size_t mine = threads.fetch_add(1) % shard_count;
-  return mine;
-}
-
-uint64_t rest_of(const Mark& mark) {
-  return uint64_t{mark.region} << 32 | mark.what;
-}
-
-/**
- * Marks that are durable: filled by one thread, read by all without a lock. A place that is taken
- * never changes; who needs more room makes a larger table, and this one stays readable.
- */
-class Table {
- public:
-  explicit Table(size_t places) : mask_(places - 1), places_(new Place[places]) {}
-  size_t places() const { return mask_ + 1; }
-  bool has(const Mark& mark) const {
-    const uint64_t rest = rest_of(mark);
-    for (size_t at = home(mark.file, rest);; at = (at + 1) & mask_) {
-      const uint64_t file = places_[at].file.load(std::memory_order_acquire);
-      if (file == 0) return false;
-      if (file == mark.file && places_[at].rest.load(std::memory_order_relaxed) == rest) {
-        return true;
-      }
-    }
-  }
-  void add(FileId file, uint64_t rest) {
-    size_t at = home(file, rest);
-    while (places_[at].file.load(std::memory_order_relaxed) != 0) at = (at + 1) & mask_;
-    places_[at].rest.store(rest, std::memory_order_relaxed);
-    places_[at].file.store(file, std::memory_order_release);
-  }
-  void add_all(const Table& other) {
-    for (size_t at = 0; at < other.places(); at++) {
-      const uint64_t file = other.places_[at].file.load(std::memory_order_relaxed);
-      if (file != 0) add(file, other.places_[at].rest.load(std::memory_order_relaxed));
-    }
-  }
-
- private:
-  struct Place {
-    std::atomic<uint64_t> file{0};  // 0: free
-    std::atomic<uint64_t> rest{0};
-  };
-  size_t home(uint64_t file, uint64_t rest) const {
-    uint64_t hash = (file ^ rest * 0x9e3779b97f4a7c15ull) * 0xd6e8feb86659fd93ull;
-    hash ^= hash >> 32;
-    return hash * 0xd6e8feb86659fd93ull >> 20 & mask_;
-  }
-  size_t mask_;
-  std::unique_ptr<Place[]> places_;
-};
-
-/** Used again for later generations: a thread that comes late may still count itself in and out. */
-struct Generation {
-  std::array<Shard, shard_count> shards;
-  FileId first_new = 0;
-  std::atomic<Table*> table{nullptr};
-  std::atomic<bool> everything{false};
-
-  // Of who commits.
-  std::vector<std::unique_ptr<Table>> tables;
-  MarkFile file;
-  std::vector<std::string> paths;  // deleted with it
-  std::atomic<uint64_t> marks{0};
-  uint64_t carried = 0;  // marks of earlier processes, in the other paths
-  int64_t begun_ns = 0;
-  uint64_t guarded_before = 0;
-
-  // Once it is an old one.
-  bool idle = false;  // no change is under way
-  Lsn last = 0;       // the last record then
-
-  bool has(const Mark& mark) const {
-    if (mark.file >= first_new) return true;
-    const Table& all = *table.load(std::memory_order_acquire);
-    if (all.has(mark)) return true;
-    const bool data = mark.what == uint32_t(MarkWhat::data);
-    return data && all.has({mark.file, mark_whole, mark.what});
-  }
-  bool has_all(const Mark* some, size_t count) const {
-    if (everything.load(std::memory_order_acquire)) return true;
-    for (size_t i = 0; i < count; i++) {
-      if (!has(some[i])) return false;
-    }
-    return true;
-  }
-  void note(const Mark& mark) {
-    Table* now = tables.back().get();
-    const uint64_t count = marks.load(std::memory_order_relaxed) + 1;
-    if (count * 5 > now->places() * 3) {
-      auto larger = std::make_unique<Table>(now->places() * 2);
-      larger->add_all(*now);
-      now = larger.get();
-      tables.push_back(std::move(larger));
-    }
-    now->add(mark.file, rest_of(mark));
-    table.store(now, std::memory_order_release);
-    marks.store(count, std::memory_order_relaxed);
-  }
-  uint64_t guarded() const {
-    uint64_t sum = 0;
-    for (const Shard& shard : shards) sum += shard.guarded.load(std::memory_order_relaxed);
-    return sum;
-  }
-  /** It covers something. */
-  bool used() const {
-    return marks > 0 || paths.size() > 1 || everything || guarded() != guarded_before;
-  }
-  bool nobody_inside() const {
-    return std::ranges::all_of(shards, [](const Shard& shard) { return shard.inside.load() == 0; });
-  }
-};
 
 int sync_folder(const std::string& folder) {
   const Fd fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
@@ -171,23 +47,23 @@ void MarkSet::data(FileId file, uint64_t from, uint64_t to) {
 struct Marks::Impl {
   Impl(Ids& i, MarksOptions o) : ids(i), options(std::move(o)) {}
 
-  Generation* enter(Shard*& shard);
+  MarkGeneration* enter(MarkShard*& shard);
   int wait_for(const Mark* marks, size_t count);
   void commit(std::unique_lock<std::mutex>& lock);
   int write(const std::vector<Mark>& wanted);
-  std::vector<Mark> missing(const Generation& in, const std::vector<Mark>& wanted) const;
+  std::vector<Mark> missing(const MarkGeneration& in, const std::vector<Mark>& wanted) const;
   int make_room(size_t most);
   int give_up();
   int begin();
   int end_due(std::unique_lock<std::mutex>& lock);
-  std::vector<Generation*> find_done();
-  int forget(const std::vector<Generation*>& done);
+  std::vector<MarkGeneration*> find_done();
+  int forget(const std::vector<MarkGeneration*>& done);
   void run(Marks& marks);
 
   Ids& ids;
   const MarksOptions options;
   std::string folder;
-  std::atomic<Generation*> current{nullptr};
+  std::atomic<MarkGeneration*> current{nullptr};
   std::atomic<Lsn> durable{0};
   std::atomic<uint64_t> writes{0};
 
@@ -198,19 +74,19 @@ struct Marks::Impl {
   std::shared_ptr<Batch> batch = std::make_shared<Batch>();
   bool keeping = false;
   bool stopping = false;
-  uint64_t number = 0;                           // of the newest generation; the committer's
-  std::atomic<uint64_t> old_marks{0};            // of all but the newest
-  std::vector<std::unique_ptr<Generation>> all;  // the last is the newest
-  std::vector<std::unique_ptr<Generation>> spare;
+  uint64_t number = 0;                               // of the newest generation; the committer's
+  std::atomic<uint64_t> old_marks{0};                // of all but the newest
+  std::vector<std::unique_ptr<MarkGeneration>> all;  // the last is the newest
+  std::vector<std::unique_ptr<MarkGeneration>> spare;
   std::mutex settling;
   std::thread thread;
 };
 
 /** Counts the caller in, so that the generation stays; nullptr: there is none. */
-Generation* Marks::Impl::enter(Shard*& shard) {
-  const size_t mine = my_shard();
+MarkGeneration* Marks::Impl::enter(MarkShard*& shard) {
+  const size_t mine = my_mark_shard();
   for (;;) {
-    Generation* now = current.load();
+    MarkGeneration* now = current.load();
     if (now == nullptr) return nullptr;
     shard = &now->shards[mine];
     // Sequentially consistent, both: either who ends the generation sees this count, or we see that
@@ -225,8 +101,8 @@ int Marks::guard(const Mark* marks, size_t count, Guard& out) {
   Impl& in = *impl_;
   out.release();
   for (bool waited = false;; waited = true) {
-    Shard* shard = nullptr;
-    const Generation* now = in.enter(shard);
+    MarkShard* shard = nullptr;
+    const MarkGeneration* now = in.enter(shard);
     if (now == nullptr) return ENODEV;
     if (now->has_all(marks, count)) {
       if (!waited) shard->guarded.fetch_add(1, std::memory_order_relaxed);
@@ -277,7 +153,7 @@ void Marks::Impl::commit(std::unique_lock<std::mutex>& lock) {
 }
 
 /** What is not marked, each once, and what comes next in files that are written in sequence. */
-std::vector<Mark> Marks::Impl::missing(const Generation& in,
+std::vector<Mark> Marks::Impl::missing(const MarkGeneration& in,
                                        const std::vector<Mark>& wanted) const {
   std::vector<Mark> out;
   if (in.everything.load()) return out;
@@ -303,7 +179,7 @@ int Marks::Impl::write(const std::vector<Mark>& wanted) {
   if (missing(*current.load(), wanted).empty()) return 0;
   if (const int error = make_room(wanted.size() * regions_ahead); error != 0) return error;
   // In a new generation all of them may be missing, and files are not new that were.
-  Generation& now = *current.load();
+  MarkGeneration& now = *current.load();
   const std::vector<Mark> marks = missing(now, wanted);
   if (marks.empty()) return 0;
   writes.fetch_add(1, std::memory_order_relaxed);
@@ -319,7 +195,7 @@ int Marks::Impl::make_room(size_t most) {
     const std::lock_guard lock(mutex);
     keep = keeping;
   }
-  Generation* now = current.load();
+  MarkGeneration* now = current.load();
   const uint64_t total = old_marks + now->carried + now->marks + most;
   // Where old ones go there are few of them, unless what lets them go is out of order.
   if (total > options.max_marks * (keep ? 1 : 2)) return give_up();
@@ -334,7 +210,7 @@ int Marks::Impl::make_room(size_t most) {
 
 /** Everything counts as marked: what is known would not fit any more. */
 int Marks::Impl::give_up() {
-  Generation& now = *current.load();
+  MarkGeneration& now = *current.load();
   writes.fetch_add(1, std::memory_order_relaxed);
   const int error = now.file.add_everything();
   if (error == 0) now.everything.store(true, std::memory_order_release);
@@ -343,7 +219,7 @@ int Marks::Impl::give_up() {
 
 /** A new generation, durable; changes are covered by it from now on. By the committer. */
 int Marks::Impl::begin() {
-  std::unique_ptr<Generation> next;
+  std::unique_ptr<MarkGeneration> next;
   {
     const std::lock_guard lock(mutex);
     if (!spare.empty()) {
@@ -351,7 +227,7 @@ int Marks::Impl::begin() {
       spare.pop_back();
     }
   }
-  if (!next) next = std::make_unique<Generation>();
+  if (!next) next = std::make_unique<MarkGeneration>();
   // Records after this one, and ids after this one, are of changes that it covers, or of those that
   // were under way: for these the generation before it stays.
   const Lsn since = options.last ? options.last() : 0;
@@ -366,7 +242,7 @@ int Marks::Impl::begin() {
   number++;
   size_t places = 64;
   while (places < options.generation_marks * size_t{2}) places *= 2;
-  next->tables.push_back(std::make_unique<Table>(places));
+  next->tables.push_back(std::make_unique<MarkTable>(places));
   next->table.store(next->tables.back().get());
   next->everything.store(false);
   next->paths = {next->file.path()};
@@ -376,7 +252,7 @@ int Marks::Impl::begin() {
   next->guarded_before = next->guarded();
   next->idle = false;
   if (!all.empty()) {
-    Generation& old = *all.back();
+    MarkGeneration& old = *all.back();
     old.file.close();
     old_marks += old.marks + old.carried;
   }
@@ -458,7 +334,7 @@ Result<bool> Marks::open(const std::string& folder) {
   // What an earlier process was making is not whole.
   unlink((marks_path(folder, in.number + 1) + ".new").c_str());
   if (const int error = in.begin(); error != 0) return Result<bool>::failure(error, "marks");
-  Generation& first = *in.all.back();
+  MarkGeneration& first = *in.all.back();
   first.paths.insert(first.paths.end(), paths.begin(), paths.end());
   first.carried = marks;
   if (in.options.tick_ms > 0) in.thread = std::thread([&in, this] { in.run(*this); });
@@ -494,7 +370,7 @@ int Marks::Impl::end_due(std::unique_lock<std::mutex>& lock) {
       commit(lock);
     }
   }
-  const Generation* now = current.load();
+  const MarkGeneration* now = current.load();
   if (now == nullptr || keeping) return 0;
   const bool old = boot_ns() - now->begun_ns >= options.generation_ms * ns_per_ms && now->used();
   // It has grown while all was kept.
@@ -510,13 +386,13 @@ int Marks::Impl::end_due(std::unique_lock<std::mutex>& lock) {
 }
 
 /** Old generations whose changes are over, and which the peer has. */
-std::vector<Generation*> Marks::Impl::find_done() {
-  std::vector<Generation*> old, done;
+std::vector<MarkGeneration*> Marks::Impl::find_done() {
+  std::vector<MarkGeneration*> old, done;
   {
     const std::lock_guard lock(mutex);
     for (size_t i = 0; i + 1 < all.size(); i++) old.push_back(all[i].get());
   }
-  for (Generation* each : old) {
+  for (MarkGeneration* each : old) {
     if (!each->idle && each->nobody_inside()) {
       each->idle = true;
       // Asked for now: no later record is of a change that this generation covers.
@@ -529,16 +405,16 @@ std::vector<Generation*> Marks::Impl::find_done() {
 }
 
 /** Deletes what is done, unless all is kept by now. 0 or errno. */
-int Marks::Impl::forget(const std::vector<Generation*>& done) {
+int Marks::Impl::forget(const std::vector<MarkGeneration*>& done) {
   const std::lock_guard lock(mutex);
   if (keeping) return 0;
-  for (Generation* each : done) {
+  for (MarkGeneration* each : done) {
     while (!each->paths.empty()) {
       if (unlink(each->paths.back().c_str()) != 0 && errno != ENOENT) return errno;
       each->paths.pop_back();
     }
     old_marks -= each->marks + each->carried;
-    const auto at = std::ranges::find(all, each, &std::unique_ptr<Generation>::get);
+    const auto at = std::ranges::find(all, each, &std::unique_ptr<MarkGeneration>::get);
     spare.push_back(std::move(*at));
     all.erase(at);
   }
@@ -555,7 +431,7 @@ int Marks::settle() {
     begun = in.end_due(lock);
     keep = in.keeping;
   }
-  const std::vector<Generation*> done = in.find_done();
+  const std::vector<MarkGeneration*> done = in.find_done();
   if (keep || done.empty()) return begun;
   // What they cover was in the page cache at the latest when they were found done.
   const int error = in.options.sync ? in.options.sync() : 0;

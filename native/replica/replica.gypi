@@ -28,6 +28,7 @@
       'make.cc',
       'marks.cc',
       'marks_file.cc',
+      'marks_generation.cc',
       'names.cc',
       'ops_attr.cc',
       'ops_data.cc',

@@ -8,7 +8,11 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { cp } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Duo } from './duo.ts';
-import { cannotRun, type Ended, Ground, run, tool, until } from './pair.ts';
+import { builtFile } from '../../src/native/load.ts';
+import { cannotRun, type Ended, Ground, run, until } from './pair.ts';
+
+/** native/test/tools/replica_marked.cc. */
+const marked = builtFile('replica_marked');
 
 /** How long the primary lives, so that generations of marks come and go meanwhile. */
 const lives = [0.2, 0.7, 2.5, 4, 1.5, 3.2];
@@ -50,7 +54,7 @@ async function lose(
     await cp(join(duo.second.state, 'ids'), ids);
     const { prim } = duo;
     const [file = '', ...args] = prim.space.enter;
-    const command = [tool, 'marked', prim.state, prim.dir, ids, duo.second.dir];
+    const command = [marked, prim.state, prim.dir, ids, duo.second.dir];
     return await run(file, [...args, ...command]);
   } finally {
     await duo.end();

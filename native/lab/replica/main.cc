@@ -11,15 +11,14 @@ int main(int argc, char** argv) {
   const std::map<std::string, int (*)(const Args&)> commands = {
       {"posix", run_posix}, {"fsx", run_fsx},         {"compare", run_compare},
       {"tree", run_tree},   {"history", run_history}, {"check-prefix", run_check_prefix},
-      {"pull", run_pull},   {"marked", run_marked},
+      {"pull", run_pull},
   };
   const auto found = argc < 2 ? commands.end() : commands.find(argv[1]);
   if (found == commands.end()) {
     std::fprintf(stderr,
                  "usage: replica_tool posix|tree DIR | fsx DIR --seed S --seconds N\n"
                  "       replica_tool history DIR --log FILE | check-prefix LOG DIR\n"
-                 "       replica_tool compare A B | pull DIR\n"
-                 "       replica_tool marked STATE DIR OTHER_IDS OTHER_DIR\n");
+                 "       replica_tool compare A B | pull DIR\n");
     return 2;
   }
   std::signal(SIGPIPE, SIG_IGN);

@@ -9,9 +9,7 @@
       'sources': [
         'main.cc', 'tool.cc', 'compare.cc', 'fsx.cc', 'tree.cc',
         'choose.cc', 'history.cc', 'log.cc', 'model.cc', 'operation.cc', 'perform.cc', 'prefix.cc',
-        'snapshot.cc', 'marked.cc',
-        '../../replica/disk.cc', '../../replica/ids.cc', '../../replica/marks.cc',
-        '../../replica/marks_file.cc', '../../replica/record.cc',
+        'snapshot.cc',
         'pull.cc', 'posix.cc', 'posix_access.cc', 'posix_acl.cc', 'posix_content.cc', 'posix_directory.cc',
         'posix_lock.cc', 'posix_map.cc', 'posix_name.cc', 'posix_open.cc', 'posix_rename.cc',
         'posix_special.cc', 'posix_time.cc', 'posix_util.cc', 'posix_xattr.cc',

@@ -19,7 +19,6 @@ int run_check_prefix(const Args& args);
 int run_compare(const Args& args);
 int run_tree(const Args& args);
 int run_pull(const Args& args);
-int run_marked(const Args& args);
 
 /** Prints "replica_tool: what: strerror" and ends the process with code 2. */
 [[noreturn]] void die(const std::string& what, int error = 0);

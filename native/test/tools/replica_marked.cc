@@ -1,4 +1,4 @@
-// replica_tool marked STATE DIR OTHER_IDS OTHER_DIR: after a loss of power, whether the marks in a
+// replica_marked STATE DIR OTHER_IDS OTHER_DIR: after a loss of power, whether the marks in a
 // primary's state folder cover everything in which its directory differs from its peer's.
 //
 // Files are compared by their ids, so the table of ids of both is needed (it is opened for writing:
@@ -12,22 +12,25 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
-#include <memory>
+#include <map>
+#include <string>
 
+#include "common/fd.h"
 #include "replica/ids.h"
 #include "replica/marks.h"
-#include "tool.h"
 
-namespace holdfast::replica_tool {
 namespace {
 
-using replica::FileId;
-using replica::Ids;
-using replica::Mark;
-using replica::mark_region;
-using replica::Marked;
-using replica::MarkWhat;
+using holdfast::Fd;
+using namespace holdfast::replica;
+
+void require(bool ok, const std::string& what) {
+  if (ok) return;
+  std::fprintf(stderr, "replica_marked: %s: %s\n", what.c_str(), std::strerror(errno));
+  std::exit(2);
+}
 
 struct File {
   std::string path;  // below the directory
@@ -77,12 +80,12 @@ class Side {
   FileId id_of(int directory, const std::string& name) const {
     union {
       file_handle head;
-      char bytes[sizeof(file_handle) + replica::max_handle];
+      char bytes[sizeof(file_handle) + max_handle];
     } kernel{};
-    kernel.head.handle_bytes = replica::max_handle;
+    kernel.head.handle_bytes = max_handle;
     int mount = 0;
     require(name_to_handle_at(directory, name.c_str(), &kernel.head, &mount, 0) == 0, name);
-    replica::Handle handle;
+    Handle handle;
     handle.type = kernel.head.handle_type;
     handle.size = kernel.head.handle_bytes;
     std::memcpy(handle.bytes, kernel.head.f_handle, handle.size);
@@ -135,9 +138,9 @@ class Check {
     const auto size = uint64_t(std::max(a.now.st_size, b.now.st_size));
     for (uint64_t number = 0; number * mark_region < size; number++) {
       if (here_.region(a, number) == there_.region(b, number)) continue;
-      differs(id, a, "data",
-              covered(id, MarkWhat::data, uint32_t(number)) ||
-                  covered(id, MarkWhat::data, replica::mark_whole));
+      differs(
+          id, a, "data",
+          covered(id, MarkWhat::data, uint32_t(number)) || covered(id, MarkWhat::data, mark_whole));
     }
   }
 
@@ -150,14 +153,14 @@ class Check {
 
 }  // namespace
 
-int run_marked(const Args& args) {
-  const Options options = parse_options(args, {}, 4);
-  const auto& words = options.words;
-  const auto marked = replica::Marks::read(words[0]);
-  require(marked.ok(), words[0]);
-  const Side here(words[1], words[0] + "/ids");
-  const Side there(words[3], words[2]);
+int main(int argc, char** argv) {
+  if (argc != 5) {
+    std::fprintf(stderr, "usage: replica_marked STATE DIR OTHER_IDS OTHER_DIR\n");
+    return 2;
+  }
+  const auto marked = Marks::read(argv[1]);
+  require(marked.ok(), argv[1]);
+  const Side here(argv[2], std::string(argv[1]) + "/ids");
+  const Side there(argv[4], argv[3]);
   return Check(marked.value, here, there).run();
 }
-
-}  // namespace holdfast::replica_tool
