@@ -9,9 +9,11 @@
 #include <mutex>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "replica/changes.h"
 #include "replica/faults.h"
+#include "replica/undo.h"
 
 namespace holdfast::replica {
 namespace {
@@ -32,6 +34,8 @@ struct Applier::Impl {
   int run(const Item& item);
   int run_batch(const Batch& batch);
   int run_record(const Record& record);
+  int save_undo(std::span<const uint8_t> records);
+  int end_resync(const JournalPoint& end);
   int check(const Record& record);
   void report(const Record& record, int error, const char* call);
   void count();
@@ -55,6 +59,9 @@ struct Applier::Impl {
   Lsn last_point = 0;         // of the last checkpoint
   std::atomic<Lsn> saved{0};  // of the one before: it is in the superblock by now
   uint64_t records = 0, differences = 0, run_differences = 0;  // of the thread
+  bool replaying = false;                                      // of the thread
+  Lsn at_lsn = 0;                                              // of the record it is at
+  Record synced;                                               // of this batch; kind pad: none
   std::thread thread;
 };
 
@@ -65,13 +72,26 @@ Applier::~Applier() {
   stop();
 }
 
-int Applier::start(const JournalPoint& from, bool replay) {
-  impl_->applied = from;
-  if (const int error = impl_->changes.begin(replay ? ApplyMode::replay : ApplyMode::normal);
-      error != 0)
-    return error;
-  impl_->thread = std::thread([this] { impl_->loop(); });
-  pthread_setname_np(impl_->thread.native_handle(), "apply");
+int Applier::start(const JournalPoint& from, ApplyMode mode) {
+  Impl& in = *impl_;
+  in.applied = from;
+  in.replaying = mode != ApplyMode::normal;
+  in.changes.on_missing([&in](const Missing& what) { in.sink.missing(what, in.at_lsn); });
+  if (const int error = in.changes.begin(mode); error != 0) return error;
+  in.thread = std::thread([&in] { in.loop(); });
+  pthread_setname_np(in.thread.native_handle(), "apply");
+  return 0;
+}
+
+int Applier::begin_resync(const JournalPoint& from) {
+  Impl& in = *impl_;
+  // The thread waits, and takes the mutex before it does anything.
+  const std::lock_guard lock(in.mutex);
+  if (in.busy || !in.queue.empty() || in.failed || in.stopping) return EBUSY;
+  if (const int error = in.changes.begin(ApplyMode::resync); error != 0) return error;
+  in.applied = from;
+  in.last_point = 0;
+  in.saved = 0;
   return 0;
 }
 
@@ -190,14 +210,63 @@ int Applier::Impl::run(const Item& item) {
   changes.checkpointed(saved.load());
   int error = 0;
   if (item.end_of_replay) {
-    error = changes.end_replay();
+    replaying = false;
+    // In a resync everything goes on being forgiven.
+    if (changes.mode() == ApplyMode::replay) error = changes.end_replay();
   } else {
     error = run_batch(item.batch);
     if (error < 0) return -error;  // was reported
     if (error == 0) error = changes.flush_times();
+    if (error == 0 && synced.kind == Kind::synced) {
+      error = end_resync(item.batch.end);
+      if (error < 0) return -error;
+    }
   }
   if (error != 0) report(Record(), error, changes.call());
   return error;
+}
+
+/**
+ * Cut short anywhere in here, the record is applied again, in a resync still: what was removed or
+ * set aside already was in no name of the source. -errno of what was reported.
+ */
+int Applier::Impl::end_resync(const JournalPoint& end) {
+  const auto fails = [this](int error, const char* call) {
+    report(synced, error, call);
+    return -error;
+  };
+  if (changes.mode() == ApplyMode::resync) {
+    const int ended =
+        options.end_resync ? options.end_resync(changes, synced) : changes.end_resync(nullptr);
+    if (ended != 0) return fails(ended, "end of the resync");
+    if (const int error = tree.sync_all(); error != 0) return fails(error, "syncfs");
+    if (const int error = ids.sync(); error != 0) return fails(error, "fdatasync(ids)");
+    if (replaying) {
+      // What was applied of the records behind it, before this process, is not known.
+      if (const int error = changes.begin(ApplyMode::replay); error != 0) {
+        return fails(error, changes.call());
+      }
+    }
+  }
+  const int error = sink.synced(synced, end);
+  return error == 0 ? 0 : fails(error, "super");
+}
+
+/** How everything is that these records change, before any of them is applied. */
+int Applier::Impl::save_undo(std::span<const uint8_t> left) {
+  if (changes.mode() != ApplyMode::resync || options.undo == nullptr) return 0;
+  if (options.faults != nullptr && options.faults->undo_skipped) return 0;
+  std::vector<Record> changing;
+  Record record;
+  while (!left.empty()) {
+    if (parse_record(left, record, true) != ParseStatus::ok) return EBADMSG;
+    left = left.subspan(std::min<size_t>(record.head.size, left.size()));
+    if (record.kind == Kind::pad || record.kind == Kind::check) continue;
+    changing.push_back(record);
+  }
+  // Times that are still to be set would be saved as they are not.
+  if (const int error = changes.flush_times(); error != 0) return error;
+  return changing.empty() ? 0 : options.undo->before(changing);
 }
 
 void Applier::Impl::report(const Record& record, int error, const char* call) {
@@ -208,6 +277,11 @@ void Applier::Impl::report(const Record& record, int error, const char* call) {
 int Applier::Impl::run_batch(const Batch& batch) {
   std::span<const uint8_t> left = batch.records;
   Record record, held;
+  synced = Record();
+  if (const int error = save_undo(left); error != 0) {
+    report(record, error, "undo");
+    return -error;
+  }
   bool holding = false;  // a planted bug: this record waits for the next
   while (!left.empty()) {
     if (parse_record(left, record, true) != ParseStatus::ok) {
@@ -237,10 +311,19 @@ int Applier::Impl::run_batch(const Batch& batch) {
 
 int Applier::Impl::run_record(const Record& record) {
   records++;
+  at_lsn = record.head.lsn;
+  if (record.kind == Kind::synced) {
+    synced = record;
+    return 0;
+  }
   return record.kind == Kind::check ? check(record) : changes.apply(record);
 }
 
-/** Only what is applied as it was made can be compared: not in a replay. */
+/**
+ * Only what is applied as it was made can be compared: not in a replay. In a resync all is compared
+ * nevertheless: what differs is then stated, and what is equal at some moment is right with the
+ * records that follow.
+ */
 int Applier::Impl::check(const Record& record) {
   CheckBody body;
   std::span<const uint8_t> hashes;

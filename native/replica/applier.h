@@ -1,9 +1,11 @@
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 
 #include "common/result.h"
+#include "replica/changes.h"
 #include "replica/ids.h"
 #include "replica/journal.h"
 #include "replica/record.h"
@@ -14,15 +16,19 @@
  * Makes the changes of the secondary: records in, files out, in the order of the LSNs, on a thread
  * of its own.
  *
- *   applier.start(checkpoint, true);         // from the superblock's checkpoint: a replay
+ *   applier.start(checkpoint, ApplyMode::replay);  // from the superblock's checkpoint
  *   applier.submit(…) for all the journal holds
  *   applier.end_replay();                    // from here on nothing unexpected is forgiven
  *   applier.submit(…) for what the receiver has made durable
  *   applier.checkpoint() now and then; applier.stop()
+ *
+ * In a resync (ApplyMode::resync) the undo log is written before each batch, until the record
+ * `synced`, which is the last of its batch.
  */
 namespace holdfast::replica {
 
 struct Faults;
+class Undo;
 
 /** Whole records in order, validated (parse_record, follows), without gaps. */
 struct Batch {
@@ -34,6 +40,10 @@ struct Batch {
 struct ApplierOptions {
   uint64_t max_queued = 32u << 20;  // bytes of records; submit waits above it
   const Faults* faults = nullptr;   // tests only
+  Undo* undo = nullptr;             // of a resync; null: none is written
+  /** Ends a resync (Changes::end_resync) and keeps of the orphanage what is to be kept, durably;
+   * null: nothing is. 0 or errno. */
+  std::function<int(Changes& changes, const Record& synced)> end_resync;
 };
 
 /** Why applying stopped. */
@@ -57,6 +67,13 @@ class ApplierSink {
   virtual void failed(const ApplyFailure& failure) = 0;
   /** A check record found a difference (one call each), or the end of a comparison (kind end). */
   virtual void checked(const CheckResult& result) = 0;
+  /** In a resync: what the record with this LSN speaks of and is not there. */
+  virtual void missing(const Missing& what, Lsn lsn) = 0;
+  /**
+   * `synced` was applied. In a resync the orphanage is empty by now, and everything is durable: a
+   * replay may begin at `end`, and what follows is applied as ever. 0, or why that cannot be noted.
+   */
+  virtual int synced(const Record& record, const JournalPoint& end) = 0;
 };
 
 struct ApplierCounters {
@@ -77,11 +94,13 @@ class Applier {
   Applier& operator=(const Applier&) = delete;
 
   /**
-   * Begins after `from`. `replay`: the file system may be anywhere between `from` and the end of
-   * what is submitted before `end_replay`. 0 or errno (of the thread, or of the look for what a
-   * replay that was cut short left behind).
+   * Begins after `from`. In a replay, and in a resync: the file system may be anywhere between
+   * `from` and the end of what is submitted before `end_replay`. 0 or errno (of the thread, or of
+   * the look for what a replay that was cut short left behind).
    */
-  int start(const JournalPoint& from, bool replay);
+  int start(const JournalPoint& from, ApplyMode mode);
+  /** After a drain: goes on after `from`, in a resync. 0 or errno. */
+  int begin_resync(const JournalPoint& from);
 
   /**
    * Queues a batch; waits while `max_queued` bytes are waiting (one batch is always taken). False:

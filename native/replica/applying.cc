@@ -1,14 +1,22 @@
 #include "replica/applying.h"
 
 #include <cerrno>
+#include <mutex>
 
 #include "replica/orphanage.h"
 
 namespace holdfast::replica {
 
-Result<Tail> apply_journal(Tree& tree, Ids& ids, Super& super, const std::string& path,
-                           uint64_t bytes) {
+Result<Tail> apply_journal(Tree& tree, Ids& ids, Super& super, const std::string& folder,
+                           uint64_t bytes, Events& events) {
   using Outcome = Result<Tail>;
+  const std::string path = folder + "/journal";
+  const bool inconsistent = super.state().state == DiskState::inconsistent;
+  if (inconsistent) {
+    const auto ended = resync_ended(super, path, bytes);
+    if (!ended.ok()) return Outcome::failure(ended.error, ended.call);
+    if (!ended.value) return Outcome::failure(EUCLEAN, "resync");
+  }
   const JournalPoint checkpoint = super.state().checkpoint;
   Journal journal(planted_faults());
   const auto made = journal.open(path, bytes);
@@ -16,13 +24,27 @@ Result<Tail> apply_journal(Tree& tree, Ids& ids, Super& super, const std::string
   if (made.value && checkpoint.cursor > 0) return Outcome::failure(EBADMSG, "journal");
   const auto end = journal.recover(checkpoint, nullptr);
   if (!end.ok()) return Outcome::failure(end.error, end.call);
+
+  TargetFiles files(tree, ids, super, folder, bytes, events);
+  if (const int error = files.start(); error != 0) return Outcome::failure(error, "undo");
+  std::mutex super_mutex;  // the feed's thread and the applier's save it
   Feed* fed = nullptr;
   ApplyingHooks hooks;
   hooks.failed = [&fed](const ApplyFailure& failure) { fed->fail(failure.error, failure.call); };
-  Applying applying(tree, ids, std::move(hooks));
+  hooks.synced = [&](const Record& record, const JournalPoint& point) {
+    const std::lock_guard lock(super_mutex);
+    bool counts = false;
+    return save_synced(super, folder, record, point, &files, counts);
+  };
+  ApplyingOptions how;
+  how.mode = inconsistent ? ApplyMode::resync : ApplyMode::replay;
+  how.files = &files;
+  Applying applying(tree, ids, std::move(hooks), std::move(how));
   FeedHooks feed_hooks;
-  feed_hooks.save = [&super](const JournalPoint& point) {
+  feed_hooks.save = [&](const JournalPoint& point) {
+    const std::lock_guard lock(super_mutex);
     SuperState state = super.state();
+    if (point.cursor < state.checkpoint.cursor) return 0;
     state.checkpoint = point;
     return super.save(state);
   };
@@ -41,9 +63,12 @@ Result<Tail> apply_journal(Tree& tree, Ids& ids, Super& super, const std::string
     }
     return Outcome::success(point.value.tail);
   }
-  SuperState failed = super.state();
-  failed.state = DiskState::failed;
-  (void)super.save(failed);
+  // In the middle of a resync it stays so, and is tried again.
+  if (super.state().state != DiskState::inconsistent) {
+    SuperState failed = super.state();
+    failed.state = DiskState::failed;
+    (void)super.save(failed);
+  }
   return Outcome::failure(point.error, feed.failed_call());
 }
 

@@ -15,6 +15,7 @@ struct Faults {
   bool lose_mtime = false;            // the mtimes at the end of a batch are not set
   bool source_by_mtime = false;       // two copies that both went on: the primary is believed
   bool bitmap_cleared_early = false;  // what was sent is clean before the copy counts as in sync
+  bool undo_skipped = false;          // a resync changes what the undo log has not
   bool lose_append_offset = false;    // an append is sent as a write at 0
   bool mark_after_write = false;      // the primary changes a file before its mark is durable
 };

@@ -21,7 +21,8 @@ Faults read_environment() {
                {"bitmap_cleared_early", &Faults::bitmap_cleared_early},
                {"lose_mtime", &Faults::lose_mtime},
                {"lose_append_offset", &Faults::lose_append_offset},
-               {"mark_after_write", &Faults::mark_after_write}};
+               {"mark_after_write", &Faults::mark_after_write},
+               {"undo_skipped", &Faults::undo_skipped}};
   Faults faults;
   const char* text = getenv("HOLDFAST_FAULTS");
   std::string_view left = text == nullptr ? "" : text;

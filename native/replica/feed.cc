@@ -102,6 +102,39 @@ void Feed::fail(int error, const char* call) {
   if (none == 0 && hooks_.moved) hooks_.moved();
 }
 
+void Feed::rest() {
+  {
+    const std::lock_guard lock(mutex_);
+    rest_wanted_ = true;
+  }
+  wake_.notify_one();
+}
+
+void Feed::wake_up() {
+  {
+    const std::lock_guard lock(mutex_);
+    rest_wanted_ = false;
+  }
+  wake_.notify_one();
+}
+
+void Feed::restart(const JournalPoint& at) {
+  {
+    const std::lock_guard lock(mutex_);
+    for (const Chunk& chunk : queue_) drop(chunk.buffer);
+    queue_.clear();
+    position_ = end_ = at;
+    freed_ = at.cursor;
+    since_bytes_ = 0;
+    gathered_ = 0;
+    urged_ = false;
+    reader_.reset();
+    rest_wanted_ = false;
+    resting_ = false;
+  }
+  wake_.notify_one();
+}
+
 Result<JournalPoint> Feed::finish() {
   {
     const std::lock_guard lock(mutex_);
@@ -147,12 +180,32 @@ void Feed::run() {
       lock.unlock();
       from_journal(limit);
       lock.lock();
+    } else if (rest_wanted_ && !finishing_) {
+      stand_still(lock);
     } else {
       finished = !wait_for_work(lock);
     }
   }
   lock.unlock();
   if (finished && target_.drain()) checkpoint();
+}
+
+/** Everything was submitted: waits until it is applied, makes a checkpoint, and waits again. */
+void Feed::stand_still(std::unique_lock<std::mutex>& lock) {
+  lock.unlock();
+  const bool there = target_.drain() && checkpoint() && freed_ == position_.cursor;
+  if (there) {
+    resting_.store(true, std::memory_order_release);
+    if (hooks_.moved) hooks_.moved();
+  }
+  lock.lock();
+  if (!there) {
+    // The applier failed, and says why by `fail`.
+    if (error_ == 0) stopping_ = true;
+    return;
+  }
+  wake_.wait(lock, [this] { return !rest_wanted_ || stopping_ || finishing_ || error_ != 0; });
+  resting_ = false;
 }
 
 /** Waits for records or for the time of a checkpoint; false: nothing more will come. */
@@ -172,7 +225,8 @@ bool Feed::wait_for_work(std::unique_lock<std::mutex>& lock) {
 
 void Feed::wait_for_records(std::unique_lock<std::mutex>& lock) {
   const auto ready = [this] {
-    return stopping_ || finishing_ || error_ != 0 || position_.cursor < end_.cursor || due();
+    return stopping_ || finishing_ || rest_wanted_ || error_ != 0 ||
+           position_.cursor < end_.cursor || due();
   };
   if (since_bytes_ == 0 && !urged_) {
     wake_.wait(lock, [&] { return ready() || urged_; });
@@ -240,6 +294,8 @@ bool Feed::from_journal(uint64_t limit) {
     const bool begins = reader_->start().tail.lsn + 1 == record.head.lsn;
     if (begins && piece->size() >= piece_bytes && !send(reader_->start())) return false;
     piece->insert(piece->end(), bytes.begin(), bytes.end());
+    // The end of a resync ends a batch, as it ended a write (intake.h).
+    if (record.kind == Kind::synced && !send(reader_->point())) return false;
   }
   if (reader_->point().cursor != limit) {
     fail(EBADMSG, "journal");  // what was durable once is not there any more

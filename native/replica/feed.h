@@ -26,6 +26,9 @@ class ApplyTarget {
   virtual bool end_replay() = 0;
   virtual bool drain() = 0;
   virtual Result<JournalPoint> checkpoint() = 0;
+  /** Nothing is queued or under way: what comes is applied by the rules of a resync, after `at`. 0
+   * or errno. */
+  virtual int begin_resync(const JournalPoint& at) = 0;
 };
 
 struct FeedOptions {
@@ -70,6 +73,17 @@ class Feed {
   /** The applier stopped, or the journal cannot be read: `moved` is called. Any thread. */
   void fail(int error, const char* call);
 
+  /**
+   * Has everything applied and makes a checkpoint, then stands still: `moved` is called, and
+   * `resting` is true. The journal's end is a checkpoint then, and nobody reads the journal.
+   */
+  void rest();
+  bool resting() const { return resting_.load(std::memory_order_acquire); }
+  /** Goes on where it is. */
+  void wake_up();
+  /** Goes on from there, after a rest: what was given before counts no more. */
+  void restart(const JournalPoint& at);
+
   /** Everything before this cursor is no longer needed. */
   uint64_t freed() const { return freed_.load(std::memory_order_acquire); }
   uint64_t checkpoints() const { return checkpoints_.load(std::memory_order_relaxed); }
@@ -98,6 +112,7 @@ class Feed {
 
   void run();
   bool wait_for_work(std::unique_lock<std::mutex>& lock);
+  void stand_still(std::unique_lock<std::mutex>& lock);
   void wait_for_records(std::unique_lock<std::mutex>& lock);
   bool from_memory(std::unique_lock<std::mutex>& lock);
   bool lend(Buffer* buffer);
@@ -118,11 +133,13 @@ class Feed {
   std::deque<Chunk> queue_;
   JournalPoint end_;  // of what is durable
   bool finishing_ = false;
+  bool rest_wanted_ = false;
   bool gathering_ = false;  // the thread waits for more
   size_t gathered_ = 0;     // bytes added since it last took some
 
   std::atomic<bool> stopping_{false};
   std::atomic<bool> urged_{false};
+  std::atomic<bool> resting_{false};
   std::atomic<uint64_t> freed_{0};
   std::atomic<uint64_t> checkpoints_{0};
   std::atomic<uint64_t> read_back_{0};

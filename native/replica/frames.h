@@ -48,6 +48,9 @@ struct HelloBody {
   Lsn last;
   uint32_t flags;    // HelloFlags
   uint32_t history;  // that many EpochStart (super.h) follow
+  /** In a resync: `applied` of the last acknowledgement that this process has seen, in whatever
+   * connection; 0: none. What the target reported for later records it tells again. */
+  Lsn applied;
 };
 
 enum HelloFlags : uint32_t {
@@ -95,7 +98,8 @@ struct ResyncBody {
 };
 
 /** Then `count` Mark (marks.h). As many frames as are needed, before `ready`; also in the next
- * round of a resync, until the copy is whole. */
+ * round of a resync, until the copy is whole. One that says `everything` may also come later:
+ * reports of this resync were lost. */
 struct TouchedBody {
   uint64_t run;
   FileId first_new;  // it made files with this id and later ones; 0: none
@@ -103,13 +107,17 @@ struct TouchedBody {
   uint32_t everything;  // 1: it does not know
 };
 
-/** ready: the tail that it goes on after. whole: the record `synced`. */
+/** A `whole` that is lost with its connection is not told again: the next welcome says in_sync. */
 struct ReadyBody {
   uint64_t run;
-  Lsn lsn;
+  Lsn lsn;  // ready: that the next record follows; whole: of the record `synced`
 };
 
-/** Then the name. `file` is not there; with a name: and should be that. */
+/**
+ * Then the name. `file` is not there; with a name: and should be that. It comes before the first
+ * acknowledgement whose `applied` covers the record that it is about; again on the next connection,
+ * until a hello says that this was seen.
+ */
 struct MissingBody {
   FileId file;
   FileId parent;  // 0: no name was spoken of

@@ -35,7 +35,7 @@ std::span<uint8_t> Intake::room() {
 
 bool Intake::took(size_t bytes) {
   fill_ += bytes;
-  while (parsed_ < fill_) {
+  while (parsed_ < fill_ && !sealed_) {
     const std::span<const uint8_t> rest(buffer_->memory.data() + parsed_, fill_ - parsed_);
     Record record;
     const ParseStatus status = parse_record(rest, record);
@@ -46,6 +46,10 @@ bool Intake::took(size_t bytes) {
     }
     tail_ = tail_after(record.head);
     parsed_ += record.head.size;
+    if (record.kind == Kind::synced) {
+      sealed_ = true;
+      sealed_run_ = record.synced.run;
+    }
   }
   return true;
 }
@@ -57,6 +61,7 @@ void Intake::cut() {
 void Intake::clear() {
   fill_ = parsed_ = start_;
   written_ = 0;
+  sealed_ = false;
   tail_ = journal_.end().tail;
 }
 
@@ -74,6 +79,7 @@ int Intake::write() {
   if (error != 0) return error;
   written_at_ = start_;
   written_ = size;
+  sealed_ = false;
   start_ = parsed_ = next;
   fill_ = next + part;
   return 0;

@@ -10,6 +10,8 @@
  * records and checked as they come, in the memory from which they go to the journal.
  *
  *   read into room(); took(bytes); … ; write(); acknowledge; pass_on()
+ *
+ * The record `synced` ends a batch, and so a write: the applier makes a checkpoint behind it.
  */
 namespace holdfast::replica {
 
@@ -37,11 +39,15 @@ class Intake {
   /** Forgets everything that is not written. */
   void clear();
 
-  /** True: no record is there in part. */
-  bool whole() const { return fill_ == parsed_; }
+  /** True: no record is there in part, or what follows a `synced` was not looked at yet. */
+  bool whole() const { return fill_ == parsed_ || sealed_; }
   /** Bytes of whole records that wait to be written. */
   size_t waiting() const { return parsed_ - start_; }
-  bool full() const { return waiting() >= batch_bytes; }
+  bool full() const { return waiting() >= batch_bytes || sealed_; }
+  /** True: the batch ends with `synced`. After its write, `took(0)` looks at what follows. */
+  bool sealed() const { return sealed_; }
+  /** The resync that this `synced` ends. */
+  uint64_t sealed_run() const { return sealed_run_; }
   /** After the last whole record. */
   const Tail& received() const { return tail_; }
 
@@ -59,6 +65,8 @@ class Intake {
   size_t fill_ = 0;    // end of what has come
   Tail tail_;
   uint64_t epoch_ = 0;
+  bool sealed_ = false;
+  uint64_t sealed_run_ = 0;
 
   size_t written_at_ = 0, written_ = 0;  // of the buffer; for pass_on
   JournalPoint written_from_;

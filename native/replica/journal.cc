@@ -48,7 +48,7 @@ Result<JournalPoint> Journal::recover(
     const JournalPoint& from,
     const std::function<void(const Record&, std::span<const uint8_t>)>& each) {
   using Outcome = Result<JournalPoint>;
-  const bool first = from.tail.lsn == 0 && (from.cursor != 0 || from.tail.chain != 0);
+  const bool first = from.tail.lsn == 0 && from.cursor != 0;
   if (from.cursor % journal_block != 0 || from.cursor > max_cursor || first) {
     return Outcome::failure(EBADMSG, "recover");
   }

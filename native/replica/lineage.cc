@@ -95,7 +95,9 @@ bool nothing_known(const Lineage& copy) {
 /** A copy without a history: new, made new, or in the middle of becoming the first copy. */
 Rejoin of_new(const SourceMeans& means, const Lineage& target) {
   if (target.state == DiskState::inconsistent) return Rejoin::compare;
-  const bool both_empty = means.ring_first.lsn == 0 && means.ring_first.chain == target.at.chain;
+  // Content that is nobody's history may be more than it says, and what it is is not known.
+  const bool both_empty =
+      !target.marks_lost && means.ring_first.lsn == 0 && means.ring_first.chain == target.at.chain;
   return both_empty ? Rejoin::catch_up : Rejoin::first_copy;
 }
 

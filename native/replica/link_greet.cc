@@ -152,6 +152,7 @@ bool Link::greet(Channel& channel, Greeting& greeting, int64_t deadline_ns) {
   hello.epoch = epoch_shown_.load();
   hello.first = ring_.before_first().lsn + 1;
   hello.last = last();
+  hello.applied = applied_.load();
   hello.flags = options_.strict || options_.second ? uint32_t{hello_receipts} : 0;
   {
     const std::lock_guard lock(super_mutex_);

@@ -41,9 +41,11 @@ int Link::peer_left() {
 /** What only the peer may have changed. */
 bool Link::take_touched(std::span<const uint8_t> body) {
   TouchedBody head{};
-  if (announced_ == 0 || body.size() < sizeof head) return false;
+  if (body.size() < sizeof head) return false;
   std::memcpy(&head, body.data(), sizeof head);
-  if (head.run != announced_ || head.everything > 1 ||
+  // Of a run that has begun: what it reported was lost, so everything is compared.
+  const uint64_t run = announced_ != 0 ? announced_ : run_.load();
+  if (run == 0 || head.run != run || head.everything > 1 ||
       body.size() != sizeof head + head.count * sizeof(Mark)) {
     return false;
   }

@@ -4,7 +4,7 @@
 
 namespace holdfast::replica {
 
-Failure check_super(const SuperState& state, const OpenLine& line, bool resume) {
+Failure check_set(const SuperState& state, const OpenLine& line, bool resume) {
   constexpr uint8_t none[16] = {};
   const bool fresh = memcmp(state.set, none, sizeof none) == 0;
   if (!fresh && memcmp(state.set, line.set, sizeof state.set) != 0)
@@ -15,6 +15,12 @@ Failure check_super(const SuperState& state, const OpenLine& line, bool resume) 
   if (line.epoch < state.epoch)
     return Failure::of("EPOCH", "epoch=" + std::to_string(line.epoch) + " is older than " +
                                     std::to_string(state.epoch) + ", which this server has seen");
+  return {};
+}
+
+Failure check_super(const SuperState& state, const OpenLine& line, bool resume) {
+  if (Failure failure = check_set(state, line, resume); failure.failed()) return failure;
+  if (resume && state.role == uint32_t(line.role)) return {};
   // A secondary may come as it is: it is made equal.
   if (line.role != RoleKind::prim) return {};
   if (state.state == DiskState::failed)

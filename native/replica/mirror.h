@@ -13,5 +13,7 @@ namespace holdfast::replica {
  * last one had; the epoch may have moved on since the line came (`alone`, or the peer's).
  */
 Failure check_super(const SuperState& state, const OpenLine& line, bool resume);
+/** The same for a role that any copy of the mirror may have: whatever its state. */
+Failure check_set(const SuperState& state, const OpenLine& line, bool resume);
 
 }  // namespace holdfast::replica

@@ -35,6 +35,7 @@ void ring_bell(const Fd& bell) {
 Receiver::Receiver(Super& super, Events& events, ApplyTarget& target, const Faults* faults)
     : super_(super),
       events_(events),
+      target_(target),
       faults_(faults),
       journal_(faults),
       feed_(journal_, target,
@@ -66,7 +67,8 @@ Result<bool> Receiver::start(const ReceiverOptions& options) {
   port_ = port_of(listener_.get());
   const SuperState& state = super_.state();
   epoch_ = state.epoch;
-  failed_ = state.state == DiskState::failed;
+  note(state);
+  unfit_ = options.unfit || state.state == DiskState::failed;
   received_ = durable_ = journal_.end().tail.lsn;
   applied_ = state.checkpoint.tail.lsn;
   replaying_ = true;
@@ -93,18 +95,37 @@ Result<bool> Receiver::recover(const ReceiverOptions& options) {
     return Outcome::failure(EBADMSG, "journal");
   }
   if (!journal_.direct()) events_.warning("no O_DIRECT for the journal");
-  const Result<JournalPoint> end = journal_.recover(state.checkpoint, nullptr);
+  const auto look = [&](const Record& record, std::span<const uint8_t>) {
+    if (record.kind == Kind::synced && record.synced.run == state.resync &&
+        state.state == DiskState::inconsistent) {
+      ended_ = true;
+    }
+  };
+  const Result<JournalPoint> end = journal_.recover(state.checkpoint, look);
   if (!end.ok()) return Outcome::failure(end.error, end.call);
-  state.role = 2;
-  state.clean = 0;
+  if (!options.folder.empty()) {
+    const Result<bool> reports = reports_.open(options.folder + "/reports");
+    if (!reports.ok()) return Outcome::failure(reports.error, reports.call);
+  }
+  // A primary that was not stopped in order stays one in the superblock until it is made equal:
+  // what it may have more than it says must not be forgotten.
+  if (!was_primary(state)) {
+    state.role = 2;
+    state.clean = 0;
+  }
   const int error = super_.save(state);
   if (error != 0) return Outcome::failure(error, "super");
   return Outcome::success(true);
 }
 
 int Receiver::save_checkpoint(const JournalPoint& point) {
+  // What the source has to hear is not found out again behind a checkpoint.
+  if (state_ == DiskState::inconsistent) {
+    if (const int error = reports_.save(); error != 0) return error;
+  }
   const std::lock_guard lock(super_mutex_);
   SuperState state = super_.state();
+  if (point.cursor < state.checkpoint.cursor) return 0;  // the end of a resync was there first
   state.checkpoint = point;
   return super_.save(state);
 }
@@ -141,6 +162,7 @@ void Receiver::hear(Fd socket) {
                                              options, deadline, end_.get());
   FrameHead head{};
   HelloBody hello{};
+  std::vector<EpochStart> history;
   if (!shaken.ok() || channel->await(head, deadline, end_.get()) != 0 ||
       head.type != static_cast<uint32_t>(Frame::hello)) {
     return;
@@ -151,7 +173,14 @@ void Receiver::hear(Fd socket) {
   std::memcpy(&hello, bytes.data(), std::min(bytes.size(), sizeof hello));
   if (hello.magic != stream_magic) return;
   if (hello.version != stream_version) return refuse(*channel, Refusal::version);
-  if (bytes.size() != sizeof hello + uint64_t{hello.history} * sizeof(EpochStart)) return;
+  if (hello.history > max_history ||
+      bytes.size() != sizeof hello + hello.history * sizeof(EpochStart)) {
+    return;
+  }
+  history.resize(hello.history);
+  if (!history.empty()) {
+    std::memcpy(history.data(), bytes.data() + sizeof hello, bytes.size() - sizeof hello);
+  }
   if (std::memcmp(hello.set, options_.set, sizeof hello.set) != 0) {
     return refuse(*channel, Refusal::set);
   }
@@ -161,7 +190,7 @@ void Receiver::hear(Fd socket) {
     if (caller_.channel && caller_.hello.epoch > hello.epoch) {
       return refuse(*channel, Refusal::epoch);
     }
-    caller_ = {std::move(channel), hello};
+    caller_ = {std::move(channel), hello, std::move(history)};
   }
   wake();
 }
@@ -195,6 +224,7 @@ Result<Tail> Receiver::stop() {
   Result<Tail> tail = end();
   if (!tail.ok()) return tail;
   SuperState state = super_.state();
+  if (was_primary(state)) return tail;
   state.clean = 1;
   const int error = super_.save(state);
   return error == 0 ? tail : Result<Tail>::failure(error, "super");
@@ -203,6 +233,12 @@ Result<Tail> Receiver::stop() {
 void Receiver::cut(int64_t ms) {
   cut_until_ns_ = boot_ns() + ms * ns_per_ms;
   wake();
+}
+
+void Receiver::applied(Lsn lsn) {
+  applied_.store(lsn, std::memory_order_release);
+  // Who makes this copy equal waits for it.
+  if (state_ != DiskState::in_sync) wake();
 }
 
 void Receiver::replayed(Lsn lsn) {
@@ -227,8 +263,14 @@ void Receiver::send(Frame type, const void* body, size_t size) {
 
 ReceiverStatus Receiver::status() const {
   ReceiverStatus status;
+  status.state = state_;
+  status.resync = run_;
+  status.base_epoch = base_epoch_;
+  status.base_lsn = base_lsn_;
+  status.reports = reports_.count();
+  status.reports_kept = reports_.kept();
   status.connected = connected_;
-  status.failed = failed_;
+  status.failed = failed_ || state_ == DiskState::failed;
   status.replaying = replaying_;
   status.direct = journal_.direct();
   status.peer_node = peer_node_;

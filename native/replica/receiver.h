@@ -13,12 +13,19 @@
 #include "replica/faults.h"
 #include "replica/feed.h"
 #include "replica/intake.h"
+#include "replica/lineage.h"
+#include "replica/reports.h"
 #include "replica/super.h"
+#include "replica/target.h"
 
 /**
  * The secondary's side of the stream. One thread receives, writes the journal and acknowledges, so
  * that nothing is handed from thread to thread between the socket, the disk and the answer; another
  * one accepts connections and hears who calls; the feed's thread takes the records to the applier.
+ *
+ * Where the records of a source do not go on where this copy is, a resync begins
+ * (receiver_resync.cc): the copy comes to rest, is `inconsistent` from then on, and its journal
+ * begins anew after the place that the source names; until the record `synced` is applied.
  */
 namespace holdfast::replica {
 
@@ -32,6 +39,11 @@ struct ReceiverOptions {
   uint64_t journal_bytes = 256u << 20;
   /** Not null: the journal is forgotten, and history goes on after this. */
   const Tail* fresh = nullptr;
+  /** Nothing but a resync makes this copy fit: records alone are not taken. */
+  bool unfit = false;
+  bool marks_lost = false;          // what it may have more than it says is not known
+  std::string folder;               // of the state; empty: no resync
+  ResyncSide* resync = nullptr;     // null: no resync
   int64_t send_timeout_ms = 30000;  // a primary that is silent for so long is disconnected
   int64_t group_ms = 5;             // records that no barrier asks for are written after this
   FeedOptions feed;
@@ -40,6 +52,11 @@ struct ReceiverOptions {
 /** What `status` shows. */
 struct ReceiverStatus {
   bool connected = false, failed = false, replaying = false, direct = false;
+  DiskState state = DiskState::none;
+  uint64_t resync = 0;                     // run under way, 0: none
+  uint64_t base_epoch = 0;                 // inconsistent: where it gets back to; outdated: since
+  Lsn base_lsn = 0;                        // when it is; in sync: since the end of a resync
+  uint64_t reports = 0, reports_kept = 0;  // to the source, of this resync
   uint32_t peer_node = 0;
   uint64_t epoch = 0;
   Lsn received = 0, durable = 0, applied = 0;
@@ -76,8 +93,14 @@ class Receiver {
   uint16_t port() const { return port_; }
 
   // What the applier has to say; its thread.
-  void applied(Lsn lsn) { applied_.store(lsn, std::memory_order_release); }
+  void applied(Lsn lsn);
   void replayed(Lsn lsn);
+  /** In a resync: something that the source has to hear, about the record with this LSN. Outside of
+   * one it is sent to whoever is connected. */
+  void report(Lsn lsn, Frame type, std::span<const uint8_t> body);
+  /** The record `synced` was applied, all before it is durable, and a replay may begin at `end`:
+   * the superblock says so. 0 or errno. */
+  int synced(const Record& record, const JournalPoint& end);
   void apply_failed(int error, const char* call);
   /** A frame to the primary, when there is one. Any thread. */
   void send(Frame type, const void* body, size_t size);
@@ -87,7 +110,10 @@ class Receiver {
   struct Caller {
     std::unique_ptr<Channel> channel;
     HelloBody hello{};
+    std::vector<EpochStart> history;
   };
+  /** Of a resync that begins. */
+  enum class Stage { none, resting, telling };
 
   // receiver.cc
   Result<bool> recover(const ReceiverOptions& options);
@@ -97,6 +123,7 @@ class Receiver {
   void refuse(Channel& channel, Refusal reason);
   Result<Tail> end();
   void wake();
+  bool was_primary(const SuperState& state) const { return state.role == 1 && state.clean == 0; }
 
   // receiver_stream.cc: the receiving thread
   void run();
@@ -115,8 +142,23 @@ class Receiver {
   void leave(Leave reason, int error);
   void fail(Leave reason, int error, const char* call);
 
+  // receiver_resync.cc
+  void say_welcome(const Tail& tail);
+  void take_history(SuperState& state, Lsn before) const;
+  bool begin_records();
+  void catch_up();
+  bool take_resync();
+  bool begin_catching_up();
+  void go_on();
+  int begin_resync();
+  void tell_touched();
+  bool tell_reports();
+  void note(const SuperState& state);
+  void take_back();
+
   Super& super_;
   Events& events_;
+  ApplyTarget& target_;
   const Faults* faults_;
   ReceiverOptions options_;
   TlsIdentity identity_;
@@ -127,7 +169,7 @@ class Receiver {
   uint16_t port_ = 0;
   std::thread acceptor_, thread_;
   bool started_ = false;
-  std::mutex super_mutex_;
+  mutable std::mutex super_mutex_;
   std::atomic<bool> stopping_{false};
   std::atomic<bool> orderly_{false};  // stopped by promote or stop
   std::atomic<int64_t> cut_until_ns_{0};
@@ -147,6 +189,22 @@ class Receiver {
   Attention attention_;   // to barriers
   int64_t heard_ns_ = 0;
   int64_t tick_ns_ = 0;
+  HelloBody hello_{};                // of this connection
+  std::vector<EpochStart> history_;  // of its primary; empty: it has told none
+  bool begun_ = false;               // it has sent records, or this side said that it is ready
+  bool catching_up_ = false;         // `synced` will say that it has
+  bool unfit_ = false;               // nothing but a resync is taken
+  Stage stage_ = Stage::none;
+  ResyncBody asked_{};
+  Marked touched_;
+  size_t touched_at_ = 0;
+  Lsn told_applied_ = 0;
+
+  Reports reports_;
+  std::atomic<DiskState> state_{DiskState::none};  // as the superblock says, as are the next
+  std::atomic<uint64_t> run_{0}, base_epoch_{0};
+  std::atomic<Lsn> base_lsn_{0};
+  std::atomic<bool> ended_{false};  // `synced` of this run is in the journal: there is no way back
 
   std::atomic<bool> connected_{false}, failed_{false}, replaying_{false};
   std::atomic<int> error_{0};

@@ -42,15 +42,6 @@ void say_farewell(Channel& channel) {
   }
 }
 
-void note_epoch(SuperState& state, const HelloBody& hello, Lsn before) {
-  state.epoch = hello.epoch;
-  if (state.history_size == max_history) {
-    std::copy(state.history + 1, state.history + max_history, state.history);
-    state.history_size--;
-  }
-  state.history[state.history_size++] = {hello.epoch, before, hello.node, 0};
-}
-
 }  // namespace
 
 void Receiver::run() {
@@ -68,6 +59,7 @@ void Receiver::run() {
     greet();
     if (channel_ != nullptr) receive();
     if (write_is_due(boot_ns())) write_batch();
+    go_on();
     tick(boot_ns());
     wait(boot_ns());
   }
@@ -93,7 +85,7 @@ void Receiver::greet() {
   {
     const std::lock_guard lock(caller_mutex_);
     if (!caller_.channel) return;
-    caller = {std::move(caller_.channel), caller_.hello};
+    caller = std::move(caller_);
   }
   Refusal reason{};
   if (!fits(caller.hello, reason)) return refuse(*caller.channel, reason);
@@ -107,20 +99,23 @@ void Receiver::greet() {
   }
   if (failed_) return refuse(*caller.channel, Refusal::state);
   const Tail tail = journal_.end().tail;
-  if (caller.hello.first > tail.lsn + 1 || caller.hello.last < tail.lsn) {
-    return refuse(*caller.channel, Refusal::history);
-  }
   {
+    // Nothing older is heard from now on. What of its history is this copy's too is known when
+    // records come.
     const std::lock_guard lock(super_mutex_);
     SuperState state = super_.state();
     if (caller.hello.epoch > state.epoch) {
-      note_epoch(state, caller.hello, tail.lsn);
+      state.epoch = caller.hello.epoch;
       if (super_.save(state) != 0) return refuse(*caller.channel, Refusal::state);
     }
   }
-  epoch_ = caller.hello.epoch;
-  intake_.begin(caller.hello.epoch);
-  receipts_ = (caller.hello.flags & hello_receipts) != 0;
+  hello_ = caller.hello;
+  history_ = std::move(caller.history);
+  begun_ = catching_up_ = false;
+  told_applied_ = 0;
+  epoch_ = hello_.epoch;
+  intake_.begin(hello_.epoch);
+  receipts_ = (hello_.flags & hello_receipts) != 0;
   told_received_ = tail.lsn;
   barrier_ = 0;
   heard_ns_ = boot_ns();
@@ -129,23 +124,21 @@ void Receiver::greet() {
     const std::lock_guard lock(channel_mutex_);
     channel_ = std::move(caller.channel);
   }
-  channel_->post(Frame::welcome,
-                 WelcomeBody{tail.epoch, tail.lsn, tail.chain, 0, 0, 0, options_.node, 1, 0, 0});
+  say_welcome(tail);
   tick_ns_ = 0;
-  peer_node_ = caller.hello.node;
+  peer_node_ = hello_.node;
   connected_ = true;
   connects_++;
-  events_.event("peer", {{"state", "connected"}, {"node", caller.hello.node}});
+  events_.event("peer", {{"state", "connected"}, {"node", hello_.node}});
 }
 
-/** What the superblock allows; what the history allows is asked when all is written. */
+/** What the superblock allows. Whether the history goes on here is the source's to decide. */
 bool Receiver::fits(const HelloBody& hello, Refusal& reason) {
   const std::lock_guard lock(super_mutex_);
-  const SuperState& state = super_.state();
   reason = Refusal::state;
-  if (failed_ || state.state != DiskState::in_sync) return false;
+  if (failed_) return false;
   reason = Refusal::epoch;
-  return hello.epoch >= state.epoch;
+  return hello.epoch >= super_.state().epoch;
 }
 
 /** Reads until there is nothing more, or a whole batch. */
@@ -160,7 +153,11 @@ void Receiver::receive() {
       const bool good = intake_.took(got) && (channel_->records_left() > 0 || intake_.whole());
       if (first && intake_.waiting() > 0) first_ns_ = boot_ns();
       received_ = intake_.received().lsn;
-      if (io == Io::done && !good) return leave(Leave::protocol, EBADMSG);
+      // Another run's end would be taken for this one's.
+      const bool other =
+          intake_.sealed() && state_ == DiskState::inconsistent && intake_.sealed_run() != run_;
+      if (other) intake_.clear();
+      if (io == Io::done && (!good || other)) return leave(Leave::protocol, EBADMSG);
     } else {
       FrameHead head{};
       io = channel_->next(head);
@@ -182,11 +179,19 @@ void Receiver::receive() {
 /** False: the connection is over. */
 bool Receiver::take_frame(const FrameHead& head) {
   switch (static_cast<Frame>(head.type)) {
-    case Frame::records:
     case Frame::ping:
+      // A primary that pings has decided to go on here, and may have nothing to send.
+      if (begun_ || unfit_ || stage_ != Stage::none || begin_records()) return true;
+      break;
+    case Frame::records:
+      if (stage_ != Stage::none || (!begun_ && !begin_records())) break;
+      return true;
+    case Frame::resync:
+      if (!take_resync()) break;
       return true;
     case Frame::barrier: {
       BarrierBody body{};
+      if (stage_ != Stage::none || (!begun_ && !begin_records())) break;
       if (!channel_->body(body) || body.lsn > intake_.received().lsn) break;
       barriers_++;
       attention_.came(boot_ns());
@@ -223,6 +228,7 @@ bool Receiver::write_is_due(int64_t now) const {
 
 void Receiver::write_batch() {
   const size_t size = intake_.waiting();
+  const bool sealed = intake_.sealed();
   const int64_t began = boot_ns();
   int error = intake_.write();
   if (error == ENOSPC) {
@@ -244,17 +250,24 @@ void Receiver::write_batch() {
   writes_++;
   written_bytes_ += size;
   used_ = journal_.used();
+  if (sealed && state_ == DiskState::inconsistent) ended_ = true;
   acknowledge(durable);
   intake_.pass_on();
   first_ns_ = boot_ns();
+  // What came behind `synced` was not looked at so far.
+  if (sealed && !intake_.took(0)) return leave(Leave::protocol, EBADMSG);
+  received_ = intake_.received().lsn;
 }
 
 void Receiver::acknowledge(Lsn durable) {
   if (channel_ == nullptr) return;
   told_received_ = intake_.received().lsn;
   acks_++;
+  // Before what was found while it was applied is told, it does not count as applied.
+  const Lsn applied = applied_.load(std::memory_order_acquire);
+  if (tell_reports()) told_applied_ = applied;
   // A connection that is over is seen by the next read.
-  channel_->post(Frame::ack, AckBody{told_received_, durable, applied_});
+  channel_->post(Frame::ack, AckBody{told_received_, durable, told_applied_});
 }
 
 /** Each second: free space, and whether the primary still lives. */
@@ -310,6 +323,11 @@ void Receiver::lose(const char* state, int error) {
   channel->shut(error);
   intake_.cut();
   connected_ = false;
+  if (stage_ == Stage::resting) feed_.wake_up();
+  stage_ = Stage::none;
+  if (begun_ && state_ == DiskState::inconsistent) {
+    events_.event("resync", {{"state", "interrupted"}, {"run", run_.load()}});
+  }
   events_.event("peer", {{"state", state}, {"reason", error}});
 }
 
@@ -327,17 +345,21 @@ void Receiver::leave(Leave reason, int error) {
 void Receiver::fail(Leave reason, int error, const char* call) {
   failed_ = true;
   error_ = error;
-  {
+  // In a resync the copy is not lost: the undo log leads back, or its end is in the journal.
+  const bool in_resync = state_ == DiskState::inconsistent;
+  if (!in_resync) {
     const std::lock_guard lock(super_mutex_);
     SuperState state = super_.state();
     state.state = DiskState::failed;
     const int saved = super_.save(state);
     if (saved != 0) events_.warning("the superblock cannot say that this copy failed", saved);
+    note(super_.state());
   }
   events_.event("local_failed", {{"errno", error}, {"call", call}});
   leave(reason, error);
   intake_.clear();
   full_ = false;
+  if (in_resync && !ended_) take_back();
 }
 
 }  // namespace holdfast::replica

@@ -133,8 +133,8 @@ Failure PrimRole::find_beginning(Beginning& out) {
   const SuperState& state = super_.state();
   if (state.role == uint32_t(RoleKind::second)) {
     // What this server acknowledged as a secondary is in its journal.
-    const auto end = apply_journal(front_.tree(), front_.ids(), super_,
-                                   front_.volumes().state_path("journal"), line_.journal);
+    const auto end = apply_journal(front_.tree(), front_.ids(), super_, line_.state, line_.journal,
+                                   context_.events);
     if (!end.ok()) return Failure::of(end.error, std::string("applying the journal: ") + end.call);
     out.tail = end.value;
     // Of a primary before, that was pulled and never made equal.

@@ -7,6 +7,7 @@
 #include "replica/mounts.h"
 #include "replica/receiver.h"
 #include "replica/scan.h"
+#include "replica/target.h"
 #include "replica/volumes.h"
 
 /** role=second: the directories are read-only, and get the primary's changes. */
@@ -16,6 +17,35 @@ namespace {
 
 constexpr int unmount_wait_ms = 2000;
 constexpr size_t max_open_files = 4096;
+
+const char* name_of(DiskState state) {
+  switch (state) {
+    case DiskState::none:
+      return "none";
+    case DiskState::in_sync:
+      return "in_sync";
+    case DiskState::outdated:
+      return "outdated";
+    case DiskState::failed:
+      return "failed";
+    case DiskState::inconsistent:
+      return "inconsistent";
+  }
+  return "unknown";
+}
+
+/** Body of a `missing` frame. */
+std::vector<uint8_t> frame_of(const Missing& what) {
+  MissingBody body{};
+  body.file = what.file;
+  body.parent = what.parent;
+  body.name_size = uint32_t(what.name.size());
+  if (what.adopted) body.flags |= missing_adopted;
+  std::vector<uint8_t> out(sizeof body + what.name.size());
+  memcpy(out.data(), &body, sizeof body);
+  memcpy(out.data() + sizeof body, what.name.data(), what.name.size());
+  return out;
+}
 
 class SecondRole final : public Role {
  public:
@@ -32,8 +62,12 @@ class SecondRole final : public Role {
   }
 
  private:
+  Failure forget_history();
+  Failure forget_files();
+  Failure discard();
   Failure begin_history();
   Failure mount_all();
+  ApplyingHooks hooks();
   Failure start_receiving();
   Failure stop_receiving();
 
@@ -45,40 +79,109 @@ class SecondRole final : public Role {
   Super super_;
   bool fresh_ = false;
   Tail fresh_tail_;
+  bool was_primary_ = false;  // and not stopped in order
+  bool marks_lost_ = false;
+  bool foreign_ = false;  // content without a history
+  std::unique_ptr<TargetFiles> files_;
   std::unique_ptr<Applying> applying_;
   std::unique_ptr<Receiver> receiver_;
   std::atomic<bool> receiving_{false};
 };
 
+/** `fullsync`: this copy has no history any more, and no file of it is known to the mirror. */
+Failure SecondRole::forget_history() {
+  SuperState next = super_.state();
+  next.state = DiskState::none;
+  next.role = 0;
+  next.clean = 0;
+  next.checkpoint = {};
+  next.last = next.base = {};
+  next.base_state = 0;
+  next.resync = 0;
+  next.history_size = 0;
+  // First: with ids that are gone, an older history would be gone on from as if it were whole.
+  const int error = super_.save(next);
+  return error == 0 ? Failure{} : Failure::of(error, volumes_.state_path("super"));
+}
+
+/** `fullsync`, and files whose ids may be those of another history: all become foreign. */
+Failure SecondRole::forget_files() {
+  int error = remove_rest(line_.state);
+  if (error == 0) error = Marks::remove(line_.state);
+  if (error == 0 && unlink(volumes_.state_path("ids").c_str()) != 0 && errno != ENOENT)
+    error = errno;
+  return error == 0 ? Failure{} : Failure::of(error, line_.state);
+}
+
+/**
+ * `discard`: what this copy acknowledged alone is given up. It says from now on that it did not,
+ * so it is rolled back; and it is outdated, so it is not made primary by mistake. Like a primary
+ * that was not stopped in order it has changes that its marks name, and no others.
+ */
+Failure SecondRole::discard() {
+  SuperState next = super_.state();
+  bool alone = false;
+  for (uint32_t i = 0; i < next.history_size; i++) {
+    alone = alone || next.history[i].alone != 0;
+    next.history[i].alone = 0;
+  }
+  if (next.state == DiskState::inconsistent || next.state == DiskState::none || !alone) {
+    context_.events.warning("nothing to discard: this copy acknowledged nothing alone");
+    return {};
+  }
+  if (next.role == uint32_t(RoleKind::second)) next.last = next.checkpoint.tail;
+  if (next.state != DiskState::failed) next.state = DiskState::outdated;
+  next.base = next.last;
+  next.base_state = 0;
+  next.role = uint32_t(RoleKind::prim);
+  next.clean = 0;
+  const int error = super_.save(next);
+  return error == 0 ? Failure{} : Failure::of(error, volumes_.state_path("super"));
+}
+
 /** After what this copy's history goes on. */
 Failure SecondRole::begin_history() {
   const SuperState& state = super_.state();
-  if (Failure failure = check_super(state, line_, context_.resume); failure.failed())
-    return failure;
-  if (state.role == uint32_t(RoleKind::prim)) {
-    if (state.clean == 0)
-      return Failure::of("STATE",
-                         "this server was primary and was not stopped in order: it has "
-                         "to be made equal to the other");
+  if (state.state == DiskState::inconsistent) {
+    if (state.resync == 0) {
+      // What a failure, or the operator, began.
+      const auto back = take_back(tree_, ids_, super_, line_.state, line_.journal, context_.events);
+      if (!back.ok()) return Failure::of(back.error, std::string("taking back: ") + back.call);
+    }
+  }
+  if (state.state == DiskState::inconsistent) {
+    if (state.role == uint32_t(RoleKind::prim)) was_primary_ = true;
+  } else if (state.role == uint32_t(RoleKind::prim)) {
+    was_primary_ = state.clean == 0;
     fresh_ = true;
     fresh_tail_ = state.last;
     ids_.forget_opens();
+  } else if (state.state == DiskState::failed) {
+    // What it had journaled and could not apply is not tried again: all is compared.
+    fresh_ = true;
+    fresh_tail_ = state.checkpoint.tail;
   } else if (state.role != uint32_t(RoleKind::second)) {
     for (size_t i = 0; i < volumes_.count(); i++) {
       const auto empty = is_empty(tree_, uint8_t(i));
       if (!empty.ok()) return Failure::of(empty.error, volumes_.dir(i));
-      if (!empty.value)
+      if (empty.value) continue;
+      if (!line_.fullsync)
         return Failure::of("CONTENT", volumes_.dir(i) +
                                           " is not empty: a new secondary begins "
                                           "with empty directories");
+      foreign_ = true;
     }
     fresh_ = true;
+  } else if (state.state == DiskState::none) {
+    foreign_ = true;  // a fullsync whose resync has not begun
   }
+  marks_lost_ = state.state == DiskState::failed || foreign_ ||
+                (was_primary_ && touched_by_primary(line_.state, ids_).everything);
   SuperState next = state;
   memcpy(next.set, line_.set, sizeof next.set);
   next.node = line_.node;
   // A copy that was found unfit stays so, whoever goes on with it.
-  if (next.state == DiskState::none) next.state = DiskState::in_sync;
+  if (next.state == DiskState::none && !foreign_) next.state = DiskState::in_sync;
   next.epoch = std::max(state.epoch, line_.epoch);
   const int error = super_.save(next);
   return error == 0 ? Failure{} : Failure::of(error, volumes_.state_path("super"));
@@ -94,9 +197,9 @@ Failure SecondRole::mount_all() {
   return {};
 }
 
-Failure SecondRole::start_receiving() {
+/** They run on the applier's thread, which starts and ends while the receiver is there. */
+ApplyingHooks SecondRole::hooks() {
   ApplyingHooks hooks;
-  // They run on the applier's thread, which starts and ends while the receiver is there.
   hooks.applied = [this](Lsn lsn) { receiver_->applied(lsn); };
   hooks.replayed = [this](Lsn lsn) { receiver_->replayed(lsn); };
   hooks.failed = [this](const ApplyFailure& failure) {
@@ -109,9 +212,29 @@ Failure SecondRole::start_receiving() {
     receiver_->apply_failed(failure.error, failure.call);
   };
   hooks.checked = [this](const CheckResult& result) {
-    receiver_->send(Frame::differs, &result, sizeof result);
+    receiver_->report(result.lsn, Frame::differs,
+                      {reinterpret_cast<const uint8_t*>(&result), sizeof result});
   };
-  applying_ = std::make_unique<Applying>(tree_, ids_, std::move(hooks));
+  hooks.missing = [this](const Missing& what, Lsn lsn) {
+    receiver_->report(lsn, Frame::missing, frame_of(what));
+  };
+  hooks.synced = [this](const Record& record, const JournalPoint& end) {
+    return receiver_->synced(record, end);
+  };
+  return hooks;
+}
+
+Failure SecondRole::start_receiving() {
+  files_ = std::make_unique<TargetFiles>(tree_, ids_, super_, line_.state, line_.journal,
+                                         context_.events);
+  if (const int error = files_->start(); error != 0)
+    return Failure::of(error, volumes_.state_path("undo"));
+  const bool inconsistent = super_.state().state == DiskState::inconsistent;
+  ApplyingOptions how;
+  how.mode = inconsistent ? ApplyMode::resync : ApplyMode::replay;
+  how.files = files_.get();
+  applying_ = std::make_unique<Applying>(tree_, ids_, hooks(), std::move(how));
+  files_->on_stop([this] { applying_->stop(); });
   receiver_ = std::make_unique<Receiver>(super_, context_.events, *applying_, planted_faults());
   ReceiverOptions options;
   options.listen = line_.listen;
@@ -124,6 +247,10 @@ Failure SecondRole::start_receiving() {
   options.journal_bytes = line_.journal;
   options.fresh = fresh_ ? &fresh_tail_ : nullptr;
   options.send_timeout_ms = line_.sendtimeout_ms;
+  options.unfit = !inconsistent && (was_primary_ || marks_lost_ || foreign_);
+  options.marks_lost = marks_lost_;
+  options.folder = line_.state;
+  options.resync = files_.get();
   const JournalPoint from = fresh_ ? JournalPoint{0, fresh_tail_} : super_.state().checkpoint;
   if (const int error = applying_->start(from); error != 0)
     return Failure::of(error, "starting to apply");
@@ -136,11 +263,21 @@ Failure SecondRole::start_receiving() {
 
 Failure SecondRole::open() {
   if (Failure failure = volumes_.lock_state(); failure.failed()) return failure;
+  const auto opened = super_.open(volumes_.state_path("super"));
+  if (!opened.ok()) return Failure::of(opened.error, volumes_.state_path("super"));
+  if (Failure failure = check_set(super_.state(), line_, context_.resume); failure.failed())
+    return failure;
+  // Once: a worker that goes on with this line finds that it was done.
+  if (!context_.resume && line_.fullsync) {
+    if (Failure failure = forget_history(); failure.failed()) return failure;
+    if (Failure failure = forget_files(); failure.failed()) return failure;
+  }
+  if (!context_.resume && line_.discard) {
+    if (Failure failure = discard(); failure.failed()) return failure;
+  }
   const auto ids = ids_.open(volumes_.state_path("ids"));
   if (!ids.ok()) return Failure::of(ids.error, volumes_.state_path("ids"));
   if (Failure failure = volumes_.open(tree_); failure.failed()) return failure;
-  const auto opened = super_.open(volumes_.state_path("super"));
-  if (!opened.ok()) return Failure::of(opened.error, volumes_.state_path("super"));
   if (Failure failure = begin_history(); failure.failed()) return failure;
   if (Failure failure = mount_all(); failure.failed()) return failure;
   if (Failure failure = start_receiving(); failure.failed()) return failure;
@@ -178,6 +315,13 @@ void SecondRole::status(Line& line) const {
   line.add("peer_node", uint64_t(now.peer_node)).add("epoch", now.epoch);
   line.add("failed", uint64_t(now.failed)).add("replaying", uint64_t(now.replaying));
   line.add("direct", uint64_t(now.direct));
+  line.add("state", name_of(now.state)).add("resync", now.resync);
+  if (now.state == DiskState::inconsistent) {
+    const UndoStatus undo = files_->undo().status();
+    line.add("base_epoch", now.base_epoch).add("base_lsn", now.base_lsn);
+    line.add("undo_bytes", undo.bytes).add("missing", now.reports);
+  }
+  line.add("quarantined", files_->quarantined());
   line.add("last", now.received).add("received", now.received).add("durable", now.durable);
   line.add("applied", now.applied);
   line.add("journal_used", now.journal_used).add("journal_size", now.journal_size);

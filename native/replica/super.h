@@ -39,11 +39,14 @@ struct SuperState {
   uint32_t clean = 0;          // 1: stopped in order, nothing in flight
   JournalPoint checkpoint;     // second: everything before is in the file system
   Tail last;                   // prim: last record known when this was written
-  // second, inconsistent: where the copy was before. prim that the peer does not follow: everything
-  // that changed after this record is dirty or marked (base_state 1).
+  // second, inconsistent: where the copy was before; outdated: since when it is; in sync: the end of
+  // the resync that made it so (base_state 0). prim that the peer does not follow: everything that
+  // changed after this record is dirty or marked (base_state 1).
   Tail base;
   uint32_t base_state = 0;  // inconsistent: DiskState that it had before
-  uint64_t resync = 0;      // inconsistent: number of the resync; prim: of the last that it ended
+  // inconsistent: number of the resync, 0: it is being taken back. in sync: of the one that made it
+  // so. prim: of the last that it ended.
+  uint64_t resync = 0;
   uint32_t history_size = 0;
   EpochStart history[max_history] = {};
 };

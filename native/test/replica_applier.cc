@@ -77,7 +77,7 @@ struct World {
   Fd root = copy.scratch.folder("v1");
 
   bool run(const Script& script, bool replay = false) {
-    REQUIRE(applier.start({}, replay) == 0);
+    REQUIRE(applier.start({}, replay ? ApplyMode::replay : ApplyMode::normal) == 0);
     applier.submit(script.batch());
     const bool drained = applier.drain();
     applier.stop();
@@ -174,7 +174,7 @@ TEST_CASE("applier: a folder goes with what was never replicated in it, but with
   script.create(id_a, 1, "a", S_IFDIR | 0755);
   script.create(id_b, 1, "b", S_IFDIR | 0755);
   script.create(id_c, id_b, "c", S_IFREG | 0644);
-  REQUIRE(world.applier.start({}, false) == 0);
+  REQUIRE(world.applier.start({}, ApplyMode::normal) == 0);
   world.applier.submit(script.batch());
   REQUIRE(world.applier.drain());
   REQUIRE(mkdirat(world.root.get(), "a/tmp", 0755) == 0);
@@ -231,7 +231,7 @@ TEST_CASE("applier: ids of removed files go when no replay can need them") {
   Script script;
   script.create(id_a, 1, "a", S_IFREG | 0644);
   script.unlink(id_a, 1, "a", false);
-  REQUIRE(world.applier.start({}, false) == 0);
+  REQUIRE(world.applier.start({}, ApplyMode::normal) == 0);
   world.applier.submit(script.batch());
   REQUIRE(world.applier.drain());
   IdEntry entry;
@@ -270,6 +270,8 @@ TEST_CASE("applier: whoever submits waits while too much is queued, and is let g
     void replayed(Lsn) override {}
     void failed(const ApplyFailure&) override {}
     void checked(const CheckResult&) override {}
+    void missing(const Missing&, Lsn) override {}
+    int synced(const Record&, const JournalPoint&) override { return 0; }
   } sink;
   World world;
   Script script;
@@ -281,7 +283,7 @@ TEST_CASE("applier: whoever submits waits while too much is queued, and is let g
   ApplierOptions options;
   options.max_queued = 1000;
   Applier applier(world.life.tree, world.life.ids, options, sink);
-  REQUIRE(applier.start({}, false) == 0);
+  REQUIRE(applier.start({}, ApplyMode::normal) == 0);
   CHECK(applier.submit(script.batch()));
   {
     std::unique_lock lock(sink.mutex);

@@ -20,6 +20,8 @@ struct Sink final : ApplierSink {
   void replayed(Lsn lsn) override { replayed_at = lsn; }
   void failed(const ApplyFailure& f) override { failure = f; }
   void checked(const CheckResult& result) override { results.push_back(result); }
+  void missing(const Missing&, Lsn) override {}
+  int synced(const Record&, const JournalPoint&) override { return 0; }
 };
 
 /** The directories of a secondary, and its ids, as processes come and go. */
@@ -74,7 +76,7 @@ inline std::string apply(Life& life, const History& history, size_t first, size_
   Applier applier(life.tree, life.ids, options, sink);
   JournalPoint from;
   from.tail.lsn = first;
-  if (applier.start(from, replay) != 0) return "start";
+  if (applier.start(from, replay ? ApplyMode::replay : ApplyMode::normal) != 0) return "start";
   const size_t step = 1 + first % 7;
   for (size_t at = first; at < end; at += step) {
     applier.submit(batch_of(history, at, std::min(end, at + step)));

@@ -283,7 +283,8 @@ TEST_CASE("receiver: a change that cannot be applied ends this copy") {
   // A new process knows it too.
   REQUIRE(secondary.start().ok());
   Caller later(secondary);
-  CHECK(later.call(1, 1, 5) == Frame::refuse);
+  CHECK(later.call(1, 1, 5) == Frame::welcome);
+  CHECK(later.welcome.state == static_cast<uint32_t>(DiskState::failed));
 }
 
 TEST_CASE("receiver: a journal that cannot be written ends this copy") {

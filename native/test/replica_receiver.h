@@ -23,6 +23,7 @@ class FakeApplier final : public ApplyTarget {
   bool end_replay() override;
   bool drain() override { return true; }
   Result<JournalPoint> checkpoint() override;
+  int begin_resync(const JournalPoint& at) override;
 
   /** While held, submit does not return. */
   void hold(bool on);
@@ -97,6 +98,7 @@ class Caller {
 
   Channel channel;
   WelcomeBody welcome{};
+  std::vector<EpochStart> history;  // that came with it
   RefuseBody refused{};
   LeaveBody left{};
   AckBody ack{};

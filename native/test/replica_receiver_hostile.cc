@@ -75,37 +75,44 @@ TEST_CASE("receiver: who may not call is told why") {
   CHECK(refusal_of(secondary, [](HelloBody& h) { h.version++; }) == number(Refusal::version));
   CHECK(refusal_of(secondary, [](HelloBody& h) { h.volumes = 2; }) == number(Refusal::volumes));
   CHECK(refusal_of(secondary, [](HelloBody& h) { h.epoch = 0; }) == number(Refusal::epoch));
-  // It has nothing of 1, and the caller does not have it any more.
-  CHECK(refusal_of(secondary, [](HelloBody& h) { h.first = 2; }) == number(Refusal::history));
   // No answer to who does not speak this language.
   CHECK(refusal_of(secondary, [](HelloBody& h) { h.magic++; }) == 0);
   Caller stranger(secondary, "x");
   CHECK(stranger.call() == Frame{});
   CHECK(secondary.receiver->status().connects == 0);
-  CHECK(secondary.receiver->status().refusals == 5);
+  CHECK(secondary.receiver->status().refusals == 4);
   Caller caller(secondary);
   CHECK(caller.call() == Frame::welcome);
 }
 
-TEST_CASE("receiver: one that has more than the caller is refused") {
+TEST_CASE("receiver: it says where it is, whatever the caller has; who goes on elsewhere is none") {
   Secondary secondary;
   REQUIRE(secondary.start().ok());
+  Stream stream;
   {
     Caller caller(secondary);
     REQUIRE(caller.call() == Frame::welcome);
-    Stream stream;
     Bytes all;
     for (int i = 0; i < 5; i++) append(all, stream.write(10));
     caller.send(all, 5);
     REQUIRE(caller.await_durable(5));
   }
-  CHECK(refusal_of(secondary, [](HelloBody& h) { h.last = 4; }) == number(Refusal::history));
-  CHECK(refusal_of(secondary, [](HelloBody& h) { h.first = 7; }) == number(Refusal::history));
-  Caller caller(secondary);
-  CHECK(caller.call(1, 6, 5) == Frame::welcome);
+  Caller less(secondary);
+  REQUIRE(less.call(1, 1, 4) == Frame::welcome);
+  CHECK(less.welcome.durable == 5);
+  CHECK(less.welcome.chain == stream.tail.chain);
+  CHECK(less.welcome.state == static_cast<uint32_t>(DiskState::in_sync));
+  Caller more(secondary);
+  REQUIRE(more.call(1, 7, 9) == Frame::welcome);
+  Stream other;
+  other.tail = {6, 1, 77};
+  more.send(other.write(10));
+  CHECK(more.await(Frame::leave));
+  CHECK(more.left.reason == static_cast<uint32_t>(Leave::protocol));
+  CHECK(secondary.in_journal().size() == 5);
 }
 
-TEST_CASE("receiver: only a copy that is in sync receives") {
+TEST_CASE("receiver: a copy that is unfit takes no records without a resync") {
   for (const DiskState state : {DiskState::none, DiskState::outdated, DiskState::failed}) {
     Secondary secondary;
     Super super;
@@ -113,8 +120,20 @@ TEST_CASE("receiver: only a copy that is in sync receives") {
     SuperState changed = super.state();
     changed.state = state;
     REQUIRE(super.save(changed) == 0);
+    secondary.options.unfit = state != DiskState::failed;
+    secondary.options.marks_lost = state == DiskState::failed;
     REQUIRE(secondary.start().ok());
-    CHECK(refusal_of(secondary, [](HelloBody&) {}) == number(Refusal::state));
+    Caller caller(secondary);
+    REQUIRE(caller.call() == Frame::welcome);
+    CHECK(caller.welcome.state == static_cast<uint32_t>(state));
+    const uint32_t flags = state == DiskState::failed ? uint32_t{welcome_marks_lost} : 0;
+    CHECK(caller.welcome.flags == flags);
+    Stream stream;
+    caller.send(stream.write(100), 1);
+    CHECK(caller.await(Frame::leave));
+    CHECK(caller.left.reason == static_cast<uint32_t>(Leave::protocol));
+    CHECK(secondary.in_journal().empty());
+    CHECK(secondary.on_disk().state == state);
   }
 }
 
@@ -138,6 +157,11 @@ TEST_CASE("receiver: a caller of the same or a later epoch takes over, an older 
   Caller third(secondary);
   REQUIRE(third.call(6) == Frame::welcome);
   CHECK(second.await_closed());
+  CHECK(secondary.on_disk().epoch == 6);
+  CHECK(secondary.on_disk().history_size == 1);  // it may refuse this copy yet
+  stream.epoch = 6;
+  third.sync(stream, 100);
+  REQUIRE(third.await_durable(3));
   const SuperState state = secondary.on_disk();
   CHECK(state.epoch == 6);
   REQUIRE(state.history_size == 2);

@@ -49,6 +49,12 @@ Result<JournalPoint> FakeApplier::checkpoint() {
   return Result<JournalPoint>::success(point_);
 }
 
+int FakeApplier::begin_resync(const JournalPoint& at) {
+  const std::lock_guard lock(mutex_);
+  point_ = at;
+  return 0;
+}
+
 void FakeApplier::hold(bool on) {
   const std::lock_guard lock(mutex_);
   held_ = on;
@@ -146,7 +152,16 @@ Frame Caller::call(const HelloBody& hello) {
   FrameHead head{};
   if (channel.await(head, boot_ns() + patience_ns, -1) != 0) return Frame{};
   const auto type = static_cast<Frame>(head.type);
-  if (type == Frame::welcome) CHECK(channel.body(welcome));
+  if (type == Frame::welcome) {
+    const std::span<const uint8_t> body = channel.control();
+    REQUIRE(body.size() >= sizeof welcome);
+    std::memcpy(&welcome, body.data(), sizeof welcome);
+    history.resize(welcome.history);
+    REQUIRE(body.size() == sizeof welcome + history.size() * sizeof(EpochStart));
+    if (!history.empty()) {
+      std::memcpy(history.data(), body.data() + sizeof welcome, body.size() - sizeof welcome);
+    }
+  }
   if (type == Frame::refuse) CHECK(channel.body(refused));
   return type;
 }

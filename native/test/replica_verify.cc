@@ -72,7 +72,7 @@ struct Pair {
   std::vector<CheckResult> answer(const Collector& log) {
     Sink sink;
     Applier applier(there.tree, there.ids, {}, sink);
-    REQUIRE(applier.start({}, false) == 0);
+    REQUIRE(applier.start({}, ApplyMode::normal) == 0);
     Batch batch;
     batch.records = log.bytes;
     applier.submit(batch);

@@ -20,6 +20,7 @@ class NoTarget final : public ApplyTarget {
   bool end_replay() override { return true; }
   bool drain() override { return true; }
   Result<JournalPoint> checkpoint() override { return Result<JournalPoint>::success({}); }
+  int begin_resync(const JournalPoint&) override { return 0; }
 };
 
 struct Stream {
