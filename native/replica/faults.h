@@ -17,6 +17,7 @@ struct Faults {
   bool bitmap_cleared_early = false;  // what was sent is clean before the copy counts as in sync
   bool undo_skipped = false;          // a resync changes what the undo log has not
   bool lose_append_offset = false;    // an append is sent as a write at 0
+  bool old_over_new = false;          // a resync reads a piece without the lock of its file
   bool mark_after_write = false;      // the primary changes a file before its mark is durable
 };
 

@@ -21,6 +21,7 @@ Faults read_environment() {
                {"bitmap_cleared_early", &Faults::bitmap_cleared_early},
                {"lose_mtime", &Faults::lose_mtime},
                {"lose_append_offset", &Faults::lose_append_offset},
+               {"old_over_new", &Faults::old_over_new},
                {"mark_after_write", &Faults::mark_after_write},
                {"undo_skipped", &Faults::undo_skipped}};
   Faults faults;

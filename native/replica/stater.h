@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "replica/dirty.h"
+#include "replica/faults.h"
 #include "replica/ids.h"
 #include "replica/locks.h"
 #include "replica/log.h"
@@ -86,6 +87,7 @@ class Stater {
   std::function<int(size_t)> room_;
   Stated stated_;
   std::vector<uint8_t> buffer_;
+  const Faults* faults_ = planted_faults();
   const char* call_ = "";
 };
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <optional>
 
 #include "replica/stater.h"
 #include "replica/stater_room.h"
@@ -79,6 +80,8 @@ int Stater::write_within(FileId id, int fd, uint64_t from, uint64_t to, Time mti
     return fail(error, "pread");
   }
   stated_.read_bytes += size;
+  // Planted: no lock is held, and something else comes between.
+  if (faults_ != nullptr && faults_->old_over_new) usleep(5000);
   WriteBody body{from, mtime};
   const iovec parts[] = {{&body, sizeof body}, {buffer_.data(), size}};
   room.append(Kind::write, id, parts);
@@ -101,7 +104,8 @@ int Stater::data(FileId id, uint64_t from, uint64_t to, size_t piece, uint64_t& 
   from = down(from, dirty_grain);
   Reserved room(*this);
   if (const int error = room.take(room_of(piece)); error != 0) return error;
-  const Locks::Hold hold(locks_, id);
+  std::optional<Locks::Hold> hold;
+  if (faults_ == nullptr || !faults_->old_over_new) hold.emplace(locks_, id);
   FileRef file;
   Shape shape;
   int error = open(id, file);
