@@ -437,7 +437,10 @@ int Marks::settle() {
   const int error = in.options.sync ? in.options.sync() : 0;
   if (error != 0) return error;
   const int forgotten = in.forget(done);
-  return forgotten != 0 ? forgotten : begun;
+  if (forgotten != 0) return forgotten;
+  // One that came back after a crash would do no harm, but make the copy look older than it is.
+  const int synced = sync_folder(in.folder);
+  return synced != 0 ? synced : begun;
 }
 
 MarksStatus Marks::status() const {
