@@ -28,10 +28,37 @@ class ResyncStream {
     std::advance(at, history.below(static_cast<unsigned>(history.nodes.size())));
     const unsigned what = history.below(4);
     if (what == 0) return inode(at->first, at->second);
-    if (what == 1 && S_ISREG(at->second.mode)) return data(at->first, at->second);
+    if (what == 1 && S_ISREG(at->second.mode)) {
+      // As often with a name before it, as of a file that has not come yet.
+      if (history.below(2) == 0) name_of(history, at->first);
+      return data(at->first, at->second);
+    }
     if (!at->second.is_folder()) return inode(at->first, at->second);
     if (what == 2) return listing(at->first, at->second);
     entry(history, at->first, std::string(1, static_cast<char>('a' + history.below(5))));
+  }
+
+  /** What a record made is stated instead; the file may have come or not. */
+  void about(History& history, std::span<const uint8_t> raw) {
+    Record record;
+    if (parse_record(raw, record) != ParseStatus::ok) std::abort();
+    const auto at = history.nodes.find(record.head.file);
+    if (record.kind != Kind::create || at == history.nodes.end()) return statement(history);
+    entry(history, record.create.parent, std::string(record.name));
+    if (S_ISREG(at->second.mode) && at->second.content.empty()) {
+      at->second.content.assign(1 + history.below(5000), 'x');
+    }
+    if (S_ISREG(at->second.mode)) data(at->first, at->second);
+    if (history.below(2) == 0) inode(at->first, at->second);
+  }
+
+  /** An entry for one of its names. */
+  void name_of(const History& history, FileId id) {
+    for (const auto& [folder, node] : history.nodes) {
+      for (const auto& [name, file] : node.names) {
+        if (file == id) return entry(history, folder, name);
+      }
+    }
   }
 
   void inode(FileId id, const Node& node) {

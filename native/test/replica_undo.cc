@@ -14,27 +14,31 @@ using namespace holdfast::replica::test;
 
 namespace {
 
+void add_one(int folder, const std::string& name, std::mt19937_64& random) {
+  const unsigned type = random() % 6;
+  if (type == 0) {
+    REQUIRE(symlinkat("elsewhere", folder, name.c_str()) == 0);
+  } else if (type == 1) {
+    REQUIRE(mkdirat(folder, name.c_str(), 0750) == 0);
+    REQUIRE(symlinkat("inside", folder, (name + "/b").c_str()) == 0);
+  } else {
+    const Fd file(openat(folder, name.c_str(), O_RDWR | O_CREAT | O_EXCL, 0640));
+    const std::string content(random() % 9000, static_cast<char>('0' + random() % 10));
+    REQUIRE(pwrite(file.get(), content.data(), content.size(), 0) >= 0);
+    REQUIRE(fsetxattr(file.get(), "trusted.foreign", "yes", 3, 0) == 0);
+    if (type == 2) linkat(folder, name.c_str(), folder, "hard", 0);
+  }
+}
+
 /** Files that no record knows, where there is room for them. */
 void add_foreign(Life& life, const History& history, std::mt19937_64& random) {
   for (const auto& [id, node] : history.nodes) {
-    if (!node.is_folder() || random() % 2 == 0) continue;
+    if (!node.is_folder()) continue;
     const Result<FileRef> folder = life.tree.open(id);
     REQUIRE(folder.ok());
-    const int fd = folder.value->fd.get();
-    const std::string name(1, static_cast<char>('a' + random() % 5));
-    const unsigned type = random() % 4;
-    if (node.names.contains(name)) continue;
-    if (type == 0) {
-      REQUIRE(symlinkat("elsewhere", fd, name.c_str()) == 0);
-    } else if (type == 1) {
-      REQUIRE(mkdirat(fd, name.c_str(), 0750) == 0);
-      REQUIRE(symlinkat("inside", fd, (name + "/b").c_str()) == 0);
-    } else {
-      const Fd file(openat(fd, name.c_str(), O_RDWR | O_CREAT | O_EXCL, 0640));
-      const std::string content(random() % 9000, static_cast<char>('0' + random() % 10));
-      REQUIRE(pwrite(file.get(), content.data(), content.size(), 0) >= 0);
-      REQUIRE(fsetxattr(file.get(), "trusted.foreign", "yes", 3, 0) == 0);
-      if (type == 3) linkat(fd, name.c_str(), fd, "hard", 0);
+    for (const char* name : {"a", "b", "c", "d", "e"}) {
+      if (node.names.contains(name) || random() % 2 == 0) continue;
+      add_one(folder.value->fd.get(), name, random);
     }
   }
 }
@@ -104,11 +108,17 @@ std::string there_and_back(uint64_t seed) {
     copy.keep_ids("ids.old");
   }
   ResyncStream stream;
-  const size_t statements = below(3);
+  // What the stream leaves out, the target lacks: statements are then about files that it has not
+  // got, and foreign ones are taken for them.
+  const size_t statements = below(3), left_out = below(2) == 0 ? below(5) : 0;
   for (size_t n = 0; n < after; n++) {
     for (size_t s = below(statements * 2 + 1); s > 0; s--) stream.statement(history);
     history.step();
-    stream.change(history, before + n, before + n + 1);
+    if (below(5) < left_out) {
+      stream.about(history, history.records(before + n, before + n + 1));
+    } else {
+      stream.change(history, before + n, before + n + 1);
+    }
   }
   std::string table = "ids";
   size_t from = 0;
