@@ -15,7 +15,7 @@ using namespace holdfast::replica::test;
 namespace {
 
 void add_one(int folder, const std::string& name, std::mt19937_64& random) {
-  const unsigned type = random() % 6;
+  const uint64_t type = random() % 6;
   if (type == 0) {
     REQUIRE(symlinkat("elsewhere", folder, name.c_str()) == 0);
   } else if (type == 1) {
