@@ -87,7 +87,12 @@ void Changes::forget_unlinked() {
 
 void Changes::checkpointed(Lsn saved) {
   for (; !nameless_.empty() && nameless_.front().first <= saved; nameless_.pop_front()) {
-    ids_.erase(nameless_.front().second);
+    // Not of a file that is replicated again, under the same id.
+    IdEntry entry;
+    const FileId id = nameless_.front().second;
+    if (ids_.get(id, entry) && (entry.flags & (id_unlinked | id_nameless)) == id_unlinked) {
+      ids_.erase(id);
+    }
   }
 }
 

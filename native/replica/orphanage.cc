@@ -296,6 +296,30 @@ int Orphanage::empty() {
   return tidy();
 }
 
+/** Asks about what a name is; when a folder is not kept, about all that is in it. */
+int Orphanage::offer(const KeepOrphan& keep, int directory, const std::string& name, bool& kept) {
+  Orphan orphan{volume_, directory, name.c_str(), 0, false, {}};
+  Handle handle;
+  IdEntry entry;
+  int error = tree_.identify(directory, name.c_str(), handle, orphan.attributes);
+  if (error != 0) return error;
+  orphan.file = ids_.find(volume_, handle);
+  if (orphan.file != 0 && ids_.get(orphan.file, entry)) {
+    orphan.removed = (entry.flags & (id_unlinked | id_nameless)) == id_unlinked;
+  }
+  error = keep(orphan, kept);
+  if (error != 0 || kept || !S_ISDIR(orphan.attributes.st_mode)) return error;
+  const Fd folder(open_folder(directory, name.c_str()));
+  if (!folder.valid()) return errno;
+  std::vector<std::string> names;
+  if (error = list_names(folder.get(), names); error != 0) return error;
+  for (const std::string& each : names) {
+    bool taken = false;
+    if (error = offer(keep, folder.get(), each, taken); error != 0) return error;
+  }
+  return 0;
+}
+
 int Orphanage::empty(const KeepOrphan& keep, std::vector<FileId>& gone) {
   if (!fd_.valid()) return 0;
   Survey survey(tree_, ids_, volume_);
@@ -309,18 +333,10 @@ int Orphanage::empty(const KeepOrphan& keep, std::vector<FileId>& gone) {
     if (const int error = list_names(fd_.get(), names); error != 0) return error;
     for (const std::string& name : names) {
       if (has_no_name_yet(name.c_str())) continue;
-      Orphan orphan{volume_, fd_.get(), name.c_str(), 0, false, {}};
-      Handle handle;
-      IdEntry entry;
-      int error = tree_.identify(fd_.get(), name.c_str(), handle, orphan.attributes);
-      if (error != 0) return error;
-      orphan.file = ids_.find(volume_, handle);
-      if (orphan.file != 0 && ids_.get(orphan.file, entry)) {
-        orphan.removed = (entry.flags & (id_unlinked | id_nameless)) == id_unlinked;
-      }
-      bool kept = false;
       // What was inside a folder that is going has been asked about with it.
-      if (keep && !name.starts_with(raised)) error = keep(orphan, kept);
+      bool kept = false;
+      int error = 0;
+      if (keep && !name.starts_with(raised)) error = offer(keep, fd_.get(), name, kept);
       if (error == 0 && !kept) error = purge.remove(fd_.get(), name);
       if (error != 0) return error;
       any = true;

@@ -24,7 +24,7 @@ namespace holdfast::replica {
 /** What is left in the orphanage when a resync ends: no name of the source leads to it. */
 struct Orphan {
   uint8_t volume = 0;
-  int directory = -1;          // the orphanage
+  int directory = -1;          // the orphanage, or a folder in it that is not kept
   const char* name = nullptr;  // in it
   FileId file = 0;             // 0: foreign, no record ever spoke of it
   bool removed = false;        // by a record of this resync or before: the source had it
@@ -73,6 +73,7 @@ class Orphanage {
   int make();
   int restore();
   int save();
+  int offer(const KeepOrphan& keep, int directory, const std::string& name, bool& kept);
   bool has(FileId id, const OpenFile& file) const;
   bool has_no_name_yet(const char* name) const;
 

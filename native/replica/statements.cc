@@ -211,6 +211,8 @@ int Changes::inode(const Record& record) {
   const bool made = file == nullptr;
   if (made) {
     if (const int error = make_nameless(record, file); error != 0) return error;
+  } else if (IdEntry entry; ids_.get(id, entry) && (entry.flags & id_unlinked) != 0) {
+    ids_.set_flags(id, id_nameless, 0);  // its name is to come
   }
   if (const int error = set_all(record, *file); error != 0) return error;
   Times& at = times(id);

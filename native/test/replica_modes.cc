@@ -209,6 +209,53 @@ TEST_CASE("statements: what has no name yet survives a replay, and gets it twice
   CHECK(!p.there(".holdfast"));
 }
 
+TEST_CASE("statements: a file that was withdrawn can be replicated again, with its id") {
+  if (skipped()) return;
+  for (const ApplyMode mode : {ApplyMode::normal, ApplyMode::replay, ApplyMode::resync}) {
+    CAPTURE(static_cast<int>(mode));
+    Place p(mode);
+    p.put(1, "a", f, "first");
+    REQUIRE(p.unlink(1, "a", f) == "");
+    const Lsn removed = p.tail.lsn;
+    REQUIRE(p.inode(f, S_IFREG | 0644) == "");
+    p.changes->checkpointed(removed);
+    REQUIRE(p.write(f, "again") == "");
+    REQUIRE(p.link(1, "b", f) == "");
+    p.changes->checkpointed(p.tail.lsn);
+    REQUIRE(p.write(f, "AGAIN") == "");
+    REQUIRE(p.changes->flush_times() == 0);
+    REQUIRE(p.changes->end_replay() == 0);
+    REQUIRE(p.changes->end_resync(nullptr) == 0);
+    CHECK(p.text("b") == "AGAIN");
+    CHECK(!p.there(".holdfast"));
+  }
+}
+
+TEST_CASE("statements: what is in a folder that goes is asked about as well") {
+  if (skipped()) return;
+  Place p(ApplyMode::resync);
+  p.put_folder(1, "d", d);
+  p.put_folder(d, "e", e);
+  p.put(e, "own", f, "text");
+  p.put(d, "removed", g, "");
+  REQUIRE(p.unlink(d, "removed", g) == "");
+  UnlinkBody body{1, some_time, 1, 1};
+  char name[] = "d";
+  REQUIRE(p.apply(Kind::unlink, d, {{&body, sizeof body}, {name, 1}}, flag_last_name) == "");
+  std::vector<std::pair<FileId, bool>> asked;
+  REQUIRE(p.changes->end_resync([&](const Orphan& orphan, bool& kept) {
+    asked.emplace_back(orphan.file, orphan.removed);
+    kept = orphan.file == f;
+    if (!kept) return 0;
+    return renameat(orphan.directory, orphan.name, AT_FDCWD, p.at("kept").c_str()) == 0 ? 0 : errno;
+  }) == 0);
+  std::sort(asked.begin(), asked.end());
+  CHECK(asked ==
+        std::vector<std::pair<FileId, bool>>{{f, false}, {g, true}, {d, true}, {e, false}});
+  CHECK(p.text("kept") == "text");
+  CHECK(!p.there(".holdfast"));
+}
+
 TEST_CASE("statements: a server that becomes primary drops what has no name yet") {
   if (skipped()) return;
   Place p;
