@@ -63,6 +63,7 @@ class PrimRole final : public Role {
 
   Failure check();
   Failure begin_history();
+  Failure leave_resync();
   Failure find_beginning(Beginning& out);
   void after_marks(Beginning& out);
   void after_stop(Beginning& out);
@@ -87,8 +88,13 @@ class PrimRole final : public Role {
 /** What the superblock says against being the primary with this line. */
 Failure PrimRole::check() {
   const SuperState& state = super_.state();
-  if (Failure failure = check_super(state, line_, context_.resume); failure.failed())
-    return failure;
+  if (Failure failure = check_super(state, line_, context_.resume); failure.failed()) {
+    // With the end of its resync in the journal it is a whole copy, and what follows that was
+    // acknowledged.
+    if (failure.code != "STATE" || state.state != DiskState::inconsistent) return failure;
+    const auto ended = resync_ended(super_, front_.volumes().state_path("journal"), line_.journal);
+    if (!ended.ok() || !ended.value) return failure;
+  }
   if (context_.resume && state.role == uint32_t(RoleKind::prim)) return {};
   const bool fresh = state.state == DiskState::none;
   const bool again = state.role == uint32_t(RoleKind::prim) && state.clean != 0;
@@ -128,9 +134,25 @@ void PrimRole::after_stop(Beginning& out) {
   }
 }
 
+/** A copy in the middle of a resync: to its end, when the journal has that, or back to before. */
+Failure PrimRole::leave_resync() {
+  const auto end = apply_journal(front_.tree(), front_.ids(), super_, line_.state, line_.journal,
+                                 context_.events);
+  if (end.ok()) return {};
+  if (end.error != EUCLEAN || super_.state().state != DiskState::inconsistent)
+    return Failure::of(end.error, std::string("ending the resync: ") + end.call);
+  const auto back =
+      take_back(front_.tree(), front_.ids(), super_, line_.state, line_.journal, context_.events);
+  return back.ok() ? Failure{}
+                   : Failure::of(back.error, std::string("taking the resync back: ") + back.call);
+}
+
 /** After what the history of this primary goes on, and the files as they were then. */
 Failure PrimRole::find_beginning(Beginning& out) {
   const SuperState& state = super_.state();
+  if (state.state == DiskState::inconsistent) {
+    if (Failure failure = leave_resync(); failure.failed()) return failure;
+  }
   if (state.role == uint32_t(RoleKind::second)) {
     // What this server acknowledged as a secondary is in its journal.
     const auto end = apply_journal(front_.tree(), front_.ids(), super_, line_.state, line_.journal,

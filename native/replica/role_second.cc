@@ -152,7 +152,8 @@ Failure SecondRole::begin_history() {
   if (state.state == DiskState::inconsistent) {
     if (state.role == uint32_t(RoleKind::prim)) was_primary_ = true;
   } else if (state.role == uint32_t(RoleKind::prim)) {
-    was_primary_ = state.clean == 0;
+    // Stopped in order with changes that its peer lacks, it has them all the same.
+    was_primary_ = state.clean == 0 || state.base_state != 0;
     fresh_ = true;
     fresh_tail_ = state.last;
     ids_.forget_opens();
@@ -183,6 +184,7 @@ Failure SecondRole::begin_history() {
   // A copy that was found unfit stays so, whoever goes on with it.
   if (next.state == DiskState::none && !foreign_) next.state = DiskState::in_sync;
   next.epoch = std::max(state.epoch, line_.epoch);
+  if (was_primary_) next.clean = 0;
   const int error = super_.save(next);
   return error == 0 ? Failure{} : Failure::of(error, volumes_.state_path("super"));
 }

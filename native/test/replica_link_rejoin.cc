@@ -40,15 +40,15 @@ class Files final : public Rejoining {
   bool known() const override { return known_.load(); }
   void start(uint64_t run, std::function<void()> whole,
              std::function<void(int, const char*)>) override {
-    starts_++;
     run_.store(run);
-    whole_ = std::move(whole);
+    whole_ = whole;
     {
       const std::lock_guard lock(mutex_);
       stated_.insert(dirty_.begin(), dirty_.end());
       dirty_.clear();
     }
-    if (states_.load()) whole_();
+    starts_++;
+    if (states_.load()) whole();
   }
   void stop() override { stops_++; }
   bool missing(std::span<const uint8_t>) override { return true; }
