@@ -25,6 +25,7 @@ struct ApplyingHooks {
 struct ApplyingOptions {
   ApplyMode mode = ApplyMode::replay;  // resync: the superblock says inconsistent
   TargetFiles* files = nullptr;        // undo log and quarantine
+  const Faults* faults = planted_faults();
 };
 
 class Applying final : public ApplyTarget, public ApplierSink {
@@ -64,7 +65,7 @@ class Applying final : public ApplyTarget, public ApplierSink {
 
   static ApplierOptions applier_options(const ApplyingOptions& options) {
     ApplierOptions out;
-    out.faults = planted_faults();
+    out.faults = options.faults;
     if (TargetFiles* files = options.files; files != nullptr) {
       out.undo = &files->undo();
       out.end_resync = [files](Changes& changes, const Record& synced) {

@@ -34,19 +34,6 @@ const char* name_of(DiskState state) {
   return "unknown";
 }
 
-/** Body of a `missing` frame. */
-std::vector<uint8_t> frame_of(const Missing& what) {
-  MissingBody body{};
-  body.file = what.file;
-  body.parent = what.parent;
-  body.name_size = uint32_t(what.name.size());
-  if (what.adopted) body.flags |= missing_adopted;
-  std::vector<uint8_t> out(sizeof body + what.name.size());
-  memcpy(out.data(), &body, sizeof body);
-  memcpy(out.data() + sizeof body, what.name.data(), what.name.size());
-  return out;
-}
-
 class SecondRole final : public Role {
  public:
   SecondRole(RoleContext context, const OpenLine& line)
@@ -218,7 +205,7 @@ ApplyingHooks SecondRole::hooks() {
                       {reinterpret_cast<const uint8_t*>(&result), sizeof result});
   };
   hooks.missing = [this](const Missing& what, Lsn lsn) {
-    receiver_->report(lsn, Frame::missing, frame_of(what));
+    receiver_->report(lsn, Frame::missing, missing_frame(what));
   };
   hooks.synced = [this](const Record& record, const JournalPoint& end) {
     return receiver_->synced(record, end);
@@ -267,8 +254,11 @@ Failure SecondRole::open() {
   if (Failure failure = volumes_.lock_state(); failure.failed()) return failure;
   const auto opened = super_.open(volumes_.state_path("super"));
   if (!opened.ok()) return Failure::of(opened.error, volumes_.state_path("super"));
-  if (Failure failure = check_set(super_.state(), line_, context_.resume); failure.failed())
-    return failure;
+  if (Failure failure = check_super(super_.state(), line_, context_.resume); failure.failed()) {
+    // A worker before this one had the role already, also of a copy that still counts as a
+    // primary's.
+    if (!context_.resume || failure.code != "EPOCH") return failure;
+  }
   // Once: a worker that goes on with this line finds that it was done.
   if (!context_.resume && line_.fullsync) {
     if (Failure failure = forget_history(); failure.failed()) return failure;

@@ -8,8 +8,10 @@
 #include <cerrno>
 #include <cstring>
 
+#include "replica/changes.h"
 #include "replica/disk.h"
 #include "replica/faults.h"
+#include "replica/frames.h"
 #include "replica/journal.h"
 #include "replica/lineage.h"
 
@@ -32,6 +34,20 @@ int sync_folder(const std::string& folder) {
 }
 
 }  // namespace
+
+std::vector<uint8_t> missing_frame(const Missing& what) {
+  MissingBody body{};
+  body.file = what.file;
+  body.parent = what.parent;
+  body.name_size = static_cast<uint32_t>(what.name.size());
+  if (what.adopted) body.flags |= missing_adopted;
+  std::vector<uint8_t> out(sizeof body + what.name.size());
+  std::memcpy(out.data(), &body, sizeof body);
+  if (!what.name.empty()) {
+    std::memcpy(out.data() + sizeof body, what.name.data(), what.name.size());
+  }
+  return out;
+}
 
 int save_origin(const std::string& folder, const std::vector<EpochStart>& history) {
   const std::string path = folder + "/origin";

@@ -29,6 +29,7 @@ namespace holdfast::replica {
 
 class Changes;
 class Events;
+struct Missing;
 
 /** What the receiver asks of the files in a resync. The receiving thread, but `finished`. */
 class ResyncSide {
@@ -101,6 +102,8 @@ class TargetFiles final : public ResyncSide {
   bool was_primary_ = false;  // and was not stopped in order
 };
 
+/** Body of a `missing` frame. */
+std::vector<uint8_t> missing_frame(const Missing& what);
 /** Saves a history in the state folder, durably. 0 or errno. */
 int save_origin(const std::string& folder, const std::vector<EpochStart>& history);
 /** The history that was saved. EBADMSG: it is damaged; ENOENT: there is none. */

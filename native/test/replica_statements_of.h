@@ -108,6 +108,7 @@ class ResyncStream {
       names += name;
     }
     ListingBody body{};
+    body.mtime = node.mtime;
     body.count = static_cast<uint32_t>(node.names.size());
     put(Kind::listing, folder, &body, sizeof body, names);
   }
@@ -130,6 +131,11 @@ class ResyncStream {
       if (parse_record(raw, out[i - first]) != ParseStatus::ok) std::abort();
     }
     return out;
+  }
+
+  std::span<const uint8_t> raw(size_t i) const {
+    const size_t from = i == 0 ? 0 : ends_[i - 1];
+    return std::span(bytes_).subspan(from, ends_[i] - from);
   }
 
   void add(Kind kind, uint16_t flags, FileId file, std::span<const iovec> parts) {
