@@ -259,3 +259,75 @@ inWorld('the source dies in the middle: the target goes back to what it was', as
   assert.deepEqual(await treeOf(b.seen), before);
   assert.ok(b.events.some(({ name }) => name === 'took_back'));
 });
+
+inWorld(
+  'the target is killed in the middle: it resumes, and does not start again',
+  async (world) => {
+    const { a, b } = await makePair(world, { resyncrate: 4 << 20 });
+    await fill(a, 'old', 2);
+    await settled(a, b);
+    await b.request('close');
+    await a.request('alone', { epoch: 2 });
+    await fill(a, 'new', 20);
+    await b.open({ role: 'second', epoch: 2 });
+    for (let i = 1; i <= 3; i++) {
+      const sent = i * (4 << 20);
+      await until(
+        'it is under way',
+        async () => Number((await a.status()).all['resync_sent']) > sent,
+      );
+      await b.killWorker();
+    }
+    await inSync(a);
+    const kinds = resyncs(a).filter((text) => text.startsWith('started'));
+    assert.deepEqual(kinds, [
+      'started dirty',
+      'started resume',
+      'started resume',
+      'started resume',
+    ]);
+    const done = a.events.find(
+      ({ name, values }) => name === 'resync' && values['state'] === 'done',
+    );
+    assert.ok(Number(done?.values['sent']) < 34 << 20, `${done?.values['sent']} bytes`);
+    await assertEqual(a, b);
+  },
+);
+
+inWorld(
+  'the worker of the source is killed in the middle: a new resync, the same end',
+  async (world) => {
+    const { a, b } = await makePair(world, { resyncrate: 4 << 20 });
+    await fill(a, 'old', 2);
+    await settled(a, b);
+    await b.request('close');
+    await a.request('alone', { epoch: 2 });
+    await fill(a, 'new', 12);
+    const writer = await a.writer('file');
+    await b.open({ role: 'second', epoch: 2 });
+    await until(
+      'it is under way',
+      async () => Number((await a.status()).all['resync_sent']) > 4 << 20,
+    );
+    await a.killWorker();
+    await inSync(a);
+    assert.equal((await writer.stop()).error, null);
+    await assertEqual(a, b);
+  },
+);
+
+inWorld('the connection flaps under a writer while the secondary comes back', async (world) => {
+  const { a, b } = await makePair(world);
+  await fill(a, 'old', 2);
+  await settled(a, b);
+  const writer = await a.writer('file');
+  for (let epoch = 2; epoch < 10; epoch++) {
+    await a.request('cut', { ms: 200 });
+    await a.request('alone', { epoch });
+    await a.run(`head -c 3000000 /dev/urandom > ${a.dir}/old/g${epoch}`);
+    if (epoch % 2 === 0) await inSync(a, epoch / 2);
+  }
+  await until('it is in sync', async () => (await a.status()).all['insync'] === '1', 60_000);
+  assert.equal((await writer.stop()).error, null);
+  await assertEqual(a, b);
+});
