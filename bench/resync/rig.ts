@@ -102,18 +102,20 @@ export class Rig {
     const startMs = nowMs();
     await this.pair.startSecond();
     const opened = nowMs();
+    const of = (state: string) => this.#seen.findLast(({ values }) => values['state'] === state);
     for (;;) {
       const { all } = await this.pair.prim.status();
-      if (all['insync'] === '1') break;
+      // The primary waits for its peer again before the peer has said that it is whole.
+      const isDone = of('started') === undefined || of('done') !== undefined;
+      if (all['insync'] === '1' && isDone) break;
       if (this.#refused !== null) throw new Error(`refused: ${JSON.stringify(this.#refused)}`);
       if (nowMs() > startMs + backMs) throw new Error(`not in sync: ${JSON.stringify(all)}`);
       await delay(5);
     }
-    const toMs = nowMs();
-    const of = (state: string) => this.#seen.findLast(({ values }) => values['state'] === state);
     const begun = of('started');
     const done = of('done');
     const fromMs = begun?.atMs ?? opened;
+    const toMs = done?.atMs ?? nowMs();
     return {
       changedBytes,
       kind: begun?.values['kind'] ?? 'catch_up',
