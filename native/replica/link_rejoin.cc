@@ -199,7 +199,9 @@ int Link::end_run() {
   stating_ = false;
   save_failed_said_ = false;
   barrier_wanted_.store(std::max(barrier_wanted_.load(), synced_));
+  // At once: whoever syncs waits for it, and perhaps nothing else is about to be sent.
   asked_.store(true);
+  kick();
   return 0;
 }
 
