@@ -22,6 +22,8 @@ namespace {
 
 // Above this many pieces no directory is begun: what its names make dirty must not pile up.
 constexpr uint64_t most_items = 4096;
+// It is of a whole second, and not for nothing.
+constexpr int64_t p99_every_ns = 100'000'000;
 constexpr auto poll = std::chrono::milliseconds(1);
 constexpr auto poll_most = std::chrono::milliseconds(50);
 
@@ -103,6 +105,7 @@ struct Resync::Impl {
 
   // The thread's own.
   std::optional<Pace> pace;
+  int64_t p99_ns = 0, p99_at_ns = 0;
   std::optional<ListingWalk> walk;
   std::deque<std::pair<Lsn, uint64_t>> sent;  // bytes of statements that are not applied
   uint64_t sent_bytes = 0;
@@ -147,7 +150,11 @@ bool Resync::Impl::await_turn() {
   for (;;) {
     if (stopping) return false;
     const int64_t now = now_ns();
-    const int64_t due = pace->due_ns(now, stream.change_p99_ns());
+    if (now - p99_at_ns >= p99_every_ns) {
+      p99_ns = stream.change_p99_ns();
+      p99_at_ns = now;
+    }
+    const int64_t due = pace->due_ns(now, p99_ns);
     progress.rate = pace->rate(now);
     const uint64_t size = stream.ring_size();
     const uint64_t share = options.ring_share != 0 ? options.ring_share : size / 4;
@@ -287,7 +294,9 @@ bool Resync::Impl::nothing_left() {
 
 void Resync::Impl::run() {
   pthread_setname_np(pthread_self(), "hf-resync");
-  pace.emplace(options, now_ns(), stream.change_p99_ns());
+  p99_at_ns = now_ns();
+  p99_ns = stream.change_p99_ns();
+  pace.emplace(options, p99_at_ns, p99_ns);
   bool done = false;
   std::chrono::nanoseconds pause = poll;
   while (!stopping && !done) {
