@@ -189,6 +189,7 @@ class Link final : public Log {
   void idle(int64_t until_ns);
   void drop();
   void farewell();
+  void release_ring();
   void notice_alone();
   void serve();
   bool stalled(int64_t now_ns);

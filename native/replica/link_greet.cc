@@ -134,8 +134,7 @@ void Link::connect(int64_t now_ns) {
   }
   if (good) adopt(std::move(channel), greeting);
   if (channel_ != nullptr) return;
-  ring_.keep(false);
-  if (reservers_count_.load() > 0) wake_reservers();
+  release_ring();
   failed_connects_.fetch_add(1, std::memory_order_relaxed);
   say_lost(boot_ns());
 }
@@ -297,7 +296,7 @@ void Link::adopt(std::unique_ptr<Channel> channel, const Greeting& greeting) {
   if (!greeting.follows) {
     announced_ = greeting.run;
     announced_tail_ = greeting.tail;
-    ring_.keep(false);
+    release_ring();
     return;
   }
   const bool states = decision.what == Rejoin::resume && synced_ == 0 && left_.load();

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -77,8 +78,12 @@ bool Link::take_ready(const ReadyBody& ready) {
   announced_ = 0;
   synced_ = 0;
   applied_.store(ready.lsn);
-  // The ring has all that it lacks.
-  if (kind_.load() == Rejoin::catch_up) options_.rejoining->clear();
+  if (kind_.load() == Rejoin::catch_up) {
+    // The ring has all that it lacks: nothing is stated, and nothing before is of interest.
+    options_.rejoining->clear();
+    dirty_since_.store(ready.lsn);
+    stated_ = false;
+  }
   stating_ = true;
   begin_stream(cursor, ready.lsn);
   begin_stating();
@@ -103,7 +108,8 @@ void Link::begin_stating() {
   all_stated_.store(false);
   state_failed_.store(false);
   end_wanted_ns_ = 0;
-  stated_ = stating_ = true;
+  stating_ = true;
+  if (kind_.load() != Rejoin::catch_up) stated_ = true;
   options_.rejoining->start(
       run_.load(),
       [this] {
@@ -127,6 +133,9 @@ void Link::interrupt() {
     if (keeps_unapplied()) {
       ring_.for_each(applied_.load(),
                      [this](const Record& record) { options_.rejoining->touch(record); });
+    } else {
+      // What it has durably has left the ring.
+      dirty_since_.store(std::max(dirty_since_.load(), durable_.load()));
     }
   }
   if (under_way) {

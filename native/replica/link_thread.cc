@@ -116,11 +116,17 @@ void Link::drop() {
   sending_.store(false);
   if (old == nullptr) return;
   interrupt();
-  ring_.keep(false);
+  release_ring();
   if (is_protocol(old->error())) protocol_errors_.fetch_add(1, std::memory_order_relaxed);
   connected_.store(false);
   lost_since_ns_ = boot_ns();
   lost_said_ = false;
+}
+
+/** Nobody reads the ring: alone, it may drop what is old, so who waits for room tries again. */
+void Link::release_ring() {
+  ring_.keep(false);
+  if (reservers_count_.load() > 0) wake_reservers();
 }
 
 /** Alone: who waits for the peer is told, and the ring may drop what is old. */

@@ -170,6 +170,34 @@ TEST_CASE("rejoin: what left the ring is dirty, and what is in it too") {
   CHECK(one.files.own_.load() == 0);
 }
 
+TEST_CASE("rejoin: cut off while it catches up, it lacks only what came since") {
+  Peer peer;
+  Returning one(min_ring * 2);
+  one.files.states_.store(false);
+  one.start(peer);
+  REQUIRE(one.primary.events.await("peer state=connected"));
+  REQUIRE(one.primary.sync(one.write(1 << 20)) == 0);
+  one.primary.link.cut(100'000);
+  REQUIRE(one.primary.link.alone(2) == 0);
+  one.write(1 << 20);
+  one.primary.link.cut(0);
+  while (one.files.starts_.load() == 0) std::this_thread::yield();
+  CHECK(peer.resync().rejoin == number(Rejoin::catch_up));
+  const Lsn had = one.write(1 << 20);
+  one.primary.link.push();
+  REQUIRE(peer.await_received(had));
+  one.primary.link.cut(100'000);
+  REQUIRE(one.primary.events.await("resync state=interrupted"));
+  const Lsn durable = peer.durable();
+  const Lsn last = one.write(32 << 20);
+  one.files.states_.store(true);
+  one.primary.link.cut(0);
+  REQUIRE(one.await_sync());
+  CHECK(peer.resync().rejoin == number(Rejoin::dirty));
+  CHECK(one.files.own_.load() == 0);
+  CHECK(one.files.stated().size() == last - durable);
+}
+
 TEST_CASE("rejoin: while it runs the application waits for nobody; after it for the peer") {
   Peer peer;
   Returning one;
