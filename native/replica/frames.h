@@ -114,9 +114,9 @@ struct ReadyBody {
 };
 
 /**
- * Then the name. `file` is not there; with a name: and should be that. It comes before the first
- * acknowledgement whose `applied` covers the record that it is about; again on the next connection,
- * until a hello says that this was seen.
+ * Then the name. `file` is not there; with a name: and should be that; 0: the target does not know
+ * which file that name should be. It comes before the first acknowledgement whose `applied` covers
+ * the record that it is about; again on the next connection, until a hello says that this was seen.
  */
 struct MissingBody {
   FileId file;
