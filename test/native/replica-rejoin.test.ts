@@ -331,3 +331,32 @@ inWorld('the connection flaps under a writer while the secondary comes back', as
   assert.equal((await writer.stop()).error, null);
   await assertEqual(a, b);
 });
+
+inWorld('foreign content: a first copy by fullsync, and nothing of it is lost', async (world) => {
+  const [a, b] = [await Engine.start(world, 'a'), await Engine.start(world, 'b')];
+  for (const engine of [a, b]) {
+    await engine.run(
+      `mkdir -p ${engine.dir}/d; echo same > ${engine.dir}/d/same; ` +
+        `echo of ${engine.name} > ${engine.dir}/d/other`,
+    );
+  }
+  await b.run(`mkdir ${b.dir}/d/mine; echo mine > ${b.dir}/d/mine/file`);
+  await assert.rejects(b.open({ role: 'second' }), /CONTENT/);
+  await b.open({ role: 'second', fullsync: 1 });
+  assert.equal((await b.request('status'))['state'], 'none');
+  await a.open({ role: 'prim' });
+  await inSync(a);
+  assert.deepEqual(resyncs(a), ['started first_copy', 'done first_copy']);
+  await settled(a, b);
+  const tree = Object.entries(await treeOf(b.seen));
+  const copied = tree.filter(([path]) => !path.startsWith('.holdfast-quarantine'));
+  assert.deepEqual(Object.fromEntries(copied), { ...(await treeOf(a.seen)) });
+  assert.equal(await b.run(`cat ${b.dir}/d/other`), 'of a\n');
+  const kept = await b.run(
+    `find ${b.dir}/.holdfast-quarantine -type f -path '*mine*' -exec cat {} +`,
+  );
+  assert.equal(kept, 'mine\n');
+  const status = await b.request('status');
+  assert.equal(status['state'], 'in_sync');
+  assert.ok(Number(status['quarantined']) >= 1);
+});
