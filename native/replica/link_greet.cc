@@ -225,8 +225,10 @@ bool Link::plan(Channel& channel, const Lineage& peer, Greeting& greeting) {
     refused("history");
     return false;
   }
-  greeting.follows =
-      decision.what == Rejoin::resume || (decision.what == Rejoin::catch_up && !left_.load());
+  // A copy that is outdated counts as in sync by the record `synced` only, though the ring has all.
+  const bool counts = rejoining == nullptr || peer.state != DiskState::outdated;
+  greeting.follows = decision.what == Rejoin::resume ||
+                     (decision.what == Rejoin::catch_up && !left_.load() && counts);
   return greeting.follows || announce(channel, peer, greeting);
 }
 

@@ -335,6 +335,24 @@ TEST_CASE("rejoin: a fork is refused, with what each side has, and nothing is ch
   CHECK(one.files.starts_.load() == 0);
 }
 
+TEST_CASE("rejoin: an outdated copy that the ring has all for counts by two steps too") {
+  Peer peer;
+  peer.history = {{1, 0, 1, 0}};
+  peer.welcome = [](WelcomeBody& body) {
+    if (body.resync == 0) body.state = static_cast<uint32_t>(DiskState::outdated);
+  };
+  Returning one;
+  one.files.states_.store(false);
+  one.start(peer);
+  while (one.files.starts_.load() == 0) std::this_thread::yield();
+  CHECK(peer.resync().rejoin == number(Rejoin::catch_up));
+  Call call;
+  CHECK_FALSE(one.primary.link.sync(one.write(65'536), call.waiter()));
+  one.files.whole_();
+  REQUIRE(one.await_sync());
+  CHECK(call.await() == 0);
+}
+
 TEST_CASE("rejoin: what only the peer changed is dirty before anything is stated") {
   Peer peer;
   peer.history = {{1, 0, 1, 0}};
