@@ -48,6 +48,7 @@ Receiver::~Receiver() {
   if (end_.valid()) ring_bell(end_);
   if (acceptor_.joinable()) acceptor_.join();
   if (thread_.joinable()) thread_.join();
+  feed_.stop();  // it rings the bell
 }
 
 Result<bool> Receiver::start(const ReceiverOptions& options) {
