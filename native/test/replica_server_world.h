@@ -91,7 +91,9 @@ class MemoryLog final : public Log {
       Kept kept{lsn, kind, flags, file, 0, {}};
       for (const iovec& part : payload) {
         const size_t room = kept.size < sizeof kept.bytes ? sizeof kept.bytes - kept.size : 0;
-        std::memcpy(kept.bytes + kept.size, part.iov_base, std::min(room, part.iov_len));
+        if (part.iov_len > 0) {
+          std::memcpy(kept.bytes + kept.size, part.iov_base, std::min(room, part.iov_len));
+        }
         kept.size += part.iov_len;
       }
       if (on_append) on_append(kept);
