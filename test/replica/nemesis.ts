@@ -1,0 +1,248 @@
+/**
+ * One long run: random operations on whoever is the primary, and a nemesis that picks what happens to
+ * whom. After each step both are in sync again, nothing whose fsync returned is missing, and the
+ * trees are equal; the application of a server that lives sees no error.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import { Duo } from './duo.ts';
+import { type Ground, run, type Side } from './pair.ts';
+import { randomOf } from './prefix.ts';
+import { closedAndEqual } from './rows.ts';
+
+export interface NemesisOptions {
+  readonly steps: number;
+  /** The name of a planted bug. */
+  readonly fault?: string;
+}
+
+export interface NemesisResult {
+  readonly seed: number;
+  readonly steps: readonly string[];
+  /** Null: all is as it must be. */
+  readonly problem: string | null;
+}
+
+type Random = (limit: number) => number;
+
+class Nemesis {
+  readonly steps: string[] = [];
+  readonly #duo: Duo;
+  readonly #random: Random;
+
+  constructor(duo: Duo, random: Random) {
+    this.#duo = duo;
+    this.#random = random;
+  }
+
+  async begin(): Promise<void> {
+    await this.#duo.begin(this.#random(1_000_000_000));
+  }
+
+  #wait(most: number): Promise<void> {
+    return delay(this.#random(most));
+  }
+
+  #pick<T>(of: readonly T[]): T {
+    const chosen = of[this.#random(of.length)];
+    if (chosen === undefined) throw new Error('nothing to pick from');
+    return chosen;
+  }
+
+  #say(what: string): void {
+    this.steps.push(what);
+  }
+
+  /** What happens to a stream: a cut, a worker or a holder killed. */
+  async #trouble(): Promise<void> {
+    const duo = this.#duo;
+    const side: Side = this.#pick([duo.prim, duo.second]);
+    const what = this.#pick(['none', 'cut', 'cut', 'worker', 'worker', 'holder']);
+    this.#say(what === 'none' ? 'nothing' : `${what} of ${side.name}`);
+    if (what === 'cut') await side.request('cut', { ms: this.#random(300) });
+    if (what === 'worker' || what === 'holder') await side.kill(what);
+    await this.#wait(150);
+  }
+
+  #how(): 'kill' | 'pull' {
+    return this.#pick(['kill', 'pull']);
+  }
+
+  /** The second comes back to a primary, perhaps not at the first attempt. */
+  async #rejoin(returns: () => Promise<void>): Promise<void> {
+    await returns();
+    for (let i = this.#random(3); i > 0; i--) {
+      await this.#wait(60);
+      if (this.#random(3) === 0) {
+        const how = this.#how();
+        this.#say(`${how} of the second in the resync`);
+        await this.#duo.crash(this.#duo.second, how);
+        await this.#wait(100);
+        await this.#duo.secondReturns();
+      } else {
+        await this.#trouble();
+      }
+    }
+    await this.#duo.inSync();
+  }
+
+  async #secondDies(): Promise<void> {
+    const how = this.#how();
+    this.#say(`${how} of the second`);
+    await this.#duo.crash(this.#duo.second, how);
+    if (this.#random(4) > 0) {
+      this.#say('alone');
+      await this.#duo.alone();
+    }
+    await this.#wait(500);
+    await this.#rejoin(() => this.#duo.secondReturns());
+  }
+
+  async #secondLeaves(): Promise<void> {
+    this.#say('the second stops');
+    await this.#duo.second.request('close');
+    await this.#wait(100);
+    await this.#duo.alone();
+    await this.#wait(500);
+    await this.#rejoin(() => this.#duo.openSecond());
+  }
+
+  async #primDies(): Promise<void> {
+    const duo = this.#duo;
+    const how = this.#how();
+    if (this.#random(2) === 0) {
+      await duo.prim.request('cut', { ms: 60_000 });
+      await this.#wait(60);
+    }
+    this.#say(`${how} of the primary`);
+    await duo.crash(duo.prim, how);
+    await duo.takeOver();
+    await duo.check(duo.prim, 'fsync');
+    await this.begin();
+    await this.#wait(300);
+    await this.#rejoin(() => duo.secondReturns());
+  }
+
+  async #bothDie(): Promise<void> {
+    const duo = this.#duo;
+    const how = this.#how();
+    this.#say(`${how} of both`);
+    await Promise.all([duo.crash(duo.prim, how), duo.crash(duo.second, how)]);
+    // A directory that lost its power is no prefix: only the other's journal makes it one.
+    if (how === 'kill' && this.#random(2) === 0) {
+      this.#say('both back');
+      await duo.primReturns();
+      await duo.secondReturns();
+      await duo.inSync();
+      await duo.check(duo.prim, 'fsync');
+      await this.begin();
+      return;
+    }
+    await duo.secondReturns();
+    await duo.takeOver();
+    await duo.check(duo.prim, 'fsync');
+    await this.begin();
+    await this.#rejoin(() => duo.secondReturns());
+  }
+
+  async #sourceDies(): Promise<void> {
+    const duo = this.#duo;
+    this.#say('the second stops');
+    await duo.second.request('close');
+    const old = await duo.copy(duo.second);
+    await duo.alone();
+    await this.#wait(500);
+    await duo.openSecond();
+    await this.#wait(60);
+    const returns = this.#random(2) === 0;
+    this.#say('kill of the source');
+    await duo.crash(duo.prim);
+    if (returns) {
+      await duo.primReturns();
+      await duo.inSync();
+      await duo.check(duo.prim, 'fsync');
+      await this.begin();
+      return;
+    }
+    const state = (await duo.second.status()).all['state'] ?? '';
+    this.#say(`the target is ${state} and takes over`);
+    const forced = state !== 'in_sync';
+    await duo.takeOver(forced ? { force: 1 } : {});
+    if (state === 'inconsistent') await duo.assertEqual(old);
+    if (!forced) await duo.check(duo.prim, 'fsync');
+    await this.begin();
+    await this.#wait(200);
+    await this.#rejoin(() => duo.secondReturns(forced ? { discard: 1 } : {}));
+  }
+
+  async #switchOver(): Promise<void> {
+    this.#say('switch over');
+    await this.#duo.finish();
+    await this.#duo.switchOver();
+    await this.begin();
+  }
+
+  async step(): Promise<void> {
+    await this.#wait(300);
+    const all: readonly (() => Promise<void>)[] = [
+      () => this.#trouble(),
+      () => this.#trouble(),
+      () => this.#secondDies(),
+      () => this.#secondDies(),
+      () => this.#secondLeaves(),
+      () => this.#primDies(),
+      () => this.#primDies(),
+      () => this.#bothDie(),
+      () => this.#sourceDies(),
+      () => this.#switchOver(),
+    ];
+    await this.#pick(all)();
+    await this.#duo.inSync();
+    if (this.#random(2) === 0) return;
+    this.#say('compared');
+    await this.#duo.finish();
+    await this.begin();
+  }
+}
+
+/** One run. Rejects only when something other than what is tested goes wrong. */
+export async function nemesisRun(
+  ground: Ground,
+  seed: number,
+  options: NemesisOptions,
+): Promise<NemesisResult> {
+  const random = randomOf(seed);
+  const ring = [4, 8, 16][random(3)] ?? 4;
+  const duo = await Duo.start(ground, {
+    disksMib: [256, 256],
+    open: { ring: ring << 20 },
+    ...(options.fault === undefined ? {} : { fault: options.fault }),
+  });
+  const nemesis = new Nemesis(duo, random);
+  try {
+    await nemesis.begin();
+    for (let i = 0; i < options.steps; i++) await nemesis.step();
+    await duo.finish();
+    await closedAndEqual(duo);
+    return { seed, steps: nemesis.steps, problem: null };
+  } catch (error) {
+    const problem = `seed ${seed}: ${nemesis.steps.join('; ')}: ${String(error)}`;
+    if (options.fault !== undefined) return { seed, steps: nemesis.steps, problem };
+    const kept = await keep(duo, seed);
+    return { seed, steps: nemesis.steps, problem: `${problem} (kept in ${kept})` };
+  } finally {
+    await duo.end();
+  }
+}
+
+/** Copies what is left of a run to a place where it stays. */
+async function keep(duo: Duo, seed: number): Promise<string> {
+  const folder = `/tmp/holdfast-nemesis-${seed}`;
+  await run('rm', ['-rf', folder]);
+  await run('mkdir', ['-p', folder]);
+  await run('sh', ['-c', `cp -a ${duo.pair.folder}/*.log ${duo.pair.folder}/copy* ${folder}`]);
+  for (const side of [duo.pair.a, duo.pair.b]) {
+    await run('cp', ['-a', side.space.seen(side.state), `${folder}/${side.name}.state`]);
+    await run('cp', ['-a', side.seen, `${folder}/${side.name}`]);
+  }
+  return folder;
+}
