@@ -41,6 +41,22 @@ int set_acl(const char* path, const char* key, std::span<const uint8_t> value) {
   return errno == ENODATA || errno == EOPNOTSUPP || errno == EACCES ? 0 : errno;
 }
 
+/**
+ * The folder that a folder is in, on the same mount. `..` alone would lead into what is mounted
+ * over a volume's root: the read-only mount, from which nothing can be moved (EXDEV).
+ */
+int open_above(int folder, Fd& parent) {
+  union {
+    file_handle handle;
+    uint8_t memory[sizeof(file_handle) + MAX_HANDLE_SZ];
+  } above;
+  above.handle.handle_bytes = MAX_HANDLE_SZ;
+  int mount = 0;
+  if (name_to_handle_at(folder, "..", &above.handle, &mount, 0) != 0) return errno;
+  parent.reset(open_by_handle_at(folder, &above.handle, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  return parent.valid() ? 0 : errno;
+}
+
 bool same_file(const struct stat& a, const struct stat& b) {
   return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
@@ -52,8 +68,9 @@ int where_is(const OpenFile& folder, Fd& parent, std::string& name) {
   struct stat self, found;
   if (fstat(fd, &self) != 0) return errno;
   if (self.st_nlink == 0) return ESTALE;
-  parent.reset(openat(fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!parent.valid()) return errno == ENOENT ? ESTALE : errno;
+  if (const int error = open_above(fd, parent); error != 0) {
+    return error == ENOENT ? ESTALE : error;
+  }
   char path[PATH_MAX];
   const ssize_t size = readlink(ProcPath(fd).text, path, sizeof path);
   if (size > 0 && static_cast<size_t>(size) < sizeof path) {

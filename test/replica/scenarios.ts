@@ -40,19 +40,22 @@ export async function primDiesAndReturns(
   await duo.finish();
 }
 
-/** Both acknowledge alone. What was said of it, and copies of both as they were when they met. */
+/**
+ * Both acknowledge alone, the first is stopped in order. What was said of it, and copies of both as
+ * they were when they met.
+ */
 export async function fork(duo: Duo) {
   await duo.sh(duo.prim, 'echo both >both; sync -f .');
   await duo.settled();
   await duo.crash(duo.second);
   await duo.alone();
   await duo.sh(duo.prim, 'echo a >own-a; echo a >>both; sync own-a both');
-  await duo.crash(duo.prim);
+  await duo.prim.request('close');
   await duo.secondReturns();
   await duo.takeOver();
   await duo.sh(duo.prim, 'echo b >own-b; echo bb >>both; sync own-b both');
   const copies = { prim: await duo.copy(duo.prim), second: await duo.copy(duo.second) };
-  await duo.secondReturns();
+  await duo.openSecond();
   await delay(1500); // it tries again, and must not take it then either
   await duo.assertEqual(copies.prim, duo.prim.seen);
   await duo.assertEqual(copies.second, duo.second.seen);
