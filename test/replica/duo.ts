@@ -154,6 +154,14 @@ export class Duo {
     await this.prim.request('alone', { epoch: this.epoch });
   }
 
+  /** The primary stopped in order and opened again: what it has made so far is nothing new. */
+  async primAgain(): Promise<void> {
+    await this.prim.request('close');
+    this.epoch += 1;
+    await this.openPrim();
+    await this.inSync();
+  }
+
   /** The second, closed in order, is the primary, and alone. */
   async takeOver(values: Options = {}): Promise<void> {
     await this.second.request('close');

@@ -167,7 +167,7 @@ class Nemesis {
     this.#say(`the target is ${state} and takes over`);
     const forced = state !== 'in_sync';
     await duo.takeOver(forced ? { force: 1 } : {});
-    if (state === 'inconsistent') await duo.assertEqual(old);
+    if (state === 'inconsistent') await duo.assertEqual(old, duo.prim.seen);
     if (!forced) await duo.check(duo.prim, 'fsync');
     await this.begin();
     await this.#wait(200);

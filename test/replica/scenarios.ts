@@ -24,6 +24,7 @@ export async function primDiesAndReturns(
   seed: number,
 ): Promise<void> {
   await duo.sh(duo.prim, 'head -c 9000 /dev/zero >shared; sync shared');
+  await duo.primAgain();
   await duo.begin(seed);
   await delay(400);
   await tailOfItsOwn(duo);
@@ -46,7 +47,7 @@ export async function primDiesAndReturns(
  */
 export async function fork(duo: Duo) {
   await duo.sh(duo.prim, 'echo both >both; sync -f .');
-  await duo.settled();
+  await duo.primAgain();
   await duo.crash(duo.second);
   await duo.alone();
   await duo.sh(duo.prim, 'echo a >own-a; echo a >>both; sync own-a both');
@@ -99,7 +100,7 @@ export async function sourceDies(duo: Duo): Promise<void> {
   const old = await inTheMiddle(duo, 0.4);
   await duo.crash(duo.prim);
   await duo.takeOver({ force: 1 });
-  await duo.assertEqual(old);
+  await duo.assertEqual(old, duo.prim.seen);
 }
 
 /** The target dies in the middle and returns: bytes that were sent after that. */
