@@ -151,8 +151,9 @@ class Nemesis {
     const old = await duo.copy(duo.second);
     await duo.alone();
     await this.#wait(500);
+    const said = duo.second.events.length;
     await duo.openSecond();
-    await this.#wait(60);
+    await this.#wait(200);
     const returns = this.#random(2) === 0;
     this.#say('kill of the source');
     await duo.crash(duo.prim);
@@ -164,14 +165,18 @@ class Nemesis {
       return;
     }
     const state = (await duo.second.status()).all['state'] ?? '';
+    const since = duo.second.events.slice(said);
+    const has = (name: string): boolean => since.some((event) => event.name === name);
     this.#say(`the target is ${state} and takes over`);
-    const forced = state !== 'in_sync';
-    await duo.takeOver(forced ? { force: 1 } : {});
-    if (state === 'inconsistent') await duo.assertEqual(old, duo.prim.seen);
-    if (!forced) await duo.check(duo.prim, 'fsync');
+    // Whether it has everything is known to it only when it was told so since it came back.
+    const isWhole = state === 'in_sync' && has('insync');
+    await duo.takeOver(state === 'in_sync' ? {} : { force: 1 });
+    if (isWhole) await duo.check(duo.prim, 'fsync');
+    else if (state === 'inconsistent' || !has('resync')) await duo.assertEqual(old, duo.prim.seen);
     await this.begin();
     await this.#wait(200);
-    await this.#rejoin(() => duo.secondReturns(forced ? { discard: 1 } : {}));
+    // The operator has chosen: what the other acknowledged alone is given up.
+    await this.#rejoin(() => duo.secondReturns(isWhole ? {} : { discard: 1 }));
   }
 
   async #switchOver(): Promise<void> {

@@ -5,6 +5,7 @@ import { after, before, describe, test } from 'node:test';
 import { cannotRun, Ground, until } from './pair.ts';
 import { closedAndEqual, fill, mib, withDuo } from './rows.ts';
 import {
+  diskFills,
   inTheMiddle,
   resyncRing,
   resyncTree,
@@ -86,6 +87,13 @@ describe('a resync that is cut short', { skip: cannotRun, timeout: 600_000 }, ()
   test('what is written while it is read is not overwritten by what was read', async () => {
     await withDuo(ground, { open: { ring: resyncRing, resyncrate: 4 * mib } }, async (duo) => {
       await writtenInAResync(duo, 32);
+      await closedAndEqual(duo);
+    });
+  });
+
+  test('the disk of the target fills: it goes back, and is made equal when there is room', async () => {
+    await withDuo(ground, { open: slowly, disksMib: [256, 128] }, async (duo) => {
+      await diskFills(duo);
       await closedAndEqual(duo);
     });
   });

@@ -89,8 +89,8 @@ export async function inTheMiddle(duo: Duo, share: number): Promise<string> {
     return (await duo.figure(duo.prim, 'bytes_sent')) - sent >= share * resyncTree * mib;
   });
   await until('it is being applied', async () => {
-    const { state, undo_bytes: undo = '0' } = (await duo.second.status()).all;
-    return state === 'inconsistent' && Number(undo) > mib;
+    const { state, applied_bytes: applied = '0' } = (await duo.second.status()).all;
+    return state === 'inconsistent' && Number(applied) > mib;
   });
   return before;
 }
@@ -113,6 +113,25 @@ export async function targetDies(duo: Duo, how: 'kill' | 'pull'): Promise<number
   await duo.settled();
   await duo.assertEqual();
   return (await duo.figure(duo.prim, 'bytes_sent')) - sent;
+}
+
+/**
+ * In the middle the target's disk is full: it goes back to what it was. When there is room again
+ * the resync begins anew. Wants a disk for the second.
+ */
+export async function diskFills(duo: Duo): Promise<void> {
+  const old = await inTheMiddle(duo, 0.4);
+  const ballast = `${duo.disk(duo.second).path}/ballast`;
+  await duo.sh(duo.second, `dd if=/dev/zero of=${ballast} bs=64k status=none 2>/dev/null || true`);
+  await duo.heard(duo.second, 'took_back');
+  await duo.assertEqual(old, duo.second.seen);
+  await duo.sh(duo.prim, 'echo goes on >on; sync on');
+  await duo.second.request('close').catch(() => undefined);
+  await duo.sh(duo.second, `rm ${ballast}`);
+  await duo.openSecond();
+  await duo.inSync();
+  await duo.settled();
+  await duo.assertEqual();
 }
 
 /** While a resync reads a tree, each of its blocks is written to, once. */
