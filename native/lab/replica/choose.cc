@@ -59,7 +59,8 @@ Operation Chooser::make(const Model& model, const Files& files) {
     operation.action = Action::create;
   } else if (kind < 72) {
     operation.action = kind < 65 ? Action::adopt : Action::replace;
-    if (operation.action == Action::replace && random_.chance(60)) operation.a = pick(files.any);
+    const bool again = operation.action == Action::replace && !files.any.empty();
+    if (again && random_.chance(60)) operation.a = pick(files.any);
     // One that fails leaves another mtime of the folder here, by a name that is not replicated.
     const NodePtr there = model.find(operation.a);
     if (there != nullptr && there->is_directory()) operation.action = Action::adopt;
