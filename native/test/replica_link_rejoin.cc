@@ -98,6 +98,12 @@ struct Returning {
     for (uint64_t done = 0; done < bytes; done += 65'536) last = primary.add(65'536);
     return last;
   }
+  /** Durable on the peer, and gone from the ring. */
+  int settle(Lsn lsn) {
+    const int error = primary.sync(lsn);
+    while (error == 0 && primary.ring.used() > 0) std::this_thread::yield();
+    return error;
+  }
   bool await_sync() { return primary.events.await("insync"); }
 
   Files files;
@@ -115,7 +121,7 @@ TEST_CASE("rejoin: alone, back by the ring, and in sync by two steps") {
   Returning one;
   one.start(peer);
   REQUIRE(one.primary.events.await("peer state=connected"));
-  REQUIRE(one.primary.sync(one.write(1 << 20)) == 0);
+  REQUIRE(one.settle(one.write(1 << 20)) == 0);
   const Lsn before = peer.durable();
   one.primary.link.cut(100'000);
   REQUIRE(one.primary.link.alone(2) == 0);
@@ -153,7 +159,7 @@ TEST_CASE("rejoin: what left the ring is dirty, and what is in it too") {
   one.start(peer);
   REQUIRE(one.primary.events.await("peer state=connected"));
   const Lsn had = one.write(1 << 20);
-  REQUIRE(one.primary.sync(had) == 0);
+  REQUIRE(one.settle(had) == 0);
   one.primary.link.cut(100'000);
   REQUIRE(one.primary.link.alone(2) == 0);
   const Lsn last = one.write(32 << 20);
@@ -176,7 +182,7 @@ TEST_CASE("rejoin: cut off while it catches up, it lacks only what came since") 
   one.files.states_.store(false);
   one.start(peer);
   REQUIRE(one.primary.events.await("peer state=connected"));
-  REQUIRE(one.primary.sync(one.write(1 << 20)) == 0);
+  REQUIRE(one.settle(one.write(1 << 20)) == 0);
   one.primary.link.cut(100'000);
   REQUIRE(one.primary.link.alone(2) == 0);
   one.write(1 << 20);
@@ -204,7 +210,7 @@ TEST_CASE("rejoin: while it runs the application waits for nobody; after it for 
   one.files.states_.store(false);
   one.start(peer);
   REQUIRE(one.primary.events.await("peer state=connected"));
-  REQUIRE(one.primary.sync(one.write(65'536)) == 0);
+  REQUIRE(one.settle(one.write(65'536)) == 0);
   one.primary.link.cut(100'000);
   REQUIRE(one.primary.link.alone(2) == 0);
   one.primary.link.cut(0);
@@ -288,7 +294,7 @@ int own_marks_after_take_back(bool planted) {
   one.files.states_.store(false);
   one.start(peer);
   REQUIRE(one.primary.events.await("peer state=connected"));
-  REQUIRE(one.primary.sync(one.write(65'536)) == 0);
+  REQUIRE(one.settle(one.write(65'536)) == 0);
   one.primary.link.cut(100'000);
   REQUIRE(one.primary.link.alone(2) == 0);
   one.write(32 << 20);
@@ -440,7 +446,7 @@ TEST_CASE("rejoin: what a stopped primary's peer lacks is dirty, and it says sin
   one.start(peer);
   REQUIRE(one.primary.events.await("peer state=connected"));
   const Lsn had = one.write(65'536);
-  REQUIRE(one.primary.sync(had) == 0);
+  REQUIRE(one.settle(had) == 0);
   Lsn since = 0;
   peer.acks.store(Peer::Acks::none);
   const Lsn last = one.write(4 * 65'536);

@@ -180,7 +180,9 @@ bool Peer::take_hello(Channel& channel) {
   if (body.size() != sizeof hello + hello.history * sizeof(EpochStart)) return false;
   const std::lock_guard lock(mutex_);
   told_.resize(hello.history);
-  std::memcpy(told_.data(), body.data() + sizeof hello, hello.history * sizeof(EpochStart));
+  if (hello.history > 0) {
+    std::memcpy(told_.data(), body.data() + sizeof hello, hello.history * sizeof(EpochStart));
+  }
   return true;
 }
 
@@ -201,7 +203,9 @@ void Peer::send_welcome(Channel& channel) {
   if (welcome) welcome(body);
   std::vector<uint8_t> bytes(sizeof body + body.history * sizeof(EpochStart));
   std::memcpy(bytes.data(), &body, sizeof body);
-  std::memcpy(bytes.data() + sizeof body, history.data(), body.history * sizeof(EpochStart));
+  if (body.history > 0) {
+    std::memcpy(bytes.data() + sizeof body, history.data(), body.history * sizeof(EpochStart));
+  }
   channel.post(Frame::welcome, bytes.data(), bytes.size());
 }
 
@@ -227,7 +231,9 @@ bool Peer::take_resync(Channel& channel) {
   std::vector<uint8_t> bytes(sizeof(TouchedBody) + touched.size() * sizeof(Mark));
   const TouchedBody head{run_, 0, static_cast<uint32_t>(touched.size()), 0};
   std::memcpy(bytes.data(), &head, sizeof head);
-  std::memcpy(bytes.data() + sizeof head, touched.data(), touched.size() * sizeof(Mark));
+  if (!touched.empty()) {
+    std::memcpy(bytes.data() + sizeof head, touched.data(), touched.size() * sizeof(Mark));
+  }
   if (!touched.empty()) channel.post(Frame::touched, bytes.data(), bytes.size());
   channel.post(Frame::ready, ReadyBody{run_, resync_.lsn});
   return true;
