@@ -63,6 +63,23 @@ class Nemesis {
     await this.#wait(150);
   }
 
+  /** Sometimes more than the ring holds, so that what is dirty must be known otherwise. */
+  async #much(): Promise<void> {
+    if (this.#random(2) === 0) return;
+    const file = `bulk/f${this.#random(4)}`;
+    const other = `bulk/f${this.#random(4)}`;
+    const line = this.#pick([
+      `head -c ${1 + this.#random(20)}M /dev/urandom >${file}`,
+      `head -c 6M /dev/urandom >${file}; mv -T ${file} ${other}`,
+      `rm -f ${file}; head -c 9M /dev/urandom >${file}; ln -f ${file} ${file}.link`,
+      `rm -rf bulk/d; mkdir bulk/d; head -c 5M /dev/urandom >bulk/d/x; truncate -s 90M ${file}`,
+      `mv -T bulk bulk2; mkdir bulk2/in; mv bulk2/in bulk; mv bulk2 bulk/old; rm -rf bulk/old`,
+    ]);
+    this.#say(line);
+    // Two names of one file, or none: mv has its say, which does not matter here.
+    await this.#duo.sh(this.#duo.prim, `mkdir -p bulk; (${line}) 2>/dev/null || true`);
+  }
+
   #how(): 'kill' | 'pull' {
     return this.#pick(['kill', 'pull']);
   }
@@ -92,6 +109,7 @@ class Nemesis {
     if (this.#random(4) > 0) {
       this.#say('alone');
       await this.#duo.alone();
+      await this.#much();
     }
     await this.#wait(500);
     await this.#rejoin(() => this.#duo.secondReturns());
@@ -102,6 +120,7 @@ class Nemesis {
     await this.#duo.second.request('close');
     await this.#wait(100);
     await this.#duo.alone();
+    await this.#much();
     await this.#wait(500);
     await this.#rejoin(() => this.#duo.openSecond());
   }
@@ -118,6 +137,7 @@ class Nemesis {
     await duo.takeOver();
     await duo.check(duo.prim, 'fsync');
     await this.begin();
+    await this.#much();
     await this.#wait(300);
     await this.#rejoin(() => duo.secondReturns());
   }
@@ -150,6 +170,7 @@ class Nemesis {
     await duo.second.request('close');
     const old = await duo.copy(duo.second);
     await duo.alone();
+    await this.#much();
     await this.#wait(500);
     const said = duo.second.events.length;
     await duo.openSecond();
@@ -216,10 +237,13 @@ export async function nemesisRun(
   options: NemesisOptions,
 ): Promise<NemesisResult> {
   const random = randomOf(seed);
-  const ring = [4, 8, 16][random(3)] ?? 4;
+  const ring = [4, 4, 8, 16][random(4)] ?? 4;
+  // Slow enough for something to happen in the middle of it.
+  const resyncrate = [0, 6, 20][random(3)] ?? 0;
+  const ack = random(4) === 0 ? 'strict' : 'fsync';
   const duo = await Duo.start(ground, {
     disksMib: [256, 256],
-    open: { ring: ring << 20 },
+    open: { ring: ring << 20, resyncrate: resyncrate << 20, ack },
     ...(options.fault === undefined ? {} : { fault: options.fault }),
   });
   const nemesis = new Nemesis(duo, random);
