@@ -175,9 +175,8 @@ bool compare(const Tree& tree, const Ids& ids, FileId file, const CheckBody& bod
   uint64_t size = 0;
   if (error == 0 && kind == Check::data) {
     // No more than were sent: that the file is longer here is seen by the size.
-    error = open->type == S_IFREG
-                ? hash_leaves(open->fd.get(), body.offset, body.count, ours, size)
-                : EINVAL;
+    error = open->type == S_IFREG ? hash_leaves(open->fd.get(), body.offset, body.count, ours, size)
+                                  : EINVAL;
   } else if (error == 0 && kind == Check::attributes) {
     error = hash_attributes(*open, ours[0]);
   } else if (error == 0) {

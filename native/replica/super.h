@@ -39,9 +39,9 @@ struct SuperState {
   uint32_t clean = 0;          // 1: stopped in order, nothing in flight
   JournalPoint checkpoint;     // second: everything before is in the file system
   Tail last;                   // prim: last record known when this was written
-  // second, inconsistent: where the copy was before; outdated: since when it is; in sync: the end of
-  // the resync that made it so (base_state 0). prim that the peer does not follow: everything that
-  // changed after this record is dirty or marked (base_state 1).
+  // second, inconsistent: where the copy was before; outdated: since when it is; in sync: the end
+  // of the resync that made it so (base_state 0). prim that the peer does not follow: everything
+  // that changed after this record is dirty or marked (base_state 1).
   Tail base;
   uint32_t base_state = 0;  // inconsistent: DiskState that it had before
   // inconsistent: number of the resync, 0: it is being taken back. in sync: of the one that made it
