@@ -36,15 +36,6 @@ Fd open_file(const std::string& path, int flags, mode_t mode = 0644) {
   return Fd(open(path.c_str(), flags | O_CLOEXEC, mode));
 }
 
-template <typename Condition>
-bool eventually(Condition condition) {
-  for (int i = 0; i < 5000; i++) {
-    if (condition()) return true;
-    usleep(1000);
-  }
-  return false;
-}
-
 std::vector<Kind> kinds(const std::vector<Kept>& records) {
   std::vector<Kind> out;
   for (const Kept& record : records) out.push_back(record.kind);

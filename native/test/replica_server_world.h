@@ -251,4 +251,13 @@ class World {
   Fd kept;
 };
 
+template <typename Condition>
+bool eventually(Condition condition) {
+  for (int i = 0; i < 5000; i++) {
+    if (condition()) return true;
+    usleep(1000);
+  }
+  return false;
+}
+
 }  // namespace holdfast::replica::test
