@@ -21,7 +21,7 @@ function headAt(journal: Buffer, at: number): Head | null {
   const size = journal.readUInt32LE(at);
   const lsn = Number(journal.readBigUInt64LE(at + 8));
   const kind = journal.readUInt16LE(at + 40);
-  const isRecord = size >= headSize && size <= maxRecord && kind >= 1 && kind <= 10 && lsn > 0;
+  const isRecord = size >= headSize && size <= maxRecord && kind >= 1 && kind <= 14 && lsn > 0;
   return isRecord && journal.readBigUInt64LE(at + 16) < 1000n ? { size, lsn } : null;
 }
 
