@@ -171,7 +171,8 @@ describe('holdfastd', { skip, ...slow }, () => {
     addAddress(ns, device, 0, 0);
     await a.next({ kind: 'fault', what: 'bind', lan: 0, errno: 0 });
     await a.next({ kind: 'lan', lan: 0, up: true });
-    assert.ok(((await a.stats())['bindRetries'] ?? 0) >= 1);
+    // The counters are written now and then, the event at once.
+    while (((await a.stats())['bindRetries'] ?? 0) < 1);
   });
 
   it('keeps everything when the same configuration comes again', async () => {
