@@ -45,7 +45,10 @@ Stream make(Input& input, Tail tail) {
       // Bytes as they come are no record: nobody guesses a chain.
       spoilt = spoilt || !record.empty();
     } else {
-      record = write_of(amount % 9000u, tail, 1 + (what == 255 ? 9u : 0u));
+      // A lost one is larger than any that is sent: were it the same as the one that 40 sent
+      // before, what follows the lost one would follow that one too.
+      const size_t data = what == 41 ? 9000u : amount % 9000u;
+      record = write_of(data, tail, 1 + (what == 255 ? 9u : 0u));
       if (what == 255) spoilt = true;  // of an epoch that the connection is not for
       if (what >= 9 && what < 40) {
         const size_t at = input.take<uint32_t>() % (sizeof(RecordHead) + sizeof(WriteBody));
