@@ -84,7 +84,8 @@ class History {
     this.log = join(pair.folder, 'history.log');
     const [file = '', ...args] = pair.a.space.enter;
     const history = [tool, 'history', pair.a.dir, '--log', this.log, '--seed', String(seed)];
-    const child = spawn(file, [...args, ...history, '--seconds', '60'], { cwd: '/' });
+    const more = ['--seconds', '60', '--replaces', '1'];
+    const child = spawn(file, [...args, ...history, ...more], { cwd: '/' });
     this.#child = child;
     child.stdout.setEncoding('utf8').on('data', (text: string) => (this.out += text));
     child.stderr.setEncoding('utf8').on('data', (text: string) => (this.out += text));

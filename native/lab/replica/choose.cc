@@ -58,7 +58,7 @@ Operation Chooser::make(const Model& model, const Files& files) {
   if (kind < 55) {
     operation.action = Action::create;
   } else if (kind < 72) {
-    operation.action = kind < 65 ? Action::adopt : Action::replace;
+    operation.action = kind < 65 || !replaces_ ? Action::adopt : Action::replace;
     const bool again = operation.action == Action::replace && !files.any.empty();
     if (again && random_.chance(60)) operation.a = pick(files.any);
     // One that fails leaves another mtime of the folder here, by a name that is not replicated.

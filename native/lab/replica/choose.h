@@ -9,7 +9,9 @@ namespace holdfast::replica_tool {
 
 class Chooser {
  public:
-  explicit Chooser(uint64_t seed) : random_(seed) {}
+  /** `replaces`: names that end in new_suffix are not replicated. Where they are, `replace` is more
+   * than one change, and a copy may end in the middle of it. */
+  Chooser(uint64_t seed, bool replaces) : random_(seed), replaces_(replaces) {}
   /** `all`: whether the operation may concern the file that all append to. */
   Operation next(const Model& model, bool all);
 
@@ -30,6 +32,7 @@ class Chooser {
   Operation sync(const Files& files, bool all);
 
   Random random_;
+  const bool replaces_;
   uint32_t appended_ = 0;
 };
 

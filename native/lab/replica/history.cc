@@ -1,8 +1,10 @@
-// replica_tool history DIR --log FILE [--seed S] [--threads T] [--seconds N] [--ops K] [--on 1]:
-// several threads do random operations in DIR; the log tells when each began and ended and what
-// came out. --on 1: DIR is what an earlier history left, and goes on from there. Each thread has a
-// folder of its own; one more is shared, its operations ordered by a lock; one file is appended to
-// by all at once. Prints "ready" when the folders are there. SIGTERM ends it.
+// replica_tool history DIR --log FILE [--seed S] [--threads T] [--seconds N] [--ops K] [--on 1]
+// [--replaces 1]: several threads do random operations in DIR; the log tells when each began and
+// ended and what came out. --on 1: DIR is what an earlier history left, and goes on from there.
+// --replaces 1: files whose names end in ".new" are not replicated, and some are made to be moved
+// over others. Each thread has a folder of its own; one more is shared, its operations ordered by a
+// lock; one file is appended to by all at once. Prints "ready" when the folders are there. SIGTERM
+// ends it.
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -28,8 +30,11 @@ constexpr mode_t folder_mode = 0755;
 std::atomic<bool> stopping{false};
 
 struct Domain {
-  Domain(size_t which, uint64_t seed, Fd where)
-      : number(which), model(Model::of(where.get())), chooser(seed), folder(std::move(where)) {}
+  Domain(size_t which, Chooser chooses, Fd where)
+      : number(which),
+        model(Model::of(where.get())),
+        chooser(std::move(chooses)),
+        folder(std::move(where)) {}
   size_t number;
   Model model;
   Chooser chooser;
@@ -41,13 +46,13 @@ struct Domain {
 class History {
  public:
   History(const std::string& directory, const std::string& log, uint64_t seed, size_t threads,
-          uint64_t most, bool goes_on);
+          uint64_t most, bool goes_on, bool replaces);
   void run(int64_t end);
   bool failed() const { return failed_; }
   uint64_t operations() const { return operations_; }
 
  private:
-  void set_up(uint64_t seed, size_t threads, bool goes_on);
+  void set_up(uint64_t seed, size_t threads, bool goes_on, bool replaces);
   void loop(size_t thread, uint64_t seed, int64_t end);
   bool step(Domain& domain);
   bool unexpected(const Domain& domain, const Operation& operation, int error, int expected);
@@ -61,7 +66,7 @@ class History {
 };
 
 History::History(const std::string& directory, const std::string& log, uint64_t seed,
-                 size_t threads, uint64_t most, bool goes_on)
+                 size_t threads, uint64_t most, bool goes_on, bool replaces)
     : root_(open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)),
       log_(open(log.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0600)),
       seed_(seed),
@@ -69,10 +74,10 @@ History::History(const std::string& directory, const std::string& log, uint64_t 
   require(root_.valid(), directory);
   require(log_.valid(), log);
   write_all(log_.get(), "history " + std::to_string(threads + 1) + "\n");
-  set_up(seed, threads, goes_on);
+  set_up(seed, threads, goes_on, replaces);
 }
 
-void History::set_up(uint64_t seed, size_t threads, bool goes_on) {
+void History::set_up(uint64_t seed, size_t threads, bool goes_on, bool replaces) {
   umask(0);
   Random seeds(seed);
   for (size_t i = 0; i <= threads; i++) {
@@ -80,7 +85,8 @@ void History::set_up(uint64_t seed, size_t threads, bool goes_on) {
     if (!goes_on) require(mkdirat(root_.get(), name.c_str(), folder_mode) == 0, name);
     Fd folder(openat(root_.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     require(folder.valid(), name);
-    domains_.push_back(std::make_unique<Domain>(i, seeds.next(), std::move(folder)));
+    domains_.push_back(
+        std::make_unique<Domain>(i, Chooser(seeds.next(), replaces), std::move(folder)));
   }
   if (goes_on) return;
   const Fd all(openat(root_.get(), all_name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
@@ -147,13 +153,19 @@ void History::run(int64_t end) {
 }  // namespace
 
 int run_history(const Args& args) {
-  const Options options = parse_options(
-      args,
-      {{"log", ""}, {"seed", "1"}, {"threads", "4"}, {"seconds", "10"}, {"ops", "0"}, {"on", "0"}},
-      1);
+  const Options options = parse_options(args,
+                                        {{"log", ""},
+                                         {"seed", "1"},
+                                         {"threads", "4"},
+                                         {"seconds", "10"},
+                                         {"ops", "0"},
+                                         {"on", "0"},
+                                         {"replaces", "0"}},
+                                        1);
   std::signal(SIGTERM, [](int) { stopping = true; });
   History history(options.words[0], options.text("log"), options.number("seed"),
-                  options.number("threads"), options.number("ops"), options.number("on") != 0);
+                  options.number("threads"), options.number("ops"), options.number("on") != 0,
+                  options.number("replaces") != 0);
   std::printf("ready\n");
   std::fflush(stdout);
   history.run(boot_ns() + static_cast<int64_t>(options.number("seconds")) * ns_per_s);
