@@ -25,13 +25,15 @@ export interface MirrorTiming {
   readonly pollMs: number;
   /** How long a secondary that leaves waits for the primary's leave to go. */
   readonly leaveMs: number;
-  /** How long the one that handed over waits for the other to have taken over. */
+  /** How long a server that ceased to be primary lets the other one be first. */
   readonly handOverMs: number;
   /** The peer is told the status at least this often. */
   readonly statusMs: number;
+  /** A primary looks at the register this often, so that its absence is known before it is needed. */
+  readonly lookMs: number;
 }
 
-/** alone: who is primary stays it. lastprim: who was it when both were last in sync. */
+/** alone: who is primary stays it. lastprim: whom an operator made it last, or who was it first. */
 export type DefaultPrim = 'alone' | 'lastprim' | { readonly node: number };
 
 export interface MirrorConfig {
@@ -74,8 +76,8 @@ export interface Durable {
   readonly record: ArbiterRecord | null;
   /** Operator's `failover on|off`. */
   readonly failover: boolean;
-  /** Who was primary when both were last in sync; null: never. */
-  readonly pairPrimary: number | null;
+  /** defaultprim `lastprim`: where it belongs; null: nowhere yet. */
+  readonly home: number | null;
 }
 
 /**
@@ -122,8 +124,12 @@ export interface StatusMessage {
   readonly released: number;
   /** A secondary that is about to leave: the primary may go on alone before it does. */
   readonly leaving: boolean;
-  /** It would become primary if it had to: failover is on, and nothing holds it. */
-  readonly mayClaim: boolean;
+  /** Of an ordered swap: the other is to take over, whatever its `failover`. */
+  readonly handOver: boolean;
+  /** Why it would not become primary if it had to; null: it would. */
+  readonly refuses: string | null;
+  readonly home: number | null;
+  readonly failover: boolean;
   /** Send yours: the sender knows nothing of you. */
   readonly hello: boolean;
 }
@@ -234,20 +240,23 @@ export type MirrorEvent =
     })
   /** The other engine, as this one sees it; left: for good, it said so. */
   | (At & { readonly kind: 'enginePeer'; readonly peer: 'connected' | 'lost' | 'left' })
-  /** Of a primary. */
-  | (At & { readonly kind: 'peerCopy'; readonly copy: PeerCopy })
+  /** Of a primary. epoch: of the newest order `prim` or `alone` that it had carried out then. */
+  | (At & { readonly kind: 'peerCopy'; readonly copy: PeerCopy; readonly epoch: number })
   /** Own copy, of a secondary or any other. */
   | (At & { readonly kind: 'copy'; readonly copy: CopyState })
   /** The engine died, its directories are gone. */
   | (At & { readonly kind: 'engineGone'; readonly why: string })
   | (At & { readonly kind: 'scriptDone'; readonly ok: boolean; readonly why: string })
   | (At & { readonly kind: 'health'; readonly up: boolean; readonly why: string })
-  /** The disk does not keep what must be kept: effects after that `persist` were not performed. */
+  /** The disk does not keep what must be kept. */
   | (At & { readonly kind: 'persistFailed'; readonly why: string })
   | (At & { readonly kind: 'tick' });
 
 export type MirrorEffect =
-  /** Durable before the next effect; when it cannot be: drop the rest, answer persistFailed. */
+  /**
+   * Durable before the next effect. When it cannot be: the rest is not performed, but answered as failed
+   * (arbiter unreachable, engineDone and scriptDone not ok), and then comes persistFailed.
+   */
   | { readonly kind: 'persist'; readonly durable: Durable }
   /** One at a time; each is answered by `arbiter` with its id, at the latest after its time limit. */
   | { readonly kind: 'arbiterRead'; readonly id: number }
@@ -289,7 +298,7 @@ export type MirrorEffect =
       readonly script: ScriptName;
       readonly current: ShownState;
       readonly next: ShownState;
-      readonly action: ScriptAction | 'stopwait';
+      readonly action: MirrorAction;
       readonly force: boolean;
     }
   /** The script that runs is to end; its scriptDone still comes. */
@@ -327,7 +336,7 @@ export type Phase =
   | 'poststop';
 
 /** Where the way down leads. */
-export type After = 'stop' | 'start' | 'wait' | 'second' | 'prim' | 'restart';
+export type After = 'stop' | 'start' | 'wait' | 'prim' | 'restart';
 
 /** What was asked of the arbiter and is not answered. */
 export interface Asked {
@@ -338,20 +347,20 @@ export interface Asked {
 }
 
 export type TimerName =
-  /** The other server's word has been waited for. */
+  /** The other server's word, or its taking over, is waited for. */
   | 'ask'
-  /** The primary had its head start. */
+  /** The primary has its head start. */
   | 'headStart'
-  /** The old lease is over. */
+  /** The old primary's lease may still run. */
   | 'grace'
-  /** Ask the arbiter again. */
+  /** The arbiter is not asked again before. */
   | 'retry'
-  /** The primary has not let this secondary go. */
+  /** The primary's leave to go is waited for. */
   | 'leave'
-  /** The other has not taken over. */
-  | 'handOver'
-  /** Tell the status again. */
-  | 'status';
+  /** The status is told again. */
+  | 'status'
+  /** The primary looks at the register. */
+  | 'look';
 
 export interface PeerView {
   readonly reach: Reach | 'unknown';
@@ -365,30 +374,35 @@ export interface EngineView {
   readonly role: 'none' | 'prim' | 'second';
   /** Order that is not answered. */
   readonly pending: { readonly id: number; readonly order: EngineOrder } | null;
-  /** To be given once that is answered: the newest of each kind. */
+  /** To be given once that is answered. */
   readonly next: EngineOrder | null;
   readonly peer: 'unknown' | 'connected' | 'lost' | 'left';
   readonly peerCopy: PeerCopy;
-  /** prim: acknowledges without the peer, or has been told to. */
+  /** Of the newest order `prim` or `alone`: what the engine said before it counts no more. */
+  readonly permit: number;
+  /** prim: nothing waits for the peer, as far as is known. */
   readonly alone: boolean;
 }
 
 export interface MirrorState {
   readonly config: MirrorConfig;
   readonly nowMs: number;
+  readonly bootMs: number;
   readonly phase: Phase;
   readonly after: After;
-  readonly action: ScriptAction | 'stopwait';
-  /** What was asked for at the start, for as long as it runs. */
+  readonly action: MirrorAction;
+  /** What was asked for at the start, as far as it is still to be done. */
   readonly order: StartOrder;
   readonly durable: Durable;
   readonly copy: CopyState;
-  /** Has answered since the start: what the register holds is known. */
+  /** What the register holds was read since this server last had a role. */
   readonly read: boolean;
   /** Why the arbiter's last answer was none; null: it was one. */
   readonly arbiterWhy: string | null;
-  /** Why the register cannot be used: another incarnation, rolled back, empty. */
+  /** Why what it answered cannot be used: rolled back, of an older incarnation, empty. */
   readonly arbiterBad: string | null;
+  /** What it answered last; null: no record, or never. */
+  readonly seen: ArbiterRecord | null;
   readonly asked: Asked | null;
   /** A swap whose outcome is not known; it may be done still. */
   readonly unsure: ArbiterRecord | null;
@@ -396,32 +410,40 @@ export interface MirrorState {
   readonly peer: PeerView;
   readonly engine: EngineView;
   readonly engineId: number;
+  /** @see StatusMessage */
   readonly released: number;
+  readonly handOver: boolean;
+  readonly leaving: boolean;
+  /** The primary is lost, as far as this secondary knows. */
+  readonly suspecting: boolean;
   /** When this server ceased to let the other's lease live; null: it lets it. */
   readonly dissentMs: number | null;
-  readonly lease: 'off' | 'peer' | 'own';
+  /** The lease of the virtual IP ran out, in the kernel. */
   readonly lapsed: boolean;
-  /** The secondary tells that it leaves. */
-  readonly leaving: boolean;
-  /** It handed over, and lets the other be first. */
-  readonly yielding: boolean;
-  /** An automatic swap to defaultprim was tried in this epoch. */
-  readonly swapTried: number;
+  /** The automatic swap to defaultprim was tried. */
+  readonly swapTried: boolean;
   readonly hold: string | null;
-  /** It waits for an operator (swap nosync, failover off). */
-  readonly parked: string | null;
+  /** It waits for an operator; follow: or for a primary. */
+  readonly parked: { readonly why: string; readonly follow: boolean } | null;
   readonly veto: string | null;
   readonly health: boolean | null;
-  /** A stop that was asked for while a start script runs. */
-  readonly pendingDown: {
-    readonly after: After;
-    readonly action: ScriptAction | 'stopwait';
-  } | null;
-  readonly forced: boolean;
+  /** A stop that was asked for while something runs that must end first. */
+  readonly pendingDown: Down | null;
   readonly loops: readonly number[];
   readonly timers: Readonly<Partial<Record<TimerName, number>>>;
+  /** Why it does not become primary, or what it waits for; null: nothing speaks against it. */
+  readonly refusal: string | null;
   /** Why it is not where it was asked to be, newest first. */
   readonly why: readonly string[];
   /** What was told last, so that it is told again only when it changed. */
-  readonly told: { readonly status: string; readonly announce: string };
+  readonly told: { readonly status: string; readonly announce: string; readonly shown: string };
+}
+
+export type MirrorAction = ScriptAction | 'stopwait' | 'swap' | 'failover';
+
+/** A way down. forced: the scripts are cut short, and stop only with `force`. */
+export interface Down {
+  readonly after: After;
+  readonly action: MirrorAction;
+  readonly forced: boolean;
 }

@@ -1,72 +1,90 @@
 /**
- * A mirror on one of its two servers.
+ * A mirror on one of its two servers: who is primary, who follows, who waits. Pure:
+ * (state, event) -> [state, effects]. Nothing drives it yet: src/host/mirror.ts goes by hand.
+ *
+ *            start        prestart ok            a primary is there
+ *   stopped ─────▶ prestart ─────▶ waiting ───────────────────────────▶ secondOpening (engine)
+ *   STOP           WAIT            WAIT │ ▲                                 │ ▼
+ *     ▲                                 │ │ role ended                  secondStarting (start_second)
+ *     │ poststop                  claim │ │                                 │ ▼
+ *     └──────────── poststop ◀── granted│ ├─────────────── …Closing ◀─── second ───┐ claim granted:
+ *                      ▲                ▼ │                          SECOND        │ it has all, and
+ *                      │          primOpening (engine) ◀───────── stop_second ◀────┘ the record says so
+ *                      │                │ ▼
+ *                      │           primGrace (the old lease is over)
+ *                      │                │ ▼
+ *                      │           primStarting (address, start_prim)
+ *                      │                │ ▼
+ *                      │           primGate ◀──▶ prim: the address answers
+ *                      │           ALONE: inSync = {me}      PRIM: inSync = {me, peer}
+ *                      │                │
+ *                      └── primClosing ◀┴─ primForcing ◀─ primStopping (address shut first)
+ *
+ * The register R = {epoch, primary, inSync, …} is changed by compare-and-swap only, epoch by epoch:
+ *   claim    {e, *, S ∋ me}       -> {e+1, me, {me}}          a server that has everything becomes primary
+ *   degrade  {e, me, {me, peer}}  -> {e+1, me, {me}}          a primary whose peer is lost goes on alone
+ *   join     {e, me, {me}}        -> {e+1, me, {me, peer}}    the peer has everything and is waited for
+ *
+ * Invariants (src/sim checks them after every event):
+ *  1. An acknowledged change is on every server that R.inSync names: acknowledged is what all of `required`
+ *     have, and required ⊇ R.inSync at all times. It grows before the join is asked, and shrinks
+ *     after the degrade is done, by a later epoch and nothing else.
+ *  2. A server serves under an epoch only after a swap to that epoch, which it made, was done; never from
+ *     memory. So at most one server serves under an epoch, and the next one knows it.
+ *  3. Who claims has a whole copy and is named by R.inSync. So whoever is primary has everything.
+ *  4. What a server promised is durable before it serves or takes data under it; older data is refused.
+ *  5. The virtual IP answers at one server: while R.inSync names the peer, the lease lives by the peer's
+ *     consent; a claimer withdraws its consent first, and opens G after the last one at the earliest.
+ *  6. A register that is older than what this server knows changes nothing here.
+ *  7. The application runs in prim… phases only, after the grace; the address opens when it answers,
+ *     and is shut before it is told to stop.
+ *  8. Messages change what is tried, never what is allowed: each of them may be lost, late or twice.
+ *     One says more: `released`, which stays true.
+ *
+ * mirror-types.ts: words. mirror-state.ts: memory. mirror-rules.ts: guards. mirror-phase.ts: the ways up and
+ * down. mirror-start.ts: waiting. mirror-claim.ts: becoming primary. mirror-second.ts, mirror-lead.ts: the
+ * two roles. mirror-arbiter.ts: asking. mirror-orders.ts, mirror-loops.ts: operators and
+ * checkers. mirror-tell.ts: announcements. mirror-shown.ts: display. docs/internals/mirror-core.md: why.
  */
+import { type Found, isOvertaken, noteFound, onAnswer } from './mirror-arbiter.ts';
+import { granted } from './mirror-claim.ts';
+import { decidePrimary, ownRecord, sameRecord, stepDown } from './mirror-lead.ts';
+import { automatic } from './mirror-loops.ts';
+import { onCopy, onHealth, onHold, onOrder, onSwap } from './mirror-orders.ts';
+import {
+  goDown,
+  onEngineClosed,
+  onEngineOpened,
+  onScriptDone,
+  primGraceToStarting,
+  reenter,
+} from './mirror-phase.ts';
 import { mirrorRules, type MirrorRules } from './mirror-rules.ts';
-import type {
-  Durable,
-  MirrorConfig,
-  MirrorEffect,
-  MirrorEvent,
-  MirrorState,
-} from './mirror-types.ts';
+import { decideSecond } from './mirror-second.ts';
+import { decideWaiting } from './mirror-start.ts';
+import {
+  blame,
+  clearTimer,
+  isPrimary,
+  isPrimaryYet,
+  isSame,
+  isSecondary,
+  isSecondaryYet,
+  isSet,
+  orderEngine,
+  promise,
+  type Work,
+} from './mirror-state.ts';
+import { tellBeats, tellShown, tellStatus } from './mirror-tell.ts';
+import type { MirrorEffect, MirrorEvent, MirrorState, TimerName } from './mirror-types.ts';
 
 export type * from './mirror-types.ts';
 export { mirrorRules, type MirrorRule, type MirrorRules, without } from './mirror-rules.ts';
+export { shownOf } from './mirror-shown.ts';
+export { blankDurable, mirrorInit } from './mirror-state.ts';
 
-/** What a server that was never part of the mirror has on disk. */
-export const blankDurable: Durable = {
-  promised: 0,
-  record: null,
-  failover: true,
-  pairPrimary: null,
-};
-
-/** A mirror that does not run here; `boot` or `adopt` must be the first event. */
-export function mirrorInit(config: MirrorConfig): MirrorState {
-  return {
-    config,
-    nowMs: 0,
-    phase: 'stopped',
-    after: 'stop',
-    action: 'stop',
-    order: 'start',
-    durable: blankDurable,
-    copy: 'none',
-    read: false,
-    arbiterWhy: null,
-    arbiterBad: null,
-    asked: null,
-    unsure: null,
-    arbiterId: 0,
-    peer: { reach: 'unknown', boot: '', hung: false, heardMs: -1, status: null },
-    engine: {
-      role: 'none',
-      pending: null,
-      next: null,
-      peer: 'unknown',
-      peerCopy: 'none',
-      alone: false,
-    },
-    engineId: 0,
-    released: 0,
-    dissentMs: null,
-    lease: 'off',
-    lapsed: false,
-    leaving: false,
-    yielding: false,
-    swapTried: 0,
-    hold: null,
-    parked: null,
-    veto: null,
-    health: null,
-    pendingDown: null,
-    forced: false,
-    loops: [],
-    timers: {},
-    why: [],
-    told: { status: '', announce: '' },
-  };
-}
+/** Decisions may follow from one another; more than this in one event is a fault of the machine. */
+const roundsMax = 16;
 
 /**
  * One event. The effects are to be performed in order. `rules` is for the simulator's planted bugs.
@@ -74,9 +92,177 @@ export function mirrorInit(config: MirrorConfig): MirrorState {
 export function mirrorStep(
   state: MirrorState,
   event: MirrorEvent,
-  _rules: MirrorRules = mirrorRules,
+  rules: MirrorRules = mirrorRules,
 ): readonly [MirrorState, readonly MirrorEffect[]] {
-  return [{ ...state, nowMs: Math.max(state.nowMs, event.nowMs) }, []];
+  const out: Work['out'] = { effects: [], rules, cause: '', tell: false, ordered: false };
+  const work: Work = { ...state, nowMs: Math.max(state.nowMs, event.nowMs), out };
+  perform(work, event);
+  settle(work);
+  tellBeats(work);
+  tellShown(work);
+  tellStatus(work);
+  const { out: _, ...next } = work;
+  return [next, out.effects];
+}
+
+/** What follows from the changed state, until nothing more does. */
+function settle(work: Work): void {
+  if (work.phase === 'primGrace' && !isSet(work, 'grace')) primGraceToStarting(work);
+  for (let round = 0; round < roundsMax; round += 1) {
+    const before = work.phase;
+    const asked = work.asked;
+    decideWaiting(work);
+    decideSecond(work);
+    decidePrimary(work);
+    if (work.phase === before && work.asked === asked) return;
+  }
+  throw new Error(`no rest in ${work.phase}`);
+}
+
+function perform(work: Work, event: MirrorEvent): void {
+  switch (event.kind) {
+    case 'boot':
+      work.durable = event.durable;
+      work.copy = event.copy;
+      work.bootMs = event.nowMs;
+      return;
+    case 'adopt':
+      return onAdopt(work, event);
+    case 'order':
+      return onOrder(work, event);
+    case 'hold':
+      return onHold(work, event.why);
+    case 'veto':
+      work.veto = event.why;
+      return;
+    case 'arbiter':
+      return onFound(work, onAnswer(work, event.id, event.answer));
+    case 'peer':
+      return onPeer(work, event);
+    case 'message':
+      return onMessage(work, event);
+    case 'lease':
+      return onLease(work, event.held);
+    case 'engineDone':
+      return onEngineDone(work, event);
+    case 'enginePeer':
+      work.engine = { ...work.engine, peer: event.peer };
+      if (event.peer !== 'connected') work.engine = { ...work.engine, peerCopy: 'none' };
+      return;
+    case 'peerCopy':
+      return onPeerCopy(work, event);
+    case 'copy':
+      return onCopy(work, event.copy);
+    case 'engineGone':
+      return onEngineGone(work, event.why);
+    case 'scriptDone':
+      return onScriptDone(work, event);
+    case 'health':
+      return onHealth(work, event);
+    case 'persistFailed':
+      blame(work, `its state cannot be kept: ${event.why}`);
+      work.parked = { why: `waits for \`start\`: its state cannot be kept`, follow: false };
+      return goDown(work, { after: 'wait', action: 'stopwait', forced: false }, event.why);
+    case 'tick':
+      return onTick(work);
+  }
+}
+
+function onTick(work: Work): void {
+  for (const [name, at] of Object.entries(work.timers)) {
+    if (at > work.nowMs) continue;
+    clearTimer(work, name as TimerName);
+    if (name === 'status') work.out.tell = true;
+    if (name === 'look') work.read = false;
+  }
+}
+
+function onFound(work: Work, found: Found): void {
+  if (found.what === 'nothing') return;
+  work.read = true;
+  if (found.what === 'done') {
+    const { record } = found;
+    if (isPrimary(work)) return ownRecord(work, record);
+    const mayServe = work.phase === 'waiting' || isSecondary(work);
+    if (mayServe && record.primary === work.config.me) return granted(work, record);
+    return promise(work, record);
+  }
+  const { record } = found;
+  if (record === null) return;
+  const known = work.durable.record;
+  noteFound(work, record);
+  if (isOvertaken(work, record)) return stepDown(work, record);
+  if (!isPrimary(work)) return;
+  if (isSame(record, known)) sameRecord(work, record);
+  // One's own swap of which the answer was lost, and that this server does not remember.
+  else if (record.primary === work.config.me) ownRecord(work, record);
+}
+
+function onPeer(work: Work, event: MirrorEvent & { kind: 'peer' }): void {
+  const { reach, boot, hung, heardMs } = event;
+  const { peer } = work;
+  const isReborn = peer.boot !== '' && boot !== peer.boot;
+  const isLost = reach === 'silent' || isReborn;
+  work.peer = { reach, boot, hung, heardMs, status: isLost ? null : peer.status };
+  // It may know nothing of this server.
+  if (isReborn || (reach === 'both' && peer.reach !== 'both')) work.out.tell = true;
+}
+
+function onMessage(work: Work, event: MirrorEvent & { kind: 'message' }): void {
+  const { message } = event;
+  if (message.kind === 'swap') {
+    if (isPrimary(work)) onSwap(work, message.sync);
+    return;
+  }
+  work.peer = { ...work.peer, status: message };
+  if (message.hello) work.out.tell = true;
+}
+
+function onLease(work: Work, held: boolean): void {
+  if (!isPrimary(work)) return;
+  work.lapsed = !held;
+  work.read = work.read && held;
+}
+
+function onEngineDone(work: Work, event: MirrorEvent & { kind: 'engineDone' }): void {
+  const { engine } = work;
+  if (engine.pending === null || engine.pending.id !== event.id) return;
+  const { what } = engine.pending.order;
+  work.engine = { ...engine, pending: null, next: null };
+  const failed = event.ok ? null : event.why;
+  if (what === 'prim' || what === 'second') onEngineOpened(work, failed);
+  else if (what === 'close') onEngineClosed(work);
+  else if (failed !== null) onEngineGone(work, failed);
+  // Something that goes before it may have been ordered just now.
+  if (engine.next !== null && work.engine.pending === null) orderEngine(work, engine.next);
+}
+
+function onPeerCopy(work: Work, event: MirrorEvent & { kind: 'peerCopy' }): void {
+  // It was said before the order that it would contradict.
+  if (event.epoch < work.engine.permit) return;
+  const alone = event.copy === 'inSync' ? false : work.engine.alone;
+  work.engine = { ...work.engine, peerCopy: event.copy, alone };
+}
+
+/** The application has lost its files. */
+function onEngineGone(work: Work, why: string): void {
+  if (!isPrimary(work) && !isSecondary(work)) return;
+  blame(work, `the replication engine is gone: ${why}`);
+  goDown(work, automatic(work, 'stopstart', 'the engine'), why);
+}
+
+function onAdopt(work: Work, event: MirrorEvent & { kind: 'adopt' }): void {
+  const { out, config, nowMs } = work;
+  const { asked } = event.state;
+  Object.assign(work, event.state, { out, config, nowMs: Math.max(nowMs, event.state.nowMs) });
+  // What was asked may have been done, or be done still.
+  work.unsure = asked?.to ?? work.unsure;
+  work.asked = null;
+  work.read = false;
+  work.peer = { ...work.peer, reach: 'unknown', status: null };
+  work.told = { status: '', announce: '', shown: work.told.shown };
+  work.lapsed = event.lapsed && isPrimary(work);
+  if (isPrimaryYet(work) || isSecondaryYet(work) || work.phase !== 'stopped') reenter(work);
 }
 
 /**

@@ -1,0 +1,103 @@
+/** How a server becomes primary: the swap of the epoch, and the wait for the old lease. */
+import { askSwap, isBusy } from './mirror-arbiter.ts';
+import { promote, waitingToPrimOpening } from './mirror-phase.ts';
+import {
+  isSecondary,
+  nameOf,
+  peerName,
+  promise,
+  setTimer,
+  successor,
+  type Work,
+} from './mirror-state.ts';
+import type { ArbiterRecord } from './mirror-types.ts';
+
+/** Of two servers that both may, the one that goes first when both start. */
+export function preferred(work: Work, record: ArbiterRecord): number {
+  const { defaultPrim } = work.config;
+  const wanted =
+    defaultPrim === 'alone'
+      ? record.primary
+      : defaultPrim === 'lastprim'
+        ? (work.durable.home ?? record.primary)
+        : defaultPrim.node;
+  return record.inSync.includes(wanted) ? wanted : record.primary;
+}
+
+/**
+ * Asks for the next epoch. From here on no heartbeat of this server prolongs the lease of the other: the
+ * grace is counted from the last one that did.
+ */
+export function claim(work: Work, from: ArbiterRecord): void {
+  const { me, timing } = work.config;
+  if (isBusy(work)) return;
+  work.dissentMs = work.dissentMs ?? work.nowMs;
+  askSwap(work, 'claim', from, successor(from, me, [me], timing.leaseMs));
+}
+
+/** The first record of a mirror, or of a register that is made anew after primforce. */
+export function create(work: Work): void {
+  const { me, timing } = work.config;
+  if (isBusy(work)) return;
+  const known = work.durable.record;
+  const record: ArbiterRecord = {
+    incarnation: (known?.incarnation ?? 0) + 1,
+    epoch: Math.max(known?.epoch ?? 0, work.durable.promised) + 1,
+    primary: me,
+    inSync: [me],
+    leaseMs: timing.leaseMs,
+  };
+  work.dissentMs = work.dissentMs ?? work.nowMs;
+  askSwap(work, 'create', work.seen, record);
+}
+
+/** The epoch is this server's. It is primary from here on, if it is where it can become that. */
+export function granted(work: Work, record: ArbiterRecord): void {
+  const { me } = work.config;
+  const before = work.durable.record;
+  work.dissentMs = work.dissentMs ?? work.nowMs;
+  setGrace(work, before);
+  promise(work, record);
+  const ordered = work.order === 'prim' || work.order === 'primforce';
+  if (ordered || work.durable.home === null) {
+    work.durable = { ...work.durable, home: me };
+    work.out.effects.push({ kind: 'persist', durable: work.durable });
+  }
+  const why = `epoch ${record.epoch} granted, after ${
+    before === null ? 'none' : nameOf(work, before.primary)
+  }`;
+  if (work.phase === 'waiting') waitingToPrimOpening(work, work.order === 'primforce', why);
+  else if (isSecondary(work)) promote(work, why);
+}
+
+/** Until when the primary of `before` may still answer for the address. */
+function setGrace(work: Work, before: ArbiterRecord | null): void {
+  const { me, peer, timing } = work.config;
+  if (before === null) return;
+  const isReleased =
+    before.primary === me
+      ? work.released === before.epoch
+      : before.primary === peer && work.peer.status?.released === before.epoch;
+  if (isReleased) return;
+  const { heardMs } = work.peer;
+  const heard = heardMs < 0 ? work.bootMs : heardMs;
+  const last = Math.min(heard, work.dissentMs ?? work.nowMs);
+  const left = last + timing.graceMs - work.nowMs;
+  if (left > 0) setTimer(work, 'grace', left);
+}
+
+/** Why this server would not become primary if it had to; null: it would. */
+export function refusesClaim(work: Work): string | null {
+  if (work.hold !== null) return work.hold;
+  if (work.veto !== null) return work.veto;
+  if (work.phase === 'stopped' || work.phase === 'poststop') return 'it is stopped';
+  if (work.pendingDown !== null || work.leaving) return 'it is being stopped';
+  if (work.parked !== null) return work.parked.why;
+  return work.copy === 'failed' ? `its copy has failed` : null;
+}
+
+export const waitsFor = (work: Work, record: ArbiterRecord): string => {
+  const others = record.inSync.filter((node) => node !== work.config.me);
+  const names = others.map((node) => nameOf(work, node)).join(', ') || peerName(work);
+  return `${names}, which has the up-to-date data (epoch ${record.epoch})`;
+};

@@ -1,0 +1,161 @@
+/**
+ * A primary: it goes on alone only by a new epoch, names its peer again only when nothing is
+ * acknowledged without it any more, and gives way to a later record at once.
+ */
+import { askRead, askSwap } from './mirror-arbiter.ts';
+import { preferred } from './mirror-claim.ts';
+import { goDown } from './mirror-phase.ts';
+import {
+  blame,
+  has,
+  isLater,
+  isPrimary,
+  isSet,
+  nameOf,
+  noteRecord,
+  orderEngine,
+  peerName,
+  persist,
+  promise,
+  say,
+  setTimer,
+  successor,
+  type Work,
+} from './mirror-state.ts';
+import { shownOf } from './mirror-shown.ts';
+import type { ArbiterRecord } from './mirror-types.ts';
+
+export function decidePrimary(work: Work): void {
+  const { record } = work.durable;
+  if (!isPrimary(work) || record === null) return;
+  const told = work.peer.status?.record ?? null;
+  if (told !== null && told.primary !== work.config.me && isLater(told, record)) {
+    noteRecord(work, told);
+    return stepDown(work, told);
+  }
+  if (work.pendingDown !== null) return;
+  const gone = goneCause(work);
+  if (gone !== null && needsPeer(work, record)) return goAlone(work, record, gone);
+  if (work.asked !== null) return;
+  // What became of a swap, or of the service while the lease did not run.
+  if ((work.unsure !== null || work.lapsed) && !work.read) askRead(work);
+  if (wantsJoin(work, record)) {
+    const { me, peer, timing } = work.config;
+    askSwap(work, 'join', record, successor(record, me, [me, peer], timing.leaseMs));
+    return;
+  }
+  swapHome(work, record);
+  if (!isSet(work, 'look')) setTimer(work, 'look', work.config.timing.lookMs);
+}
+
+/** Nothing is acknowledged without the peer, or the record may come to say that it has everything. */
+function needsPeer(work: Work, record: ArbiterRecord): boolean {
+  const { peer } = work.config;
+  return has(record, peer) || has(work.unsure, peer) || !work.engine.alone;
+}
+
+/** Why the peer is no secondary that what is acknowledged could wait for; null: it is one. */
+function goneCause(work: Work): string | null {
+  const { reach, status } = work.peer;
+  const peer = peerName(work);
+  if (reach === 'silent') return `${peer} is silent on all networks`;
+  if (status !== null && status.role !== 'secondary') return `${peer} is ${status.state}`;
+  if (status?.leaving === true) return `${peer} is leaving`;
+  const { engine, config } = work;
+  if (!config.hasData) return null;
+  if (engine.peer === 'lost') return `the connection to the engine of ${peer} is lost`;
+  if (engine.peer === 'left') return `the engine of ${peer} has left`;
+  return null;
+}
+
+/** What is acknowledged waits for the peer until the swap is done. */
+function goAlone(work: Work, record: ArbiterRecord, cause: string): void {
+  const { me, timing } = work.config;
+  const { rules } = work.out;
+  work.out.cause = cause;
+  if (work.lapsed && work.arbiterWhy !== null && work.peer.reach !== 'both') {
+    blame(work, `${cause}, and the arbiter does not answer: the lease ran out`);
+    return goDown(work, { after: 'wait', action: 'stopwait', forced: false }, 'the lease ran out');
+  }
+  if (!rules.aloneNeedsSwap) {
+    work.durable = { ...work.durable, record: { ...record, inSync: [me] } };
+    return beAlone(work, record.epoch);
+  }
+  if (work.asked !== null) return;
+  if (!rules.shrinkNeedsEpoch && !has(record, work.config.peer)) return askRead(work);
+  askSwap(work, 'degrade', record, successor(record, me, [me], timing.leaseMs));
+}
+
+function beAlone(work: Work, epoch: number): void {
+  work.engine = { ...work.engine, alone: true, peerCopy: 'none', permit: epoch };
+  orderEngine(work, { what: 'alone', epoch });
+}
+
+/** The register holds a record that this server wrote as the primary that it is. */
+export function ownRecord(work: Work, record: ArbiterRecord): void {
+  const { me, peer } = work.config;
+  promise(work, record);
+  const cause = work.out.cause || 'the register says so';
+  if (!has(record, peer)) {
+    say(work, 'transition', `alone from epoch ${record.epoch} on: ${cause}`, { record });
+    return beAlone(work, record.epoch);
+  }
+  if (work.durable.home === null) persist(work, { home: me });
+  say(work, 'transition', `${nameOf(work, peer)} is in sync from epoch ${record.epoch} on`, {
+    record,
+  });
+  orderEngine(work, { what: 'joined', epoch: record.epoch });
+}
+
+/** A read of the register showed nothing new. Mutant: then the peer is not needed any more. */
+export function sameRecord(work: Work, record: ArbiterRecord): void {
+  if (work.out.rules.shrinkNeedsEpoch || work.engine.alone) return;
+  if (!has(record, work.config.peer) && goneCause(work) !== null) beAlone(work, record.epoch);
+}
+
+function wantsJoin(work: Work, record: ArbiterRecord): boolean {
+  const { config, engine, out, phase } = work;
+  const { reach, status } = work.peer;
+  if (has(record, config.peer) || phase === 'primOpening') return false;
+  if (reach !== 'both' || status?.role !== 'secondary' || status.leaving) return false;
+  if (engine.pending !== null) return false;
+  if (!config.hasData) return true;
+  if (engine.peer !== 'connected') return false;
+  if (engine.peerCopy === 'inSync') return true;
+  if (engine.peerCopy === 'caughtUp') return !out.rules.joinNeedsRequired;
+  return engine.peerCopy === 'resync' && !out.rules.joinNeedsCaughtUp;
+}
+
+/** Another server holds a later epoch: nothing of this one counts any more. */
+export function stepDown(work: Work, record: ArbiterRecord): void {
+  const text = `${nameOf(work, record.primary)} holds epoch ${record.epoch}`;
+  blame(work, text);
+  goDown(work, { after: 'wait', action: 'stopwait', forced: false }, text);
+}
+
+/** Why the peer cannot take over by order; null: it can. */
+export function swapObstacle(work: Work): string | null {
+  const { record } = work.durable;
+  const peer = peerName(work);
+  if (work.phase !== 'prim' && work.phase !== 'primGate') return 'it is not serving as primary';
+  const { reach, status } = work.peer;
+  if (reach !== 'both' || status === null) return `${peer} is not in reach`;
+  if (status.state !== 'SECOND') return `${peer} is ${status.state}`;
+  if (!has(record, work.config.peer)) return `the copy of ${peer} is not up to date`;
+  return status.refuses === null ? null : `${peer} would not become primary: ${status.refuses}`;
+}
+
+export function handOver(work: Work, why: string): void {
+  work.handOver = true;
+  goDown(work, { after: 'wait', action: 'swap', forced: false }, why);
+}
+
+/** defaultprim: once both are in sync, service goes where it belongs. */
+function swapHome(work: Work, record: ArbiterRecord): void {
+  if (work.phase !== 'prim' || work.swapTried || work.asked !== null) return;
+  if (preferred(work, record) !== work.config.peer || swapObstacle(work) !== null) return;
+  if (shownOf(work).readiness !== 'Ready' || work.peer.status?.readiness !== 'Ready') return;
+  work.swapTried = true;
+  say(work, 'check', 'Transition SWAP from defaultprim', { epoch: record.epoch });
+  handOver(work, 'defaultprim');
+}
