@@ -6,9 +6,9 @@
 import {
   has,
   isLater,
-  isPrimary,
   isSame,
   isSet,
+  mayWrite,
   nameOf,
   noteRecord,
   say,
@@ -148,5 +148,5 @@ export function noteFound(work: Work, record: ArbiterRecord): void {
 
 /** Another server holds the epoch now, and this one still acts as the primary. */
 export function isOvertaken(work: Work, record: ArbiterRecord): boolean {
-  return isPrimary(work) && record.primary !== work.config.me;
+  return mayWrite(work) && record.primary !== work.config.me;
 }

@@ -57,12 +57,8 @@ export function granted(work: Work, record: ArbiterRecord): void {
   const before = work.durable.record;
   work.dissentMs = work.dissentMs ?? work.nowMs;
   setGrace(work, before);
-  promise(work, record);
   const ordered = work.order === 'prim' || work.order === 'primforce';
-  if (ordered || work.durable.home === null) {
-    work.durable = { ...work.durable, home: me };
-    work.out.effects.push({ kind: 'persist', durable: work.durable });
-  }
+  promise(work, record, ordered ? me : (work.durable.home ?? me));
   const why = `epoch ${record.epoch} granted, after ${
     before === null ? 'none' : nameOf(work, before.primary)
   }`;

@@ -11,11 +11,11 @@ import {
   isLater,
   isPrimary,
   isSet,
+  mayWrite,
   nameOf,
   noteRecord,
   orderEngine,
   peerName,
-  persist,
   promise,
   say,
   setTimer,
@@ -27,16 +27,15 @@ import type { ArbiterRecord } from './mirror-types.ts';
 
 export function decidePrimary(work: Work): void {
   const { record } = work.durable;
-  if (!isPrimary(work) || record === null) return;
+  if (!mayWrite(work) || record === null || record.primary !== work.config.me) return;
   const told = work.peer.status?.record ?? null;
   if (told !== null && told.primary !== work.config.me && isLater(told, record)) {
     noteRecord(work, told);
     return stepDown(work, told);
   }
-  if (work.pendingDown !== null) return;
   const gone = goneCause(work);
   if (gone !== null && needsPeer(work, record)) return goAlone(work, record, gone);
-  if (work.asked !== null) return;
+  if (work.asked !== null || work.pendingDown !== null || !isPrimary(work)) return;
   // What became of a swap, or of the service while the lease did not run.
   if ((work.unsure !== null || work.lapsed) && !work.read) askRead(work);
   if (wantsJoin(work, record)) {
@@ -59,9 +58,13 @@ function goneCause(work: Work): string | null {
   const { reach, status } = work.peer;
   const peer = peerName(work);
   if (reach === 'silent') return `${peer} is silent on all networks`;
-  if (status !== null && status.role !== 'secondary') return `${peer} is ${status.state}`;
   if (status?.leaving === true) return `${peer} is leaving`;
   const { engine, config } = work;
+  // Engines that are together say more than a word that may have been overtaken.
+  const isTogether = config.hasData && engine.peer === 'connected';
+  if (status !== null && status.role !== 'secondary' && !isTogether) {
+    return `${peer} is ${status.state}`;
+  }
   if (!config.hasData) return null;
   if (engine.peer === 'lost') return `the connection to the engine of ${peer} is lost`;
   if (engine.peer === 'left') return `the engine of ${peer} has left`;
@@ -73,7 +76,8 @@ function goAlone(work: Work, record: ArbiterRecord, cause: string): void {
   const { me, timing } = work.config;
   const { rules } = work.out;
   work.out.cause = cause;
-  if (work.lapsed && work.arbiterWhy !== null && work.peer.reach !== 'both') {
+  const isLapsed = work.lapsed && isPrimary(work);
+  if (isLapsed && work.arbiterWhy !== null && work.peer.reach !== 'both') {
     blame(work, `${cause}, and the arbiter does not answer: the lease ran out`);
     return goDown(work, { after: 'wait', action: 'stopwait', forced: false }, 'the lease ran out');
   }
@@ -94,13 +98,12 @@ function beAlone(work: Work, epoch: number): void {
 /** The register holds a record that this server wrote as the primary that it is. */
 export function ownRecord(work: Work, record: ArbiterRecord): void {
   const { me, peer } = work.config;
-  promise(work, record);
+  promise(work, record, work.durable.home ?? me);
   const cause = work.out.cause || 'the register says so';
   if (!has(record, peer)) {
     say(work, 'transition', `alone from epoch ${record.epoch} on: ${cause}`, { record });
     return beAlone(work, record.epoch);
   }
-  if (work.durable.home === null) persist(work, { home: me });
   say(work, 'transition', `${nameOf(work, peer)} is in sync from epoch ${record.epoch} on`, {
     record,
   });
@@ -130,6 +133,7 @@ function wantsJoin(work: Work, record: ArbiterRecord): boolean {
 export function stepDown(work: Work, record: ArbiterRecord): void {
   const text = `${nameOf(work, record.primary)} holds epoch ${record.epoch}`;
   blame(work, text);
+  if (!isPrimary(work)) return;
   goDown(work, { after: 'wait', action: 'stopwait', forced: false }, text);
 }
 

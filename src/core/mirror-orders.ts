@@ -63,6 +63,7 @@ function onStart(work: Work, order: StartOrder): void {
   if (phase === 'stopped') {
     work.parked = null;
     work.order = order;
+    work.action = 'start';
     return toPrestart(work, order);
   }
   if (phase === 'prestart' || phase === 'waiting') {

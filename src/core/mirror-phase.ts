@@ -371,6 +371,8 @@ export function onEngineOpened(work: Work, failed: string | null): void {
     aim(work, pendingDown ?? automatic(work, 'stopstart', 'the engine'));
     return closePrim(work, work.why[0] ?? work.action);
   }
+  // From here on what is acknowledged is here.
+  if (work.copy !== 'failed') work.copy = 'inSync';
   move(work, phase, 'primGrace', 'the engine is open');
 }
 

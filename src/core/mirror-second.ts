@@ -11,7 +11,6 @@ import {
   isSet,
   isWhole,
   peerName,
-  persist,
   primaryPeer,
   promise,
   refuse,
@@ -24,13 +23,12 @@ import type { ArbiterRecord } from './mirror-types.ts';
 export function decideSecond(work: Work): void {
   if (work.phase !== 'second' && work.phase !== 'secondStarting') return;
   if (work.asked !== null && work.asked.what !== 'read') return;
-  if (work.leaving) return secondToLeave(work);
-  const { record } = work.durable;
   const leader = primaryPeer(work);
   if (leader?.record !== null && leader?.record !== undefined) {
-    promise(work, leader.record);
-    if (leader.home !== work.durable.home) persist(work, { home: leader.home });
+    promise(work, leader.record, leader.home);
   }
+  if (work.leaving) return secondToLeave(work);
+  const { record } = work.durable;
   if (record === null) return;
   const cause = lostCause(work, record);
   if (cause === null) return trust(work);

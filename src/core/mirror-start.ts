@@ -11,7 +11,6 @@ import {
   isSet,
   isWhole,
   peerName,
-  persist,
   primaryPeer,
   promise,
   refuse,
@@ -34,6 +33,7 @@ export function decideWaiting(work: Work): void {
   }
   if (!work.read) {
     askRead(work);
+    if (work.order === 'primforce' && work.arbiterBad !== null) return forceCreate(work);
     const trouble = work.arbiterBad ?? work.arbiterWhy;
     if (trouble !== null) refuse(work, `waits for the arbiter: ${trouble}`);
     return;
@@ -64,11 +64,17 @@ function follow(work: Work, leader: StatusMessage): void {
   }
   work.parked = null;
   clearTimer(work, 'look');
-  if (leader.record !== null) promise(work, leader.record);
-  if (leader.home !== work.durable.home) persist(work, { home: leader.home });
+  if (leader.record !== null) promise(work, leader.record, leader.home);
   const epoch = leader.record?.epoch ?? 0;
   const why = `${peerName(work)} is ${leader.state} in epoch ${epoch}`;
   waitingToSecondOpening(work, work.durable.promised, why);
+}
+
+/** An operator's word goes over a register that cannot be believed. */
+function forceCreate(work: Work): void {
+  if (work.asked !== null) return;
+  clearTimer(work, 'retry');
+  create(work);
 }
 
 /** Nobody was ever primary, as far as this server and the register know. */
@@ -105,6 +111,9 @@ function obstacle(work: Work, record: ArbiterRecord): string | null {
   }
   if (isWhole(work)) return null;
   const copy = work.copy === 'none' ? 'has no copy' : `has a copy that is ${work.copy}`;
+  if (!has(record, work.config.peer)) {
+    return `waits for \`primforce\`: this server alone had the data of epoch ${record.epoch}, and ${copy}`;
+  }
   return `waits for ${waitsFor(work, record)}: this server ${copy}${force}`;
 }
 

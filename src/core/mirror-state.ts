@@ -95,6 +95,9 @@ const secondaryLeaving: readonly Phase[] = ['secondStopping', 'secondForcing', '
 
 export const isPrimary = (state: { phase: Phase }): boolean => primary.includes(state.phase);
 export const isSecondary = (state: { phase: Phase }): boolean => secondary.includes(state.phase);
+/** Its application may run: what it writes must be acknowledged, also on the way down. */
+export const mayWrite = (state: { phase: Phase }): boolean =>
+  isPrimary(state) || state.phase === 'primStopping' || state.phase === 'primForcing';
 /** It is, or is about to cease to be. */
 export const isPrimaryYet = (state: { phase: Phase }): boolean =>
   isPrimary(state) || primaryLeaving.includes(state.phase);
@@ -184,9 +187,13 @@ export function noteRecord(work: Work, record: ArbiterRecord): void {
 }
 
 /** It is needed for all that is acknowledged or taken from here on. */
-export function promise(work: Work, record: ArbiterRecord): void {
+export function promise(
+  work: Work,
+  record: ArbiterRecord,
+  home: number | null = work.durable.home,
+): void {
   const promised = Math.max(work.durable.promised, record.epoch);
-  persist(work, { promised, record });
+  persist(work, { promised, record, home });
 }
 
 export function blame(work: Work, text: string): void {

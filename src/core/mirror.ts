@@ -65,18 +65,26 @@ import { decideWaiting } from './mirror-start.ts';
 import {
   blame,
   clearTimer,
+  has,
   isPrimary,
   isPrimaryYet,
   isSame,
   isSecondary,
   isSecondaryYet,
   isSet,
+  mayWrite,
   orderEngine,
   promise,
   type Work,
 } from './mirror-state.ts';
 import { tellBeats, tellShown, tellStatus } from './mirror-tell.ts';
-import type { MirrorEffect, MirrorEvent, MirrorState, TimerName } from './mirror-types.ts';
+import type {
+  ArbiterRecord,
+  MirrorEffect,
+  MirrorEvent,
+  MirrorState,
+  TimerName,
+} from './mirror-types.ts';
 
 export type * from './mirror-types.ts';
 export { mirrorRules, type MirrorRule, type MirrorRules, without } from './mirror-rules.ts';
@@ -182,20 +190,29 @@ function onFound(work: Work, found: Found): void {
   work.read = true;
   if (found.what === 'done') {
     const { record } = found;
-    if (isPrimary(work)) return ownRecord(work, record);
-    const mayServe = work.phase === 'waiting' || isSecondary(work);
-    if (mayServe && record.primary === work.config.me) return granted(work, record);
-    return promise(work, record);
+    if (mayWrite(work)) return ownRecord(work, record);
+    return mayServe(work, record) ? granted(work, record) : promise(work, record);
   }
   const { record } = found;
   if (record === null) return;
   const known = work.durable.record;
   noteFound(work, record);
   if (isOvertaken(work, record)) return stepDown(work, record);
-  if (!isPrimary(work)) return;
+  if (!mayWrite(work)) return;
   if (isSame(record, known)) sameRecord(work, record);
   // One's own swap of which the answer was lost, and that this server does not remember.
   else if (record.primary === work.config.me) ownRecord(work, record);
+}
+
+/**
+ * It may serve under a record that it wrote. Not one that names the peer too: that was asked for in an
+ * earlier role, and a primary begins alone.
+ */
+function mayServe(work: Work, record: ArbiterRecord): boolean {
+  const { me, peer } = work.config;
+  if (record.primary !== me || has(record, peer)) return false;
+  if (work.hold !== null || work.parked !== null || work.pendingDown !== null) return false;
+  return work.phase === 'waiting' || (isSecondary(work) && !work.leaving);
 }
 
 function onPeer(work: Work, event: MirrorEvent & { kind: 'peer' }): void {
