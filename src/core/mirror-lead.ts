@@ -58,8 +58,9 @@ function goneCause(work: Work): string | null {
   const { reach, status } = work.peer;
   const peer = peerName(work);
   if (reach === 'silent') return `${peer} is silent on all networks`;
-  if (status?.leaving === true) return `${peer} is leaving`;
-  const { engine, config } = work;
+  const { engine, config, durable } = work;
+  // Once: it goes on acknowledging until it has gone, should its engine be waited for again.
+  if (status?.leaving === true && has(durable.record, config.peer)) return `${peer} is leaving`;
   // Engines that are together say more than a word that may have been overtaken.
   const isTogether = config.hasData && engine.peer === 'connected';
   if (status !== null && status.role !== 'secondary' && !isTogether) {
