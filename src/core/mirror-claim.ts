@@ -75,10 +75,11 @@ function setGrace(work: Work, before: ArbiterRecord | null): void {
       ? work.released === before.epoch
       : before.primary === peer && work.peer.status?.released === before.epoch;
   if (isReleased) return;
-  const { heardMs } = work.peer;
-  const heard = heardMs < 0 ? work.bootMs : heardMs;
-  const last = Math.min(heard, work.dissentMs ?? work.nowMs);
-  const left = last + timing.graceMs - work.nowMs;
+  const { reach, heardMs } = work.peer;
+  const dissentMs = work.dissentMs ?? work.nowMs;
+  // A peer that is heard now is heard until now: what ends its lease is the withdrawn consent.
+  const lastMs = reach === 'silent' ? Math.max(heardMs, work.bootMs) : dissentMs;
+  const left = Math.min(lastMs, dissentMs) + timing.graceMs - work.nowMs;
   if (left > 0) setTimer(work, 'grace', left);
 }
 

@@ -317,6 +317,7 @@ export function onScriptDone(work: Work, event: MirrorEvent & { kind: 'scriptDon
       move(work, phase, 'stopped', work.action);
       work.action = 'stop';
       work.leaving = false;
+      work.timers = {};
       return;
     default:
       // A script that was cut short may answer late.

@@ -46,7 +46,7 @@
  * two roles. mirror-arbiter.ts: asking. mirror-orders.ts, mirror-loops.ts: operators and
  * checkers. mirror-tell.ts: announcements. mirror-shown.ts: display. docs/internals/mirror-core.md: why.
  */
-import { type Found, isOvertaken, noteFound, onAnswer } from './mirror-arbiter.ts';
+import { askRead, type Found, isOvertaken, noteFound, onAnswer } from './mirror-arbiter.ts';
 import { granted } from './mirror-claim.ts';
 import { decidePrimary, ownRecord, sameRecord, stepDown } from './mirror-lead.ts';
 import { automatic } from './mirror-loops.ts';
@@ -181,7 +181,10 @@ function onTick(work: Work): void {
     if (at > work.nowMs) continue;
     clearTimer(work, name as TimerName);
     if (name === 'status') work.out.tell = true;
-    if (name === 'look') work.read = false;
+    if (name !== 'look') continue;
+    work.read = false;
+    // A register that is away or another is found out before it is needed.
+    if (isPrimary(work)) askRead(work);
   }
 }
 

@@ -2,8 +2,10 @@
  * Two mirrors on a table: real reducers, a register, engines and scripts that do as they are told
  * at once. Time stands until `pass`; faults are what a test calls. The simulator (src/sim) has the rest.
  */
+import assert from 'node:assert/strict';
 import {
   type ArbiterRecord,
+  blankDurable,
   type CopyState,
   type Durable,
   type MirrorConfig,
@@ -17,7 +19,6 @@ import {
   type ScriptName,
   shownOf,
 } from '../../src/core/mirror.ts';
-import { blankDurable } from '../../src/core/mirror.ts';
 
 type Untimed<E> = E extends MirrorEvent ? Omit<E, 'nowMs'> : never;
 export type Timeless = Untimed<MirrorEvent>;
@@ -345,4 +346,27 @@ export function runningPair(config: Partial<MirrorConfig> = {}): Pair {
   pair.order(1, 'start');
   pair.pass(10);
   return pair;
+}
+
+/** `2: 0 of 0+1`: epoch, primary, who is in sync. */
+export const record = (pair: Pair) => {
+  const { epoch, primary, inSync } = pair.register ?? { epoch: 0, primary: -1, inSync: [] };
+  return `${epoch}: ${primary} of ${inSync.join('+')}`;
+};
+
+export const inOrder = (effects: readonly string[], wanted: readonly string[]) => {
+  let from = 0;
+  for (const one of wanted) {
+    const index = effects.indexOf(one, from);
+    assert.ok(index >= 0, `${one} not after ${wanted.slice(0, wanted.indexOf(one)).join(', ')}`);
+    from = index + 1;
+  }
+};
+
+export const mark = (pair: Pair, id: number) => pair.at(id).log.length;
+
+/** A record that node2 would have written. */
+export function later(pair: Pair, epoch: number): ArbiterRecord {
+  if (pair.register === null) throw new Error('no register yet');
+  return { ...pair.register, epoch, primary: 1, inSync: [1] };
 }

@@ -1,0 +1,246 @@
+/** Rules of the mirror, each a named test. Faults in random order are src/sim's. */
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { mirrorDeadline } from '../../src/core/mirror.ts';
+import { inOrder, later, mark, type Pair, record, runningPair, timing } from './mirror-pair.ts';
+
+describe('mirror: the primary loses its peer', () => {
+  it('goes on alone only after the swap, durable before the engine is told', () => {
+    const pair = runningPair();
+    const from = mark(pair, 0);
+    pair.pull(1);
+    inOrder(pair.effects(0, from), ['arbiterSwap', 'persist', 'announce', 'engine alone']);
+    assert.equal(pair.shown(0), 'ALONE Ready');
+    const last = pair.at(0).log.findLast(({ kind }) => kind === 'announce');
+    assert.ok(last?.kind === 'announce' && last.lease === 'own');
+  });
+
+  it('the lease is the peer’s to cut from before the join until after the degrade', () => {
+    const pair = runningPair();
+    const { log } = pair.at(0);
+    const join = log.findLastIndex(({ kind }) => kind === 'arbiterSwap');
+    const before = log.slice(0, join).findLast((effect) => effect.kind === 'announce');
+    assert.ok(before?.kind === 'announce' && before.lease === 'peer');
+    const from = log.length;
+    pair.reaches[0] = false;
+    pair.pull(1);
+    const after = log.slice(from).filter((effect) => effect.kind === 'announce');
+    assert.ok(after.every(({ lease }) => lease === 'peer'));
+  });
+
+  it('the arbiter is away: it freezes while the lease lives, and ends its service with the lease', () => {
+    const pair = runningPair();
+    pair.reaches = [false, false];
+    pair.pull(1);
+    assert.equal(pair.shown(0), 'PRIM Transient');
+    assert.ok(!pair.effects(0).includes('engine alone'));
+    const from = mark(pair, 0);
+    pair.event(0, { kind: 'lease', held: false });
+    assert.equal(pair.shown(0), 'WAIT NotReady');
+    inOrder(pair.effects(0, from), ['vip shut', 'stop_prim', 'stop_prim force', 'vip off']);
+    pair.reaches = [true, true];
+    pair.pass(timing.retryMs + timing.graceMs);
+    assert.equal(pair.shown(0), 'ALONE Ready');
+    assert.equal(record(pair), '3: 0 of 0');
+  });
+
+  it('the arbiter is away while both live: service goes on', () => {
+    const pair = runningPair();
+    pair.reaches = [false, false];
+    pair.pass(600_000);
+    assert.equal(pair.both, 'PRIM Ready, SECOND Ready');
+    assert.match(
+      pair
+        .at(0)
+        .log.map((effect) => (effect.kind === 'record' ? effect.text : ''))
+        .join(),
+      /the arbiter does not answer/,
+    );
+  });
+
+  it('isolated: it ends its service, the other takes over, and it follows when it is back', () => {
+    const pair = runningPair();
+    pair.reaches[0] = false;
+    pair.cut();
+    pair.event(0, { kind: 'lease', held: false });
+    pair.pass(timing.graceMs);
+    assert.equal(pair.shown(1), 'ALONE Ready');
+    assert.equal(pair.shown(0), 'WAIT NotReady');
+    assert.equal(pair.at(0).vip, 'off');
+    pair.reaches[0] = true;
+    pair.meet();
+    pair.pass(timing.pollMs);
+    assert.equal(pair.both, 'SECOND Ready, PRIM Ready');
+  });
+
+  it('loses the race for the epoch: gives way and stops its application', () => {
+    const pair = runningPair();
+    pair.register = later(pair, 3);
+    const from = mark(pair, 0);
+    pair.pull(1);
+    assert.equal(pair.shown(0), 'WAIT NotReady');
+    inOrder(pair.effects(0, from), ['arbiterSwap', 'announce', 'vip shut', 'stop_prim']);
+    assert.ok(!pair.effects(0, from).includes('engine alone'));
+  });
+
+  it('a word of a later epoch is enough to give way', () => {
+    const pair = runningPair();
+    pair.cut();
+    const { log } = pair.at(1);
+    const last = log.findLast((effect) => effect.kind === 'send');
+    assert.ok(last?.kind === 'send' && last.message.kind === 'status');
+    const newer = later(pair, 9);
+    pair.event(0, {
+      kind: 'message',
+      message: { ...last.message, role: 'primary', record: newer },
+    });
+    assert.ok(!/PRIM|ALONE/.test(pair.shown(0)));
+    assert.ok(pair.effects(0).includes('stop_prim'));
+  });
+
+  it('a join that may still land counts: the lease stays the peer’s, and a new epoch ends it', () => {
+    const pair = runningPair();
+    pair.pull(1);
+    pair.boot(1);
+    pair.order(1, 'start');
+    pair.deaf[0] = true;
+    pair.meet();
+    assert.equal(record(pair), '4: 0 of 0+1');
+    const announced = () => {
+      const last = pair.at(0).log.findLast(({ kind }) => kind === 'announce');
+      return last?.kind === 'announce' ? last.lease : '';
+    };
+    assert.equal(announced(), 'peer');
+    pair.pull(1);
+    pair.deaf[0] = false;
+    pair.pass(2 * timing.retryMs);
+    assert.equal(record(pair), '5: 0 of 0');
+    assert.equal(announced(), 'own');
+  });
+
+  it('what the engine said before it was told `alone` does not let the peer in', () => {
+    const pair = runningPair();
+    pair.pull(1);
+    pair.boot(1);
+    pair.slow = true;
+    pair.order(1, 'start');
+    pair.meet();
+    const before = record(pair);
+    pair.event(0, { kind: 'peerCopy', copy: 'inSync', epoch: 1 });
+    assert.equal(record(pair), before);
+    pair.finishResync();
+    assert.equal(record(pair), '4: 0 of 0+1');
+  });
+
+  it('goes on alone also while its application is being stopped', () => {
+    const pair = runningPair();
+    pair.at(0).hanging.add('stop_prim');
+    pair.order(0, 'swap');
+    pair.pull(1);
+    assert.equal(record(pair), '3: 0 of 0');
+    assert.ok(pair.effects(0).includes('engine alone'));
+  });
+});
+
+describe('mirror: what does not fit', () => {
+  const olderRegister = (pair: Pair) => {
+    const [old] = pair.at(0).log.flatMap((e) => (e.kind === 'arbiterSwap' ? [e.to] : []));
+    return old ?? null;
+  };
+
+  it('a register that was rolled back changes nothing', () => {
+    const pair = runningPair();
+    pair.pull(0);
+    pair.pull(1);
+    pair.register = olderRegister(pair);
+    for (const id of [0, 1]) {
+      pair.boot(id);
+      pair.order(id, 'start');
+    }
+    pair.meet();
+    pair.pass(60_000);
+    assert.equal(pair.both, 'WAIT NotReady, WAIT NotReady');
+    assert.match(pair.refusals(0).join(), /older than what this server knows: epoch 1 of 2/);
+  });
+
+  it('an empty register is no first start for a server that knows better', () => {
+    const pair = runningPair();
+    pair.pull(0);
+    pair.pull(1);
+    pair.register = null;
+    pair.boot(1);
+    pair.order(1, 'prim');
+    pair.pass(60_000);
+    assert.equal(pair.shown(1), 'WAIT NotReady');
+    pair.order(1, 'primforce');
+    pair.pass(timing.graceMs);
+    assert.equal(pair.shown(1), 'ALONE Ready');
+    assert.deepEqual(pair.at(1).durable.record, pair.at(1).state.durable.record);
+    assert.equal(pair.at(1).durable.record?.incarnation, 2);
+    assert.equal(pair.at(1).durable.record?.epoch, 3);
+  });
+
+  it('an answer to another question is none', () => {
+    const pair = runningPair();
+    const from = mark(pair, 0);
+    const { durable, phase } = pair.at(0).state;
+    pair.event(0, { kind: 'arbiter', id: 1, answer: { outcome: 'lost', record: null } });
+    assert.deepEqual(pair.effects(0, from), []);
+    assert.deepEqual([pair.at(0).state.durable, pair.at(0).state.phase], [durable, phase]);
+  });
+
+  it('a disk that keeps nothing: it serves under no epoch', () => {
+    const pair = runningPair();
+    pair.event(0, { kind: 'persistFailed', why: 'ENOSPC' });
+    pair.pass(60_000);
+    assert.equal(pair.both, 'WAIT NotReady, ALONE Ready');
+  });
+
+  it('an agent that is started again goes on where the former one was', () => {
+    const pair = runningPair();
+    const { state } = pair.at(0);
+    const copy = JSON.parse(JSON.stringify(state)) as typeof state;
+    pair.boot(0);
+    const from = mark(pair, 0);
+    pair.event(0, { kind: 'adopt', state: copy, lapsed: false });
+    pair.meet();
+    pair.pass(timing.statusMs);
+    assert.equal(pair.both, 'PRIM Ready, SECOND Ready');
+    const effects = pair.effects(0, from);
+    assert.ok(effects.includes('vip open') && !effects.some((e) => e.startsWith('start_')));
+    assert.equal(record(pair), '2: 0 of 0+1');
+  });
+
+  it('an agent that is started again in the middle of a swap asks what became of it', () => {
+    const pair = runningPair();
+    pair.deaf[1] = true;
+    pair.pull(0);
+    pair.pass(timing.headStartMs);
+    const copy = { ...pair.at(1).state };
+    pair.boot(1);
+    pair.deaf[1] = false;
+    pair.event(1, { kind: 'adopt', state: copy, lapsed: false });
+    pair.hush();
+    pair.pass(timing.retryMs + timing.graceMs);
+    assert.equal(pair.shown(1), 'ALONE Ready');
+    assert.equal(record(pair), '3: 1 of 1');
+  });
+
+  it('a mirror without data: the same protocol, without a copy', () => {
+    const pair = runningPair({ hasData: false });
+    pair.pass(timing.statusMs);
+    assert.equal(pair.both, 'PRIM Ready, SECOND Ready');
+    pair.pull(0);
+    pair.pass(timing.graceMs);
+    assert.equal(pair.shown(1), 'ALONE Ready');
+  });
+
+  it('at rest it wants no tick sooner than the next status', () => {
+    const pair = runningPair();
+    const { state } = pair.at(0);
+    assert.ok((mirrorDeadline(state) ?? 0) > state.nowMs);
+    pair.order(0, 'stop');
+    pair.order(1, 'stop');
+    assert.equal(mirrorDeadline(pair.at(0).state), null);
+  });
+});
