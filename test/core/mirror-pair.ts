@@ -13,8 +13,10 @@ import {
   type MirrorEvent,
   mirrorDeadline,
   mirrorInit,
+  mirrorProfiles,
   type MirrorState,
   mirrorStep,
+  mirrorTiming,
   type MirrorVerb,
   type ScriptName,
   shownOf,
@@ -23,19 +25,7 @@ import {
 type Untimed<E> = E extends MirrorEvent ? Omit<E, 'nowMs'> : never;
 export type Timeless = Untimed<MirrorEvent>;
 
-export const timing: MirrorConfig['timing'] = {
-  suspectMs: 1000,
-  headStartMs: 300,
-  leaseMs: 1500,
-  graceMs: 1670,
-  askMs: 3000,
-  retryMs: 200,
-  pollMs: 1000,
-  leaveMs: 2000,
-  handOverMs: 10_000,
-  statusMs: 1000,
-  lookMs: 10_000,
-};
+export const timing = mirrorTiming(mirrorProfiles.default);
 
 export interface Server {
   readonly id: number;
