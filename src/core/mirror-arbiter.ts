@@ -23,7 +23,7 @@ export const isBusy = (work: Work): boolean => work.asked !== null || isSet(work
 export function askRead(work: Work): void {
   if (isBusy(work)) return;
   work.arbiterId += 1;
-  work.asked = { id: work.arbiterId, what: 'read', from: null, to: null };
+  work.asked = { id: work.arbiterId, what: 'read', from: work.durable.record, to: null };
   work.out.effects.push({ kind: 'arbiterRead', id: work.arbiterId });
 }
 
@@ -85,6 +85,7 @@ function answered(work: Work): void {
 /** The register as it is, held against what this server knows of it. */
 function judged(work: Work, asked: Asked, record: ArbiterRecord | null): Found {
   const { unsure } = work;
+  if (isOvertakenAnswer(work, asked, record)) return { what: 'nothing' };
   work.seen = record;
   if (unsure !== null && record !== null) {
     if (isSame(record, unsure)) {
@@ -104,6 +105,13 @@ function judged(work: Work, asked: Asked, record: ArbiterRecord | null): Found {
   return { what: 'holds', asked, record };
 }
 
+/** The primary's word of a later epoch came while the answer was under way. */
+function isOvertakenAnswer(work: Work, asked: Asked, record: ArbiterRecord | null): boolean {
+  const known = work.durable.record;
+  if (record === null || known === null || !isLater(known, record)) return false;
+  return asked.from === null || !isLater(asked.from, record);
+}
+
 /** Why a register cannot be believed; null: it can. */
 function badness(work: Work, record: ArbiterRecord | null): string | null {
   const known = work.durable.record;
@@ -111,8 +119,9 @@ function badness(work: Work, record: ArbiterRecord | null): string | null {
   if (record === null) {
     return `the arbiter's register is empty, and this server knows epoch ${known.epoch}`;
   }
-  if (record.incarnation < known.incarnation) {
-    return `the arbiter's register is an abandoned one (${record.incarnation} of ${known.incarnation})`;
+  const { incarnation } = work.durable;
+  if (record.incarnation < incarnation) {
+    return `the arbiter's register is an abandoned one (${record.incarnation} of ${incarnation})`;
   }
   if (isLater(known, record)) {
     return `the arbiter's register is older than what this server knows: epoch ${record.epoch} of ${known.epoch}`;

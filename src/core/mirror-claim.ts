@@ -5,6 +5,7 @@ import {
   isSecondary,
   nameOf,
   peerName,
+  persist,
   promise,
   setTimer,
   successor,
@@ -37,18 +38,34 @@ export function claim(work: Work, from: ArbiterRecord): void {
 
 /** The first record of a mirror, or of a register that is made anew after primforce. */
 export function create(work: Work): void {
-  const { me, timing } = work.config;
+  const { me } = work.config;
   if (isBusy(work)) return;
-  const known = work.durable.record;
-  const record: ArbiterRecord = {
-    incarnation: (known?.incarnation ?? 0) + 1,
-    epoch: Math.max(known?.epoch ?? 0, work.durable.promised) + 1,
-    primary: me,
-    inSync: [me],
-    leaseMs: timing.leaseMs,
-  };
+  const { incarnation } = work.durable;
   work.dissentMs = work.dissentMs ?? work.nowMs;
-  askSwap(work, 'create', work.seen, record);
+  makeAnew(work, Math.max(incarnation, work.durable.record?.incarnation ?? 0) + 1, [me]);
+}
+
+function makeAnew(work: Work, incarnation: number, inSync: readonly number[]): void {
+  const { config, durable } = work;
+  const epoch = Math.max(durable.record?.epoch ?? 0, durable.promised) + 1;
+  const { leaseMs } = config.timing;
+  askSwap(work, 'create', work.seen, { incarnation, epoch, primary: config.me, inSync, leaseMs });
+}
+
+/**
+ * The arbiter lost its register, or has an old one: a primary makes it anew. A peer that may claim by the former
+ * one, should that turn up again, must have promised first to take none but the new one.
+ */
+export function renew(work: Work, record: ArbiterRecord): void {
+  const { peer } = work.config;
+  const wanted = record.incarnation + 1;
+  const isNamed = record.inSync.includes(peer);
+  const { status, reach } = work.peer;
+  if (isNamed && (reach !== 'both' || status?.role !== 'secondary')) return;
+  if (work.unsure !== null || isBusy(work)) return;
+  persist(work, { incarnation: Math.max(wanted, work.durable.incarnation) });
+  if (isNamed && status?.incarnation !== work.durable.incarnation) return;
+  makeAnew(work, work.durable.incarnation, record.inSync);
 }
 
 /** The epoch is this server's. It is primary from here on, if it is where it can become that. */

@@ -3,7 +3,7 @@
  * acknowledged without it any more, and gives way to a later record at once.
  */
 import { askRead, askSwap } from './mirror-arbiter.ts';
-import { preferred } from './mirror-claim.ts';
+import { preferred, renew } from './mirror-claim.ts';
 import { goDown } from './mirror-phase.ts';
 import {
   blame,
@@ -36,6 +36,7 @@ export function decidePrimary(work: Work): void {
   const gone = goneCause(work);
   if (gone !== null && needsPeer(work, record)) return goAlone(work, record, gone);
   if (work.asked !== null || work.pendingDown !== null || !isPrimary(work)) return;
+  if (work.arbiterBad !== null) return renew(work, record);
   // What became of a swap, or of the service while the lease did not run.
   if ((work.unsure !== null || work.lapsed) && !work.read) askRead(work);
   if (wantsJoin(work, record)) {

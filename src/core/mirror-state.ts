@@ -35,7 +35,13 @@ export const loopsMax = 1000;
 export const noEpoch = 0;
 
 /** What a server that was never part of the mirror has on disk. */
-export const blankDurable: Durable = { promised: 0, record: null, failover: true, home: null };
+export const blankDurable: Durable = {
+  promised: 0,
+  record: null,
+  incarnation: 0,
+  failover: true,
+  home: null,
+};
 
 /** A mirror that does not run here; `boot` or `adopt` must be the first event. */
 export function mirrorInit(config: MirrorConfig): MirrorState {
@@ -183,7 +189,7 @@ export function persist(work: Work, change: Partial<Durable>): void {
 /** A record that was won or read, or told by the primary that won it. */
 export function noteRecord(work: Work, record: ArbiterRecord): void {
   const isNews = isLater(record, work.durable.record) || !work.out.rules.registerNeverOlder;
-  if (isNews) persist(work, { record });
+  if (isNews) persist(work, { record, incarnation: floorOf(work, record) });
 }
 
 /** It is needed for all that is acknowledged or taken from here on. */
@@ -193,8 +199,11 @@ export function promise(
   home: number | null = work.durable.home,
 ): void {
   const promised = Math.max(work.durable.promised, record.epoch);
-  persist(work, { promised, record, home });
+  persist(work, { promised, record, home, incarnation: floorOf(work, record) });
 }
+
+const floorOf = (work: Work, record: ArbiterRecord): number =>
+  Math.max(work.durable.incarnation, record.incarnation);
 
 export function blame(work: Work, text: string): void {
   work.why = [text, ...work.why.filter((old) => old !== text)].slice(0, whyMax);

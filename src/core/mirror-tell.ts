@@ -14,6 +14,7 @@ function statusOf(work: Work): StatusMessage {
     role: isLeader ? 'primary' : isSecondary(work) ? 'secondary' : 'none',
     record: durable.record,
     promised: durable.promised,
+    incarnation: durable.incarnation,
     copy: work.copy,
     released: work.released,
     leaving: work.leaving && phase === 'second',

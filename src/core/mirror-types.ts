@@ -74,6 +74,8 @@ export interface Durable {
   readonly promised: number;
   /** Newest record of the register that this server knows of. */
   readonly record: ArbiterRecord | null;
+  /** A register of a lower incarnation than this one is abandoned. */
+  readonly incarnation: number;
   /** Operator's `failover on|off`. */
   readonly failover: boolean;
   /** defaultprim `lastprim`: where it belongs; null: nowhere yet. */
@@ -116,6 +118,8 @@ export interface StatusMessage {
   readonly role: 'none' | 'primary' | 'secondary';
   readonly record: ArbiterRecord | null;
   readonly promised: number;
+  /** Of Durable: a primary that makes the register anew raises it first, and waits for the peer's. */
+  readonly incarnation: number;
   readonly copy: CopyState;
   /**
    * The epoch under which it was primary and will never again serve or acknowledge anything: its
@@ -342,6 +346,7 @@ export type After = 'stop' | 'start' | 'wait' | 'prim' | 'restart';
 export interface Asked {
   readonly id: number;
   readonly what: 'read' | 'create' | 'claim' | 'degrade' | 'join';
+  /** Of a read: what was known when it was asked. */
   readonly from: ArbiterRecord | null;
   readonly to: ArbiterRecord | null;
 }

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { mirrorDeadline } from '../../src/core/mirror.ts';
-import { inOrder, later, mark, type Pair, record, runningPair, timing } from './mirror-pair.ts';
+import { inOrder, later, mark, Pair, record, runningPair, timing } from './mirror-pair.ts';
 
 describe('mirror: the primary loses its peer', () => {
   it('goes on alone only after the swap, durable before the engine is told', () => {
@@ -178,6 +178,54 @@ describe('mirror: what does not fit', () => {
     assert.deepEqual(pair.at(1).durable.record, pair.at(1).state.durable.record);
     assert.equal(pair.at(1).durable.record?.incarnation, 2);
     assert.equal(pair.at(1).durable.record?.epoch, 3);
+  });
+
+  it('a register that was lost is made anew while both live, once the peer promised to take no other', () => {
+    const pair = runningPair();
+    const old = pair.register;
+    pair.register = null;
+    pair.pass(timing.lookMs + 2 * timing.pollMs);
+    assert.equal(pair.register === null, false);
+    assert.equal(record(pair), '3: 0 of 0+1');
+    assert.equal(pair.at(0).durable.record?.incarnation, 2);
+    assert.equal(pair.at(1).durable.incarnation, 2);
+    const { log } = pair.at(1);
+    const kept = log.findIndex((e) => e.kind === 'persist' && e.durable.incarnation === 2);
+    const told = log.findIndex(
+      (e) => e.kind === 'send' && e.message.kind === 'status' && e.message.incarnation === 2,
+    );
+    assert.ok(kept >= 0 && kept < told);
+    // The former one turns up again: nobody goes by it.
+    pair.register = old;
+    pair.pull(0);
+    pair.pass(60_000);
+    assert.equal(pair.shown(1), 'SECOND NotReady');
+    assert.equal(record(pair), '2: 0 of 0+1');
+  });
+
+  it('a register that was lost while the peer is away: it stays so, unless the primary is alone', () => {
+    const pair = runningPair();
+    pair.register = null;
+    pair.pull(1);
+    pair.pass(60_000);
+    assert.equal(pair.register, null);
+    const alone = runningPair();
+    alone.pull(1);
+    alone.register = null;
+    alone.pass(timing.lookMs + 2 * timing.pollMs);
+    assert.equal(record(alone), '4: 0 of 0');
+  });
+
+  it('an answer that a later epoch has overtaken says nothing of the register', () => {
+    const pair = new Pair();
+    pair.order(1, 'start');
+    const { state } = pair.at(1);
+    const asked = { id: 99, what: 'read', from: null, to: null } as const;
+    pair.at(1).state = { ...state, asked, timers: {} };
+    pair.order(0, 'prim');
+    const old = { ...later(pair, 1), epoch: 0 };
+    pair.event(1, { kind: 'arbiter', id: 99, answer: { outcome: 'record', record: old } });
+    assert.equal(pair.at(1).state.arbiterBad, null);
   });
 
   it('an answer to another question is none', () => {
