@@ -59,6 +59,8 @@ function goneCause(work: Work): string | null {
   const { reach, status } = work.peer;
   const peer = peerName(work);
   if (reach === 'silent') return `${peer} is silent on all networks`;
+  // It will miss this server in a moment, and claim.
+  if (reach === 'heard') return `${peer} does not hear this server`;
   const { engine, config, durable } = work;
   // Once: it goes on acknowledging until it has gone, should its engine be waited for again.
   if (status?.leaving === true && has(durable.record, config.peer)) return `${peer} is leaving`;

@@ -222,12 +222,12 @@ export function goDown(work: Work, down: Down, why: string): void {
     case 'prestart':
     case 'secondStarting':
     case 'primStarting':
-      work.pendingDown = down;
+      work.pendingDown = further(work.pendingDown, down);
       if (down.forced) work.out.effects.push({ kind: 'cancel' });
       return;
     case 'secondOpening':
     case 'primOpening':
-      work.pendingDown = down;
+      work.pendingDown = further(work.pendingDown, down);
       return;
     case 'waiting':
       if (down.after === 'wait') return;
@@ -246,9 +246,13 @@ export function goDown(work: Work, down: Down, why: string): void {
       return leavePrim(work, down.forced, why);
     default:
       if (down.forced && !work.phase.endsWith('Closing')) work.out.effects.push({ kind: 'cancel' });
-      // What leads further down goes before what leads back up.
       if (!(work.after === 'stop' && down.after !== 'start')) aim(work, down);
   }
+}
+
+/** What leads further down goes before what leads back up. */
+function further(old: Down | null, down: Down): Down {
+  return old !== null && old.after === 'stop' && !down.forced ? old : down;
 }
 
 function aim(work: Work, down: Down): void {

@@ -51,7 +51,7 @@ export function isInSync(state: MirrorState): boolean {
 export function isFrozen(state: MirrorState): boolean {
   const { config, durable, engine, peer } = state;
   if (!has(durable.record, config.peer)) return false;
-  if (peer.reach === 'silent') return true;
+  if (peer.reach === 'silent' || peer.reach === 'heard') return true;
   return config.hasData && (engine.peer === 'lost' || engine.peer === 'left');
 }
 

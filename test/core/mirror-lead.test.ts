@@ -73,6 +73,13 @@ describe('mirror: the primary loses its peer', () => {
     assert.equal(pair.both, 'SECOND Ready, PRIM Ready');
   });
 
+  it('one way is cut: who is not heard goes alone before the other claims', () => {
+    const pair = runningPair();
+    const { nowMs: heardMs } = pair;
+    pair.event(0, { kind: 'peer', reach: 'heard', boot: 'boot1', hung: false, heardMs });
+    assert.equal(record(pair), '3: 0 of 0');
+  });
+
   it('loses the race for the epoch: gives way and stops its application', () => {
     const pair = runningPair();
     pair.register = later(pair, 3);
@@ -130,6 +137,16 @@ describe('mirror: the primary loses its peer', () => {
     assert.equal(record(pair), before);
     pair.finishResync();
     assert.equal(record(pair), '4: 0 of 0+1');
+  });
+
+  it('a stop that was ordered is not made less by giving way', () => {
+    const one = new Pair();
+    one.at(0).hanging.add('start_prim');
+    one.order(0, 'prim');
+    one.order(0, 'stop');
+    one.event(0, { kind: 'hold', why: 'intf is down' });
+    one.event(0, { kind: 'scriptDone', ok: true, why: '' });
+    assert.equal(one.shown(0), 'STOP NotReady');
   });
 
   it('goes on alone also while its application is being stopped', () => {
