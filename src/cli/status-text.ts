@@ -1,6 +1,8 @@
 /** The status of a node and of a module as a person reads it. */
 import type {
   Alert,
+  BehindStatus,
+  DistantStatus,
   FarmStatus,
   GroupStatus,
   ModuleStatus,
@@ -37,10 +39,45 @@ function moduleRow(module: ModuleStatus): readonly Cell[] {
   return [...own, servingText(farm), sharesText(farm.groups), farm.members.join(' ')];
 }
 
-/** `with db2`, `db2 lost`. */
-function replicaCell({ peer, peerState, alone }: ReplicaStatus): string {
-  if (peerState === 'connected') return `with ${peer}`;
-  return alone ? `without ${peer}` : `${peer} ${peerState}`;
+/** `with db2`, `db2 lost`; then each distant copy: `dr1 in sync`, `dr1 lost`. */
+function replicaCell({ peer, peerState, alone, distant }: ReplicaStatus): string {
+  const own =
+    peerState === 'connected' ? `with ${peer}` : alone ? `without ${peer}` : `${peer} ${peerState}`;
+  return [own, ...distant.map((copy) => `${copy.node} ${distantWord(copy)}`)].join(', ');
+}
+
+/** `in sync`, `resync`, `lost`, `refused`. */
+function distantWord({ state, inSync }: DistantStatus): string {
+  if (state === 'none') return 'unknown';
+  return state !== 'connected' ? state : inSync ? 'in sync' : 'resync';
+}
+
+/** `lacks 1.2 MiB, changes of the last 4 s`, `has all`. */
+function lagText(bytes: number, ms: number): string {
+  if (bytes === 0 && ms === 0) return 'has all';
+  return `lacks ${bytesText(bytes)}, changes of the last ${duration(ms)}`;
+}
+
+function distantRows(copy: DistantStatus): readonly (readonly [string, string])[] {
+  const { node, state, reason, resync, lagBytes, lagMs, diverted } = copy;
+  const why = reason === '' ? '' : ` (${reason})`;
+  if (state === 'none') return [['distant copy', `${node} not known`]];
+  const lag = lagText(lagBytes, lagMs);
+  const rows: (readonly [string, string])[] = [
+    ['distant copy', `${node} ${distantWord(copy)}${why}; ${lag}`],
+  ];
+  if (resync !== null && state === 'connected') {
+    const kind = resyncKinds[resync.kind] ?? resync.kind;
+    const left = `${bytesText(resync.leftBytes)} to go, ${bytesText(resync.bytesPerS)}/s`;
+    rows.push(['', `${kind}: ${left}`]);
+  }
+  if (diverted > 0) rows.push(['', `${plural(diverted, 'change')} found no room in its ring`]);
+  return rows;
+}
+
+/** `lacks 1.2 MiB, changes of the last 4 s, as db1 said 12 s ago`. */
+function behindText({ primary, bytes, ms, ageMs }: BehindStatus): string {
+  return `${lagText(bytes, ms)}, as ${primary} said ${duration(ageMs)} ago`;
 }
 
 function peerRow(peer: PeerStatus): readonly Cell[] {
@@ -197,6 +234,8 @@ function replicaRows(
         : `durable ${lsn('durable')}, applied ${lsn('applied')}`,
     ],
     ...apartRows(engine),
+    ...(replica.behind === null ? [] : [['distant copy', behindText(replica.behind)] as const]),
+    ...replica.distant.flatMap(distantRows),
     ...(verify === null
       ? []
       : [['verify', verify.running ? `running, ${differing}` : differing] as const]),

@@ -231,6 +231,16 @@ export interface ReplicatedDir {
   readonly line: number;
 }
 
+/** One `<distant>` of a mirror: a copy that nothing waits for. */
+export interface DistantConfig {
+  readonly node: number;
+  /** Its name in cluster.xml. */
+  readonly name: string;
+  /** Network of cluster.xml on which it is reached from both servers of the mirror. */
+  readonly lan: string;
+  readonly line: number;
+}
+
 export interface RfsConfig {
   /** When the peer acknowledges: none = durable there, second = received there. */
   readonly async: 'none' | 'second';
@@ -249,6 +259,8 @@ export interface RfsConfig {
   /** Network of replication, of cluster.xml, and the ids of the two nodes on it. */
   readonly lan: string;
   readonly nodes: readonly number[];
+  /** In the order of the file: the engine numbers them by it. */
+  readonly distant: readonly DistantConfig[];
   readonly directories: readonly ReplicatedDir[];
 }
 

@@ -5,6 +5,7 @@ import { whyNotEre } from './ere.ts';
 import { childOf, childrenOf, type Fields } from './fields.ts';
 import type {
   ClusterConfig,
+  DistantConfig,
   HeartbeatConfig,
   HeartConfig,
   ReplicatedDir,
@@ -19,6 +20,8 @@ import type { Element } from './xml.ts';
 export const directoriesMax = 16;
 /** Patterns and paths of one directory; each change is held against all of them. */
 export const patternsMax = 64;
+/** Distant copies of one module; the primary keeps a ring for each. */
+export const distantMax = 4;
 
 const mib = 1024 * 1024;
 const ringBytes = { low: 8 * mib, high: 1024 * mib } as const;
@@ -108,18 +111,23 @@ function timeoutOf(element: Element, pulseMs: number, fields: Fields): number {
 }
 
 /** The network that an element names; null, and said, where it names none of cluster.xml. */
-function lanName(element: Element, fields: Fields, cluster: ClusterConfig): string | null {
+function lanName(
+  element: Element,
+  fields: Fields,
+  cluster: ClusterConfig,
+  attribute = 'name',
+): string | null {
   const { problems } = fields;
-  if (!fields.given(element, 'name')) {
+  if (!fields.given(element, attribute)) {
     if (!fields.bad(element)) {
       problems.error('HF-CONFIG-112', element.line, { element: element.name });
     }
     return null;
   }
-  const name = fields.text(element, 'name');
+  const name = fields.text(element, attribute);
   const known = cluster.lans.map((lan) => lan.name);
   if (known.includes(name)) return name;
-  problems.error('HF-CONFIG-064', fields.line(element, 'name'), {
+  problems.error('HF-CONFIG-064', fields.line(element, attribute), {
     name,
     suggestion: suggestion(name, known),
     allowed: known.join(', '),
@@ -150,6 +158,7 @@ export function readRfs(
   if (fields.given(element, 'acl') && !fields.on(element, 'acl')) {
     ignored(element, 'acl', 'access control lists are always replicated', fields);
   }
+  const network = readNetwork(element, heart, fields, cluster);
   return {
     async: fields.oneOf(element, 'async', ['none', 'second']),
     ack: fields.oneOf(element, 'ack', ['fsync', 'strict']),
@@ -160,7 +169,8 @@ export function readRfs(
     resyncBytesPerS:
       (fields.given(element, 'reiallowedbw') ? fields.int(element, 'reiallowedbw') : 0) * 1024,
     port: fields.given(element, 'port') ? fields.int(element, 'port') : null,
-    ...readNetwork(element, heart, fields, cluster),
+    ...network,
+    distant: readDistant(element, network.nodes, fields, cluster),
     directories: readDirectories(element, fields),
   };
 }
@@ -195,7 +205,12 @@ function readNetwork(
   const [flow, second] = childrenOf(rfs, 'flow');
   if (flow !== undefined && second !== undefined) {
     const reason = `there can be only one, and one is on line ${flow.line}`;
-    const values = { element: 'flow', parent: 'rfs', reason, allowed: '<replicated>, one <flow>' };
+    const values = {
+      element: 'flow',
+      parent: 'rfs',
+      reason,
+      allowed: '<replicated>, <distant>, one <flow>',
+    };
     fields.problems.error('HF-CONFIG-011', second.line, values);
   }
   const marked = heart?.heartbeats.find((one) => one.ident === 'flow');
@@ -212,6 +227,52 @@ function readNetwork(
     fields.problems.error('HF-CONFIG-117', line, { name: lan, count: nodes.length });
   }
   return { lan: lan ?? '', nodes };
+}
+
+/** Distant copies; `servers` are the mirror's two. */
+function readDistant(
+  rfs: Element,
+  servers: readonly number[],
+  fields: Fields,
+  cluster: ClusterConfig,
+): DistantConfig[] {
+  const { problems } = fields;
+  const elements = childrenOf(rfs, 'distant');
+  if (elements.length > distantMax) {
+    const values = { limit: distantMax, what: 'distant copies' };
+    problems.error('HF-CONFIG-089', elements[distantMax]?.line ?? rfs.line, values);
+  }
+  const lines = new Map<string, number>();
+  return elements.flatMap((element) => {
+    const { line } = element;
+    const name = fields.text(element, 'node');
+    const lan = lanName(element, fields, cluster, 'lan');
+    const known = cluster.nodes.map((node) => node.name);
+    const node = cluster.nodes.find((one) => one.name === name)?.id;
+    if (node === undefined) {
+      const values = { name, suggestion: suggestion(name, known), allowed: known.join(', ') };
+      problems.error('HF-CONFIG-090', fields.line(element, 'node'), values);
+      return [];
+    }
+    const first = lines.get(name);
+    if (first !== undefined) {
+      problems.error('HF-CONFIG-068', line, { element: 'distant', name, first });
+    } else lines.set(name, line);
+    // With another number of servers the network of replication has its error already.
+    if (servers.length === 2 && servers.includes(node)) {
+      problems.error('HF-CONFIG-121', fields.line(element, 'node'), { name });
+    } else if (servers.length === 2 && lan !== null) {
+      const on = cluster.lans.find((one) => one.name === lan)?.nodes.map((at) => at.node) ?? [];
+      const missing = [...servers, node]
+        .filter((id) => !on.includes(id))
+        .flatMap((id) => cluster.nodes.find((one) => one.id === id)?.name ?? []);
+      if (missing.length > 0) {
+        const values = { name, lan, missing: missing.join(', ') };
+        problems.error('HF-CONFIG-122', fields.line(element, 'lan'), values);
+      }
+    }
+    return lan === null ? [] : [{ node, name, lan, line }];
+  });
 }
 
 function readDirectories(rfs: Element, fields: Fields): ReplicatedDir[] {

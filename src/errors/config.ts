@@ -429,4 +429,12 @@ export const configErrors = {
     sentence: '<notreplicated> of "{value}" differ from those of "{other}" on line {first}',
     hint: 'In this version one list counts for all directories of a module: write the same into each, or make two modules.',
   },
+  'HF-CONFIG-121': {
+    sentence: 'node "{name}" of <distant> is one of the two servers of the mirror',
+    hint: 'A distant copy is on a further server: name another node of cluster.xml.',
+  },
+  'HF-CONFIG-122': {
+    sentence: 'network "{lan}" of <distant node="{name}"> does not hold {missing}',
+    hint: 'Either server of the mirror may be the primary one: name a network of cluster.xml that holds both and the node of the distant copy.',
+  },
 } as const;

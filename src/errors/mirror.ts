@@ -44,7 +44,7 @@ export const mirrorErrors = {
   },
   'HF-MIRROR-009': {
     sentence: 'this server ({node}) is not on network "{lan}", on which {module} is replicated',
-    hint: 'Run the module on the two servers of that network, or name another one by <heartbeat ident="flow">.',
+    hint: 'Run the module on the two servers of that network, or name another one by <heartbeat ident="flow">; a further server is named by <distant>.',
     http: 409,
   },
   'HF-MIRROR-010': {
@@ -70,7 +70,7 @@ export const mirrorErrors = {
   },
   'HF-MIRROR-014': {
     sentence: '{module} uses port {own} here and port {other} on {node}',
-    hint: 'Its number differs, as modules were installed in another order: set <rfs port="…"> in userconfig.xml, the same on both servers.',
+    hint: 'Its number differs, as modules were installed in another order: set <rfs port="…"> in userconfig.xml, the same on all servers of the mirror.',
     http: 409,
   },
   'HF-MIRROR-015': {
@@ -128,6 +128,17 @@ export const mirrorErrors = {
   'HF-MIRROR-025': {
     sentence: 'the directories of {module} cannot be reached: {reason}',
     hint: 'Run the command as root on the server itself; `holdfast status -m {module}` shows the module.',
+    http: 409,
+  },
+  'HF-MIRROR-026': {
+    sentence:
+      'the copy of {module} on this server ({node}) is a distant one, which may lack the last changes: {behind}',
+    hint: 'Be sure that {module} runs on none of {servers}, and that they are not to come back first. Then `holdfast stop -m {module}` and `holdfast prim -m {module} --force` here: what this copy lacks is lost.',
+    http: 409,
+  },
+  'HF-MIRROR-027': {
+    sentence: 'the distant copy of {module} on {node} has changes of its own',
+    hint: 'Nothing was touched. To give it the content of the primary server: on {node} `holdfast stop -m {module}`, then `holdfast second fullsync -m {module}` (what it alone had is kept in the quarantine).',
     http: 409,
   },
 } as const;

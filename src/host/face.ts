@@ -46,6 +46,39 @@ export interface VerifyStatus {
 export const secondWays = ['plain', 'fullsync', 'discard'] as const;
 export type SecondWay = (typeof secondWays)[number];
 
+/** A distant copy, as its primary sees it. */
+export interface DistantStatus {
+  readonly node: string;
+  /** none: the engine does not answer. */
+  readonly state: 'connected' | 'lost' | 'refused' | 'none';
+  /** Why it is refused; else empty. */
+  readonly reason: string;
+  /** It holds what the primary was at some moment, and goes on from there. */
+  readonly inSync: boolean;
+  /** What it does not have durably. */
+  readonly lagBytes: number;
+  /** Age of the oldest change that it does not have durably; 0: it has all. */
+  readonly lagMs: number;
+  /** The resynchronisation under way; null: none. */
+  readonly resync: {
+    readonly kind: string;
+    readonly leftBytes: number;
+    readonly bytesPerS: number;
+  } | null;
+  readonly sentBytes: number;
+  /** Changes that found no room in its ring: what they touch is sent later as it is then. */
+  readonly diverted: number;
+}
+
+/** How far a distant copy was behind when its primary last said so. */
+export interface BehindStatus {
+  readonly primary: string;
+  readonly bytes: number;
+  readonly ms: number;
+  /** How long ago that was. */
+  readonly ageMs: number;
+}
+
 /** A mirror's replication engine on this node. */
 export interface ReplicaStatus {
   readonly role: 'prim' | 'second' | 'none';
@@ -59,6 +92,10 @@ export interface ReplicaStatus {
   /** TCP port of replication. */
   readonly port: number;
   readonly directories: readonly string[];
+  /** What a primary feeds beside its peer, in the order of the configuration. */
+  readonly distant: readonly DistantStatus[];
+  /** On a distant copy's server; null elsewhere, or while nothing was heard. */
+  readonly behind: BehindStatus | null;
   /** Everything that the engine says of itself, by its own names; empty while it does not answer. */
   readonly engine: Readonly<Record<string, string>>;
   /** Of the last comparison since the module was started; null: none. */
@@ -156,7 +193,7 @@ export interface Agent {
   /**
    * Makes this node the mirror's primary. Where it is that already and its peer is away, `alone`
    * confirms that it is to acknowledge without it. `force`: also with a copy that is known to be an
-   * older one. Resolves when the application runs, or waits for the peer.
+   * older one; a distant copy's server goes on alone by it. Resolves when the application runs, or waits for the peer.
    */
   prim(module: string, alone: boolean, force: boolean): Promise<ModuleStatus>;
   /** Makes this node the mirror's secondary. */

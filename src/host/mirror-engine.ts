@@ -7,8 +7,10 @@ import { join } from 'node:path';
 import type { ModuleConfig, RfsConfig } from '../config/model.ts';
 import { HoldfastError } from '../errors.ts';
 import type { ReplicaStatus, VerifyStatus } from './face.ts';
-import { apartError, resyncText, toldError } from './mirror-events.ts';
-import { engineFigures, type MirrorPorts, type OpenOrder, openValues } from './mirror-ports.ts';
+import { DistantCopies } from './mirror-distant.ts';
+import { apartError, peerReasonText, resyncText, toldError } from './mirror-events.ts';
+import { MirrorLag } from './mirror-lag.ts';
+import { engineFigures, type MirrorPorts, openValues, type OpenWay } from './mirror-ports.ts';
 import type { MirrorRecord, MirrorRole } from './mirror-state.ts';
 import { type EngineAnswer, Replica } from './replica.ts';
 import { Verification } from './verification.ts';
@@ -21,7 +23,10 @@ export interface MirrorEngineHooks {
 }
 
 export class MirrorEngine {
+  /** How far this copy is behind, where it is a distant one. */
+  readonly lag: MirrorLag;
   readonly #ports: MirrorPorts;
+  readonly #distant: DistantCopies;
   readonly #record: MirrorRecord;
   readonly #hooks: MirrorEngineHooks;
   readonly #config: () => ModuleConfig;
@@ -40,11 +45,19 @@ export class MirrorEngine {
     this.#record = record;
     this.#ports = ports;
     this.#hooks = hooks;
+    this.#distant = new DistantCopies(config, ports);
+    this.lag = new MirrorLag(config, ports);
   }
 
   /** Its processes answer. */
   get connected(): boolean {
     return this.#replica?.connected === true;
+  }
+
+  /** Name of the server that this one is with, or waits for. */
+  get peer(): string {
+    const seen = Number(this.#values['peer_node'] ?? 0);
+    return this.#ports.peerName(this.#config(), this.#role, seen);
   }
 
   get peerConnected(): boolean {
@@ -89,19 +102,20 @@ export class MirrorEngine {
   }
 
   /** Starts it where none runs, and gives it its role: the directories can be used then. */
-  async open(role: MirrorRole, order: OpenOrder | null): Promise<void> {
+  async open(role: MirrorRole, way: OpenWay): Promise<void> {
     const config = this.#config();
     this.#role = role;
     this.#peerReason = '';
     this.#verification = null;
     for (const what of ['engine', 'local', 'differs', 'apart']) this.#alert(what, false, '');
+    this.#distant.forget();
     await checkPaths(rfsOf(config));
     const epoch = role === 'prim' ? await this.#nextEpoch() : Math.max(1, this.#record.epoch);
     this.#replica = this.#newReplica();
     await this.#replica.start();
     await this.#replica.whenSettled();
     if (this.#values['role'] === role) return;
-    await this.#replica.request('open', openValues(this.#ports, config, role, epoch, order));
+    await this.#replica.request('open', openValues(this.#ports, config, role, epoch, way));
   }
 
   /** Ends it; the directories are plain ones then. Resolves with what went wrong, or null. */
@@ -111,6 +125,7 @@ export class MirrorEngine {
     this.#verification?.fail('the module was stopped');
     await this.#ports.unmountLeft(this.#config());
     for (const what of ['peer', 'alone', 'apart']) this.#alert(what, false, '');
+    this.#distant.forget();
     return reason;
   }
 
@@ -147,13 +162,15 @@ export class MirrorEngine {
     const config = this.#config();
     return {
       role: this.#role,
-      peer: this.#ports.peerName(config),
+      peer: this.peer,
       peerState: this.#values['peer'] ?? 'none',
       peerReason: this.#peerReason,
       alone: this.alone,
       epoch: this.#record.epoch,
       port: this.#ports.port(config),
       directories: rfsOf(config).directories.map(({ dir }) => dir),
+      distant: this.#role === 'prim' ? this.#distant.status(this.#values) : [],
+      behind: this.#role === 'prim' ? null : this.lag.status,
       engine: this.#values,
       verify: this.#verification?.statusBeside(this.#values) ?? null,
     };
@@ -162,7 +179,8 @@ export class MirrorEngine {
   /** What an operator should know while the application runs (or does not: `serving` false). */
   checkAlerts(serving: boolean): void {
     if (this.failed) this.#alert('local', true, 'its copy on this server has failed');
-    const peer = this.#ports.peerName(this.#config());
+    const { peer } = this;
+    if (this.#role === 'prim') this.#distant.checkAlerts(this.#values, serving);
     const what = this.#role === 'prim' ? 'synced writes wait' : 'this copy may be old';
     const isCut = serving && !this.ready && !this.peerConnected;
     this.#alert('peer', isCut, `${peer} is not connected; ${what}`);
@@ -181,6 +199,7 @@ export class MirrorEngine {
   }
 
   #onEvent(name: string, values: EngineAnswer): void {
+    if (this.#distant.take(name, values)) return;
     if (this.#verification?.take(name, values) === true) return;
     const text = values['text'] ?? '';
     const reason = values['reason'] ?? text;
@@ -189,7 +208,7 @@ export class MirrorEngine {
         const state = values['state'] ?? 'unknown';
         this.#peerReason = state === 'connected' ? '' : peerReasonText(state, reason);
         if (state !== 'connected') this.#verification?.fail('the connection was lost');
-        const peer = this.#ports.peerName(this.#config());
+        const { peer } = this;
         const apart = apartError(this.#config().name, peer, values);
         if (apart !== null) this.#alert('apart', true, apart.line());
         else if (state === 'connected') this.#alert('apart', false, '');
@@ -229,6 +248,7 @@ export class MirrorEngine {
     const { epoch } = engineFigures(this.#values);
     // Only remembered here: the engine keeps its own, and obeys that.
     if (epoch > this.#record.epoch) this.#record.raise(epoch).catch(() => undefined);
+    if (this.#role === 'second') this.lag.look();
     this.#hooks.changed();
   }
 
@@ -263,29 +283,6 @@ export class MirrorEngine {
     const { name } = this.#config();
     this.#ports.alert(`module.${name}.${what}`, on, 'critical', `${name}: ${message}`);
   }
-}
-
-/** The engines' words for why they are not together, for the operator. */
-const reasons: Readonly<Record<string, string>> = {
-  set: 'it is of another mirror or another cluster',
-  version: 'its engine is of another version',
-  epoch: 'it has data of a newer epoch',
-  role: 'it is no secondary',
-  history: 'its copy does not go before this one',
-  fork: 'both servers took changes while they were apart',
-  behind: 'it has changes that this server lacks',
-  unrelated: 'the two copies have no history in common',
-  state: 'its copy is marked as outdated or failed',
-  volumes: 'it has another number of directories',
-  stop: 'it was stopped',
-  journal: 'its journal cannot be written',
-  apply: 'a change cannot be applied there',
-  protocol: 'the two did not understand one another',
-};
-
-function peerReasonText(state: string, reason: string): string {
-  const text = reasons[reason] ?? reason;
-  return text === '' ? state : `${state}: ${text}`;
 }
 
 function pauseText({ pause_us: pauseUs }: EngineAnswer): string {

@@ -54,3 +54,31 @@ export function resyncText(values: EngineAnswer): string {
   const figures = done.length === 0 ? '' : `: ${done.join(', ')}`;
   return `resynchronisation ${run} ${state}${how === '' ? '' : ` (${how})`}${figures}`;
 }
+
+/** The engines' words for why they are not together, for the operator. */
+const reasons: Readonly<Record<string, string>> = {
+  set: 'it is of another mirror or another cluster',
+  version: 'its engine is of another version',
+  epoch: 'it has data of a newer epoch',
+  role: 'it is no secondary',
+  history: 'its copy does not go before this one',
+  fork: 'both servers took changes while they were apart',
+  behind: 'it has changes that this server lacks',
+  unrelated: 'the two copies have no history in common',
+  state: 'its copy is marked as outdated or failed',
+  volumes: 'it has another number of directories',
+  stop: 'it was stopped',
+  journal: 'its journal cannot be written',
+  apply: 'a change cannot be applied there',
+  protocol: 'the two did not understand one another',
+};
+
+export function reasonText(reason: string): string {
+  return reasons[reason] ?? reason;
+}
+
+/** `refused: it is no secondary`, `lost`. */
+export function peerReasonText(state: string, reason: string): string {
+  const text = reasonText(reason);
+  return text === '' ? state : `${state}: ${text}`;
+}

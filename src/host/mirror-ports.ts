@@ -5,11 +5,12 @@ import { readFileSync } from 'node:fs';
 import { isIPv6 } from 'node:net';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import type { ClusterConfig, LanNode, ModuleConfig, SkipPattern } from '../config/model.ts';
+import type { ClusterConfig, ModuleConfig, SkipPattern } from '../config/model.ts';
 import { HoldfastError } from '../errors.ts';
 import { moduleDirs } from '../module/name.ts';
 import type { Paths } from '../paths.ts';
-import type { Alert, EventRecord, ModuleStatus, RemoteAgent } from './face.ts';
+import type { Alert, EventRecord, ModuleStatus, RemoteAgent, ReplicaStatus } from './face.ts';
+import { distantOf, isDistant, type Places, placesOf, serversOf } from './mirror-places.ts';
 import type { EngineAccess, EngineAnswer, EngineValues } from './replica.ts';
 
 /** SafeKit's: port of the first module; each has four. */
@@ -39,6 +40,14 @@ export interface MirrorPortsOptions {
   readonly alert: (id: string, on: boolean, severity: Alert['severity'], message: string) => void;
 }
 
+/** Another server on which the module runs. */
+export interface OtherServer {
+  readonly id: number;
+  readonly name: string;
+  readonly state: ModuleStatus['state'];
+  readonly replica: ReplicaStatus;
+}
+
 export class MirrorPorts {
   readonly paths: Paths;
   readonly node: string;
@@ -58,26 +67,47 @@ export class MirrorPorts {
     this.alert = options.alert;
   }
 
-  /** TCP port of replication, on both servers. */
+  /** TCP port of replication, on all servers of the mirror. */
   port(config: ModuleConfig): number {
     return config.rfs?.port ?? firstPort + (this.#options.number - 1) * portsEach;
   }
 
-  /** Name of the other server; a question mark where this one is not of the two. */
-  peerName(config: ModuleConfig): string {
-    const id = config.rfs?.nodes.find((node) => node !== this.#options.me);
+  /**
+   * Name of the server with which this one replicates in a role. A secondary may have several:
+   * `seen` is the engine's number of the primary that was with it last, 0: none yet.
+   */
+  peerName(config: ModuleConfig, role: 'prim' | 'second', seen: number): string {
+    if (role === 'second' && serversOf(config).includes(seen - 1)) return this.#nameOf(seen - 1);
+    const names = this.pairNames(config);
+    return (role === 'prim' ? names.slice(0, 1) : names).join(' or ') || '?';
+  }
+
+  /** Names of the mirror's two servers, but for this one. */
+  pairNames({ rfs }: ModuleConfig): readonly string[] {
+    const others = rfs?.nodes.filter((node) => node !== this.#options.me) ?? [];
+    return others.map((node) => this.#nameOf(node));
+  }
+
+  /** Is the copy of this server a distant one? */
+  isDistant(config: ModuleConfig): boolean {
+    return isDistant(config, this.#options.me);
+  }
+
+  /** Names of the distant copies that a primary here has, in the engine's order. */
+  distantNames(config: ModuleConfig): readonly string[] {
+    return distantOf(config, this.#options.me).map((node) => this.#nameOf(node));
+  }
+
+  #nameOf(id: number): string {
     return this.#options.cluster().nodes.find((node) => node.id === id)?.name ?? '?';
   }
 
-  /** Own place and the peer's on the network of replication. HF-MIRROR-009. */
-  places(config: ModuleConfig): { readonly own: LanNode; readonly peer: LanNode } {
-    const { me } = this.#options;
-    const name = config.rfs?.lan ?? '';
-    const lan = this.#options.cluster().lans.find((one) => one.name === name);
-    const own = lan?.nodes.find((at) => at.node === me);
-    const peer = lan?.nodes.find((at) => at.node !== me);
-    if (own !== undefined && peer !== undefined) return { own, peer };
-    const values = { node: this.node, lan: name, module: config.name };
+  /** Own address and those of the others; `primary` is known to be it, or null. HF-MIRROR-009. */
+  places(config: ModuleConfig, primary: number | null): Places {
+    const { cluster, me } = this.#options;
+    const places = placesOf(config, cluster(), me, primary);
+    if (places !== null) return places;
+    const values = { node: this.node, lan: config.rfs?.lan ?? '', module: config.name };
     throw new HoldfastError('HF-MIRROR-009', values);
   }
 
@@ -97,23 +127,50 @@ export class MirrorPorts {
   }
 
   /**
-   * Refuses what the peer is already (HF-MIRROR-007) and a port that is another there (-014). A peer
-   * that cannot be asked refuses nothing: the engines do not acknowledge without one another.
+   * Refuses what another server is already (HF-MIRROR-007): one of all is primary, one of the
+   * mirror's two its secondary; and a port that is another there (-014). One that cannot be asked
+   * refuses nothing: the engines do not acknowledge without one another. Resolves with the id of
+   * the primary, or null.
    */
-  async checkPeer(config: ModuleConfig, role: 'prim' | 'second'): Promise<void> {
-    this.places(config);
-    const node = this.peerName(config);
-    const there = await this.#ask(node, config.name);
-    const replica = there?.replica ?? null;
-    if (there === null || replica === null) return;
-    const { state } = there;
-    if (replica.role === role) {
+  async checkPeer(config: ModuleConfig, role: 'prim' | 'second'): Promise<number | null> {
+    this.places(config, null);
+    const others = await this.askOthers(config);
+    const primary = others.find(({ replica }) => replica.role === 'prim') ?? null;
+    const isFar = (id: number): boolean => isDistant(config, id);
+    // Both may follow a distant copy that had to become primary, and it has either of them.
+    const isFed = this.isDistant(config) || (primary !== null && isFar(primary.id));
+    const second = others.find(({ id, replica }) => replica.role === 'second' && !isFar(id));
+    const clash = role === 'prim' ? primary : isFed ? undefined : second;
+    if (clash) {
+      const { state, name: node } = clash;
       throw new HoldfastError('HF-MIRROR-007', { module: config.name, state, node, verb: role });
     }
     const own = this.port(config);
-    if (replica.port === own) return;
-    const values = { module: config.name, own, other: replica.port, node };
-    throw new HoldfastError('HF-MIRROR-014', values);
+    for (const { id, name, replica } of others) {
+      if (replica.port === own) continue;
+      const values = { module: config.name, own, other: replica.port, node: name };
+      const error = new HoldfastError('HF-MIRROR-014', values);
+      // Nothing waits for a distant copy, an order to the two servers least of all.
+      if (!isFar(id)) throw error;
+      this.record('refusal', error.line(), {});
+    }
+    return primary?.id ?? null;
+  }
+
+  /** The other servers on which the module runs, as far as they answer; all are asked at once. */
+  async askOthers(config: ModuleConfig): Promise<readonly OtherServer[]> {
+    const ids = serversOf(config).filter((id) => id !== this.#options.me);
+    const answers = await Promise.all(
+      ids.map(async (id): Promise<OtherServer[]> => {
+        const name = this.#nameOf(id);
+        const there = await this.#ask(name, config.name);
+        const replica = there?.replica ?? null;
+        return there === null || replica === null
+          ? []
+          : [{ id, name, state: there.state, replica }];
+      }),
+    );
+    return answers.flat();
   }
 
   async #ask(node: string, module: string): Promise<ModuleStatus | null> {
@@ -195,17 +252,23 @@ function skipRule({ kind, value, only }: SkipPattern): string {
 /** What an operator says of the copy that is opened: `open` has a key of that name. */
 export type OpenOrder = 'force' | 'fullsync' | 'discard';
 
+/** How a copy is opened: what was ordered, and which server is known to be primary. */
+export interface OpenWay {
+  readonly order: OpenOrder | null;
+  readonly primary: number | null;
+}
+
 /** The values of `open` (docs/internals/replication.md, Control). */
 export function openValues(
   ports: MirrorPorts,
   config: ModuleConfig,
   role: 'prim' | 'second',
   epoch: number,
-  order: OpenOrder | null,
+  { order, primary }: OpenWay,
 ): EngineValues {
   const { rfs } = config;
   if (rfs === null) throw new Error(`mirror ${config.name} without <rfs>`);
-  const { own, peer } = ports.places(config);
+  const { listen, peer, distant } = ports.places(config, primary);
   const files = ports.keyFiles;
   const port = ports.port(config);
   const [first] = rfs.directories;
@@ -216,8 +279,9 @@ export function openValues(
     ['epoch', String(epoch)],
     ['state', engineFolder(ports.paths, config.name)],
     ...rfs.directories.map(({ dir }) => ['dir', dir] as const),
-    ['peer', hostPort(peer.addr, port)],
-    ['listen', hostPort(own.laddr, port)],
+    ['peer', hostPort(peer, port)],
+    ['listen', hostPort(listen, port)],
+    ...(role === 'prim' ? distant : []).map((addr) => ['distant', hostPort(addr, port)] as const),
     ['cert', files.cert],
     ['key', files.key],
     ['ca', files.caCert],
@@ -243,5 +307,15 @@ export function engineFigures(status: EngineAnswer): EngineFigures {
   return {
     epoch: Number(status['epoch'] ?? 0),
     alone: status['alone'] === '1',
+  };
+}
+
+/** What cannot change while the engine runs; ids of nodes may, as cluster.xml does. */
+export function fixedOf({ rfs }: ModuleConfig): unknown {
+  return {
+    ...rfs,
+    nodes: [],
+    distant: rfs?.distant.map(({ name, lan }) => ({ name, lan })),
+    directories: rfs?.directories.map((directory) => ({ ...directory, line: 0 })),
   };
 }

@@ -26,7 +26,7 @@ import type {
 } from './face.ts';
 import type { Hosted } from './hosted.ts';
 import { MirrorEngine } from './mirror-engine.ts';
-import type { MirrorPorts, OpenOrder } from './mirror-ports.ts';
+import { fixedOf, type MirrorPorts, type OpenOrder, type OpenWay } from './mirror-ports.ts';
 import {
   MirrorRuntimeFile,
   type MirrorPhase,
@@ -53,7 +53,7 @@ export class HostedMirror implements Hosted {
   #phase: MirrorPhase = 'stopped';
   #role: MirrorRole = 'prim';
   /** How the copy is to be taken; an agent that follows does not order it again. */
-  #order: OpenOrder | null = null;
+  #way: OpenWay = { order: null, primary: null };
   #goal: Goal = 'stop';
   /** What was asked for, as scripts are told. */
   #action: 'start' | 'stop' | 'restart' = 'start';
@@ -133,16 +133,23 @@ export class HostedMirror implements Hosted {
 
   /** @see Agent.prim */
   async prim(alone: boolean, force = false): Promise<void> {
+    const isFar = this.#ports.isDistant(this.#config);
+    const isPrim = !this.stopped && this.#role === 'prim';
+    if (isFar && !isPrim && !force) throw this.#engine.lag.refusal();
     if (this.stopped) {
+      const lacks = this.#engine.lag.text;
       await this.#ports.checkPeer(this.#config, 'prim');
-      await this.#up('prim', force ? 'force' : null);
-      if (!alone) return;
+      await this.#up('prim', force ? 'force' : null, null);
+      if (isFar) this.#blame(`it was a distant copy, and is primary by force; ${lacks}`);
+      else if (!alone) return;
     }
     const isUp = this.#goal === 'up' && !['prestart', 'opening'].includes(this.#phase);
     if (!isUp || this.#role !== 'prim') throw this.#impossible('prim');
     if (this.#engine.ready) return;
-    const node = this.#ports.peerName(this.#config);
-    if (!alone) throw new HoldfastError('HF-MIRROR-008', { module: this.name, node });
+    const node = this.#engine.peer;
+    // After a disaster nobody else has a copy to wait for.
+    if (!alone && !(isFar && force))
+      throw new HoldfastError('HF-MIRROR-008', { module: this.name, node });
     // A peer that can still be asked must not be primary itself.
     await this.#ports.checkPeer(this.#config, 'prim');
     const epoch = await this.#engine.goAlone();
@@ -154,8 +161,8 @@ export class HostedMirror implements Hosted {
   /** @see Agent.second */
   async second(way: SecondWay = 'plain'): Promise<void> {
     if (this.stopped) {
-      await this.#ports.checkPeer(this.#config, 'second');
-      await this.#up('second', way === 'plain' ? null : way);
+      const primary = await this.#ports.checkPeer(this.#config, 'second');
+      await this.#up('second', way === 'plain' ? null : way, primary);
       return;
     }
     // What the copy is taken for is said when it is opened.
@@ -190,7 +197,7 @@ export class HostedMirror implements Hosted {
   }
 
   #waitsFor(): readonly string[] {
-    const peer = this.#ports.peerName(this.#config);
+    const { peer } = this.#engine;
     const reason = this.#engine.peerReason === '' ? '' : ` (${this.#engine.peerReason})`;
     if (this.#phase === 'waiting') {
       const orders = `\`holdfast second -m ${this.name}\` there, or \`holdfast prim -m ${this.name} --alone\` here`;
@@ -240,11 +247,11 @@ export class HostedMirror implements Hosted {
     this.#setGoal('force');
   }
 
-  async #up(role: MirrorRole, order: OpenOrder | null): Promise<void> {
+  async #up(role: MirrorRole, order: OpenOrder | null, primary: number | null): Promise<void> {
     // Another order may have come first while the peer was asked.
     if (!this.stopped) throw this.#impossible(role);
     this.#role = role;
-    this.#order = order;
+    this.#way = { order, primary };
     this.#why = [];
     this.#action = 'start';
     this.#goal = 'up';
@@ -389,7 +396,7 @@ export class HostedMirror implements Hosted {
 
   async #open(): Promise<boolean> {
     try {
-      await this.#engine.open(this.#role, this.#order);
+      await this.#engine.open(this.#role, this.#way);
       return true;
     } catch (error) {
       this.#blame(error instanceof Error ? error.message : String(error));
@@ -480,13 +487,4 @@ export class HostedMirror implements Hosted {
       look();
     });
   }
-}
-
-/** What cannot change while the engine runs; ids of nodes may, as cluster.xml does. */
-function fixedOf({ rfs }: ModuleConfig): unknown {
-  return {
-    ...rfs,
-    nodes: [],
-    directories: rfs?.directories.map((directory) => ({ ...directory, line: 0 })),
-  };
 }

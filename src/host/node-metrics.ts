@@ -1,7 +1,7 @@
 /** What a node says of itself to Prometheus. */
 import type { BeatStats } from '../native/beat.ts';
 import type { FarmDevice } from './device.ts';
-import type { ModuleStatus, NodeStatus, ReplicaStatus } from './face.ts';
+import type { DistantStatus, ModuleStatus, NodeStatus, ReplicaStatus } from './face.ts';
 import { MetricsPage } from './metrics.ts';
 
 export interface NodeMetrics {
@@ -142,6 +142,27 @@ function writeReplica(page: MetricsPage, module: string, replica: ReplicaStatus)
   counter('syncs', 'Synced writes that waited for the secondary.', 'syncs');
   counter('sent_bytes', 'Bytes sent to the secondary.', 'bytes_sent');
   counter('worker_restarts', 'Times that the engine was started again.', 'restarts');
+  for (const copy of replica.distant) writeDistant(page, { module, node: copy.node }, copy);
+}
+
+/** Metrics of one distant copy, from its primary. */
+function writeDistant(
+  page: MetricsPage,
+  labels: { readonly module: string; readonly node: string },
+  copy: DistantStatus,
+): void {
+  if (copy.state === 'none') return;
+  const gauge = (name: string, help: string, value: number): void =>
+    page.gauge(`holdfast_replica_distant_${name}`, help, value, labels);
+  const counter = (name: string, help: string, value: number): void =>
+    page.counter(`holdfast_replica_distant_${name}_total`, help, value, labels);
+  gauge('connected', '1 while the distant copy is connected.', Number(copy.state === 'connected'));
+  gauge('insync', '1 while it follows; 0: away, or in a resynchronisation.', Number(copy.inSync));
+  gauge('lag_bytes', 'What it does not have durably.', copy.lagBytes);
+  gauge('lag_seconds', 'Age of the oldest change that it lacks; 0: none.', copy.lagMs / 1000);
+  gauge('resync_left_bytes', 'Data that it is still to get.', copy.resync?.leftBytes ?? 0);
+  counter('sent_bytes', 'Bytes sent to it.', copy.sentBytes);
+  counter('diverted', 'Changes that found no room in its ring.', copy.diverted);
 }
 
 function writeBeat(page: MetricsPage, { beat, status }: NodeMetrics): void {

@@ -42,6 +42,8 @@ export function replicaStatus(change: Partial<ReplicaStatus> = {}): ReplicaStatu
     epoch: 3,
     port: 5600,
     directories: ['/srv/data'],
+    distant: [],
+    behind: null,
     engine: { last: '120', durable: '118', applied: '110', features: 'io_uring,resend' },
     verify: null,
     ...change,

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { HoldfastError } from '../../src/errors.ts';
+import type { DistantStatus, ModuleStatus } from '../../src/host/face.ts';
 import { cli, FakeNode, moduleStatus, replicaStatus } from './fake.ts';
 
 const mirror = (change: Parameters<typeof moduleStatus>[0] = {}) =>
@@ -136,6 +137,66 @@ describe('status of a mirror', () => {
     assert.match(out, /^ {2}directory +\/srv\/data$/m);
     assert.match(out, /^ {2}changes +last 120, durable on n2 118, applied 110$/m);
     assert.doesNotMatch(out, /resend/);
+  });
+
+  test('with its distant copies', async () => {
+    const copy: DistantStatus = {
+      node: 'dr1',
+      state: 'connected',
+      reason: '',
+      inSync: true,
+      lagBytes: 0,
+      lagMs: 0,
+      resync: null,
+      sentBytes: 9,
+      diverted: 0,
+    };
+    const shown = async (...distant: DistantStatus[]): Promise<readonly string[]> => {
+      const n1 = node();
+      n1.modulesHere = [mirror({ replica: replicaStatus({ distant }) })];
+      const row = /^db .*\) +(.*)$/m.exec((await cli(n1, ['status'])).out)?.[1] ?? '';
+      const { out } = await cli(n1, ['status', 'db']);
+      return [
+        row,
+        ...(/^ {2}distant copy +(.*(?:\n {10}.*)*)$/m.exec(out)?.[1] ?? '').split(/\n +/),
+      ];
+    };
+    assert.deepEqual(await shown(copy), ['with n2, dr1 in sync', 'dr1 in sync; has all']);
+    const behind = { ...copy, lagBytes: 4096, lagMs: 90_500 };
+    assert.deepEqual(await shown({ ...behind, state: 'lost', diverted: 1 }), [
+      'with n2, dr1 lost',
+      'dr1 lost; lacks 4.0 KiB, changes of the last 1 min 30 s',
+      '1 change found no room in its ring',
+    ]);
+    const resync = { kind: 'dirty', leftBytes: 2048, bytesPerS: 1024 };
+    assert.deepEqual(await shown({ ...behind, inSync: false, resync }), [
+      'with n2, dr1 resync',
+      'dr1 resync; lacks 4.0 KiB, changes of the last 1 min 30 s',
+      'what was changed meanwhile: 2.0 KiB to go, 1.0 KiB/s',
+    ]);
+    const reason = 'it is no secondary';
+    assert.deepEqual(await shown({ ...copy, state: 'refused', reason }), [
+      'with n2, dr1 refused',
+      'dr1 refused (it is no secondary); has all',
+    ]);
+    const none: DistantStatus = { ...copy, state: 'none' };
+    assert.deepEqual(await shown(none), ['with n2, dr1 unknown', 'dr1 not known']);
+    const json = node();
+    json.modulesHere = [mirror({ replica: replicaStatus({ distant: [copy] }) })];
+    const { out } = await cli(json, ['status', 'db', '--json']);
+    assert.deepEqual((JSON.parse(out) as ModuleStatus).replica?.distant, [copy]);
+  });
+
+  test('on the server of a distant copy', async () => {
+    const n1 = node({ state: 'SECOND' });
+    const behind = { primary: 'n2', bytes: 4096, ms: 2000, ageMs: 3000 };
+    const replica = replicaStatus({ role: 'second', behind });
+    n1.modulesHere = [mirror({ state: 'SECOND', replica })];
+    const said = 'lacks 4.0 KiB, changes of the last 2 s, as n2 said 3 s ago';
+    assert.match(
+      (await cli(n1, ['status', 'db'])).out,
+      new RegExp(`^ {2}distant copy +${said}$`, 'm'),
+    );
   });
 
   test('with all that the engine says', async () => {

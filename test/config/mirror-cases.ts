@@ -54,6 +54,9 @@ const single = [confXml, ''] as const;
 const dir = (value: string) => ['"/srv/conf"', `"${value}"`] as const;
 const ere = (value: string) => [single, [regex, `<notreplicated regexpath="${value}"/>`]] as const;
 
+const distant = (...cases: readonly (readonly [string, RegExp, string])[]) =>
+  cases.map(([at, says, attributes]) => one(at, says, [conf, `<distant ${attributes}/>${conf}`]));
+
 /** Mistakes in mirrorXml. */
 export const mirrorCases: readonly Case[] = [
   // Names and forms.
@@ -153,6 +156,27 @@ export const mirrorCases: readonly Case[] = [
   one('011:17', /there can be only one, and one is on line 16/, [
     conf,
     `<flow name="private"/>\n<flow name="private"/>${conf}`,
+  ]),
+  // Distant copies.
+  ...distant(
+    ['121:16', /node "db2" of <distant> is one of the two servers/, 'node="db2" lan="office"'],
+    [
+      '122:16',
+      /network "private" of <distant node="web1"> does not hold web1/,
+      'node="web1" lan="private"',
+    ],
+    ['090:16', /no node "wob1" in cluster.xml; did you mean "web1"\?/, 'node="wob1" lan="office"'],
+    ['064:16', /no lan "ofice" in cluster.xml; did you mean "office"\?/, 'node="web1" lan="ofice"'],
+    ['013:16', /<distant> needs the attribute "lan"/, 'node="web1"'],
+    ['012:16', /unknown attribute "nod" of <distant>/, 'nod="web1" lan="office"'],
+  ),
+  one('068:17', /<distant> "web1" is defined twice, first on line 16/, [
+    conf,
+    `${many(2, () => '<distant node="web1" lan="office"/>\n')}${conf}`,
+  ]),
+  one('068:17 068:18 068:19 089:20 068:20', /more than 4 distant copies in one module/, [
+    conf,
+    `${many(5, () => '<distant node="web1" lan="office"/>\n')}${conf}`,
   ]),
   // Directories.
   one('014:8', /<rfs> needs <replicated>/, [

@@ -41,6 +41,7 @@ describe('userconfig.xml of a mirror', () => {
       port: null,
       lan: 'private',
       nodes: [0, 1],
+      distant: [],
       directories: [
         {
           dir: '/srv/data',
@@ -78,6 +79,7 @@ describe('userconfig.xml of a mirror', () => {
       port: null,
       lan: 'private',
       nodes: [0, 1],
+      distant: [],
       directories: [{ dir: '/d', skip: [], toCheck: [], line: 1 }],
     });
   });
@@ -99,6 +101,13 @@ describe('userconfig.xml of a mirror', () => {
   it('takes a limit for a resynchronisation, in KB per second', () => {
     const limited = edited(mirrorXml, ['ring="16m"', 'reiallowedbw="20000"']);
     assert.equal(config(parse(limited)).rfs?.resyncBytesPerS, 20_000 * 1024);
+  });
+
+  it('takes distant copies', () => {
+    const distant = '<distant node="web1" lan="office"/>';
+    const { rfs } = config(parse(edited(mirrorXml, [confXml, `${distant}${confXml}`])));
+    assert.deepEqual(rfs?.distant, [{ node: 2, name: 'web1', lan: 'office', line: 16 }]);
+    assert.deepEqual(rfs?.nodes, [0, 1]);
   });
 
   it('takes directories that only begin alike', () => {

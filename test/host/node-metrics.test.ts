@@ -43,6 +43,46 @@ test('a mirror says where its changes are', () => {
   assert.doesNotMatch(text, /NaN|holdfast_replica_journal_bytes/);
 });
 
+test('a primary says how far its distant copies are', () => {
+  const text = page({
+    distant: [
+      {
+        node: 'dr1',
+        state: 'connected',
+        reason: '',
+        inSync: true,
+        lagBytes: 4096,
+        lagMs: 1500,
+        resync: null,
+        sentBytes: 77,
+        diverted: 2,
+      },
+      {
+        node: 'dr2',
+        state: 'none',
+        reason: '',
+        inSync: false,
+        lagBytes: 0,
+        lagMs: 0,
+        resync: null,
+        sentBytes: 0,
+        diverted: 0,
+      },
+    ],
+  });
+  for (const line of [
+    'holdfast_replica_distant_connected{module="db",node="dr1"} 1',
+    'holdfast_replica_distant_insync{module="db",node="dr1"} 1',
+    'holdfast_replica_distant_lag_bytes{module="db",node="dr1"} 4096',
+    'holdfast_replica_distant_lag_seconds{module="db",node="dr1"} 1.5',
+    'holdfast_replica_distant_sent_bytes_total{module="db",node="dr1"} 77',
+    'holdfast_replica_distant_diverted_total{module="db",node="dr1"} 2',
+  ]) {
+    assert.ok(text.split('\n').includes(line), `${line}\n${text}`);
+  }
+  assert.doesNotMatch(text, /dr2/);
+});
+
 test('what an engine does not say is left out', () => {
   const text = page({ role: 'second', peerState: 'lost', engine: {} });
   assert.match(text, /holdfast_replica_peer_connected\{module="db"\} 0/);

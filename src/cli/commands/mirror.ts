@@ -38,7 +38,7 @@ export function mirrorCommands(program: Command, run: Run): void {
   );
   prim.option(
     '--force',
-    'also with a copy that is known to be older, or was being brought up to date: what it lacks is lost',
+    'also with a copy that is known to be older, was being brought up to date, or is a distant one: what it lacks is lost',
   );
   act(run, prim, async (options: PrimOptions, argument) => {
     const client = oneAgent(run, options, 'prim');
