@@ -53,16 +53,17 @@ function distantWord({ state, inSync }: DistantStatus): string {
 }
 
 /** `lacks 1.2 MiB, changes of the last 4 s`, `has all`. */
-function lagText(bytes: number, ms: number): string {
-  if (bytes === 0 && ms === 0) return 'has all';
-  return `lacks ${bytesText(bytes)}, changes of the last ${duration(ms)}`;
+function lagText(bytes: number, ms: number, isKnown: boolean): string {
+  if (isKnown && bytes === 0 && ms === 0) return 'has all';
+  const size = isKnown ? bytesText(bytes) : 'an amount that is not known';
+  return `lacks ${size}, changes of the last ${duration(ms)}`;
 }
 
 function distantRows(copy: DistantStatus): readonly (readonly [string, string])[] {
   const { node, state, reason, resync, lagBytes, lagMs, diverted } = copy;
   const why = reason === '' ? '' : ` (${reason})`;
   if (state === 'none') return [['distant copy', `${node} not known`]];
-  const lag = lagText(lagBytes, lagMs);
+  const lag = lagText(lagBytes, lagMs, copy.isKnown);
   const rows: (readonly [string, string])[] = [
     ['distant copy', `${node} ${distantWord(copy)}${why}; ${lag}`],
   ];
@@ -76,8 +77,8 @@ function distantRows(copy: DistantStatus): readonly (readonly [string, string])[
 }
 
 /** `lacks 1.2 MiB, changes of the last 4 s, as db1 said 12 s ago`. */
-function behindText({ primary, bytes, ms, ageMs }: BehindStatus): string {
-  return `${lagText(bytes, ms)}, as ${primary} said ${duration(ageMs)} ago`;
+function behindText({ primary, isKnown, bytes, ms, ageMs }: BehindStatus): string {
+  return `${lagText(bytes, ms, isKnown)}, as ${primary} said ${duration(ageMs)} ago`;
 }
 
 function peerRow(peer: PeerStatus): readonly Cell[] {

@@ -138,7 +138,7 @@ export const mirrorErrors = {
   },
   'HF-MIRROR-027': {
     sentence: 'the distant copy of {module} on {node} has changes of its own',
-    hint: 'Nothing was touched. To give it the content of the primary server: on {node} `holdfast stop -m {module}`, then `holdfast second fullsync -m {module}` (what it alone had is kept in the quarantine).',
+    hint: 'Nothing was touched. To give it the content of the primary server: on {node} `holdfast stop -m {module}`, then `holdfast second discard -m {module}`, or `second fullsync` where that does not help (files that it alone had are kept in the quarantine).',
     http: 409,
   },
 } as const;

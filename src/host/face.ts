@@ -53,9 +53,11 @@ export interface DistantStatus {
   readonly state: 'connected' | 'lost' | 'refused' | 'none';
   /** Why it is refused; else empty. */
   readonly reason: string;
-  /** It holds what the primary was at some moment, and goes on from there. */
+  /** Connected, it holds what the primary was at some moment, and goes on from there. */
   readonly inSync: boolean;
-  /** What it does not have durably. */
+  /** False: what it lacks is not known, and all of it is compared. */
+  readonly isKnown: boolean;
+  /** What it does not have durably, as far as known. */
   readonly lagBytes: number;
   /** Age of the oldest change that it does not have durably; 0: it has all. */
   readonly lagMs: number;
@@ -73,6 +75,8 @@ export interface DistantStatus {
 /** How far a distant copy was behind when its primary last said so. */
 export interface BehindStatus {
   readonly primary: string;
+  /** False: it lacked more than `bytes`, or less. */
+  readonly isKnown: boolean;
   readonly bytes: number;
   readonly ms: number;
   /** How long ago that was. */

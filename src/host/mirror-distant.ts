@@ -12,8 +12,8 @@ const graceMs = 10_000;
 export class DistantCopies {
   readonly #ports: MirrorPorts;
   readonly #config: () => ModuleConfig;
-  /** What is said of a copy that is refused, by its number. */
-  readonly #refused = new Map<number, string>();
+  /** The reason for which an alert says that a copy is refused, by its number. */
+  readonly #told = new Map<number, string>();
   readonly #lostSinceMs = new Map<number, number>();
 
   constructor(config: () => ModuleConfig, ports: MirrorPorts) {
@@ -27,12 +27,13 @@ export class DistantCopies {
       const text = (key: string): string => values[`distant${index}_${key}`] ?? '';
       const figure = (key: string): number => Number(text(key)) || 0;
       const run = figure('resync');
-      const state = this.#state(index, text('peer'));
+      const state = stateOf(text('peer'));
       return {
         node,
         state,
-        reason: state === 'refused' ? (this.#refused.get(index) ?? text('reason')) : '',
+        reason: state === 'refused' ? this.#whyRefused(node, text('reason')).said : '',
         inSync: text('insync') === '1',
+        isKnown: text('dirty_everything') !== '1',
         lagBytes: figure('lag_bytes'),
         lagMs: figure('lag_ms'),
         resync:
@@ -49,47 +50,30 @@ export class DistantCopies {
     });
   }
 
-  #state(index: number, peer: string): DistantStatus['state'] {
-    if (peer === '') return 'none';
-    if (peer === 'connected') return 'connected';
-    return peer === 'refused' || this.#refused.has(index) ? 'refused' : 'lost';
-  }
-
   /** Takes an event of the engine in; false when it is of no distant copy. */
   take(name: string, values: EngineAnswer): boolean {
     const number = values['distant'];
     if (number === undefined) return false;
-    const index = Number(number);
-    const node = this.#ports.distantNames(this.#config())[index] ?? `number ${number}`;
+    const node = this.#ports.distantNames(this.#config())[Number(number)] ?? `number ${number}`;
     const say = (text: string): void =>
       this.#ports.record('peer', `replication: distant copy ${node} ${text}`.trim(), values);
-    if (name === 'peer') say(this.#peer(index, node, values));
+    const { state = 'unknown', reason = '' } = values;
+    if (name === 'peer' && state === 'refused') {
+      say(`refused: ${this.#whyRefused(node, reason).said}`);
+    } else if (name === 'peer') say(`${state} ${reason}`);
     else if (name === 'resync') say(resyncText(values));
     else if (name === 'insync') say('is in sync');
     else say(`${name} ${values['text'] ?? ''}`);
     return true;
   }
 
-  #peer(index: number, node: string, values: EngineAnswer): string {
-    const { state = 'unknown', reason = '' } = values;
-    if (state !== 'refused') {
-      // A connection that is lost says nothing about why an earlier one was refused.
-      if (state === 'connected') this.#refused.delete(index);
-      return `${state} ${reason}`;
+  /** Why a copy is refused, by the engine's word for it, and what to do where a person must. */
+  #whyRefused(node: string, reason: string): { readonly said: string; readonly hint: string } {
+    if (!['fork', 'behind', 'unrelated'].includes(reason)) {
+      return { said: reasonText(reason), hint: '' };
     }
-    const apart = ['fork', 'behind', 'unrelated'].includes(reason);
     const error = new HoldfastError('HF-MIRROR-027', { module: this.#config().name, node });
-    const said = apart ? error.line() : reasonText(reason);
-    // One alert stands for one reason.
-    if (this.#refused.get(index) !== said) this.#alert(node, 'refused', false, '');
-    this.#refused.set(index, said);
-    this.#alert(
-      node,
-      'refused',
-      true,
-      apart ? `is refused: ${said}. ${error.hint}` : `is refused: ${said}`,
-    );
-    return `refused: ${said}`;
+    return { said: error.line(), hint: `. ${error.hint}` };
   }
 
   /** What an operator should know while the application runs. */
@@ -97,23 +81,32 @@ export class DistantCopies {
     for (const [index, { node, state }] of this.status(values).entries()) {
       // An engine that does not answer says nothing of its copies.
       if (state === 'none' && serving) continue;
-      if (state !== 'refused') this.#alert(node, 'refused', false, '');
-      if (state !== 'lost' || !serving) {
-        this.#lostSinceMs.delete(index);
-        this.#alert(node, 'lost', false, '');
+      this.#checkLost(index, node, serving && state === 'lost');
+      const reason = state === 'refused' ? (values[`distant${index}_reason`] ?? '') : null;
+      // One alert stands for one reason.
+      if (this.#told.get(index) !== reason) this.#alert(node, 'refused', false, '');
+      if (reason === null) {
+        this.#told.delete(index);
         continue;
       }
-      const nowMs = this.#ports.nowMs();
-      const sinceMs = this.#lostSinceMs.get(index) ?? nowMs;
-      this.#lostSinceMs.set(index, sinceMs);
-      const isLong = nowMs - sinceMs >= graceMs;
-      this.#alert(node, 'lost', isLong, 'is not connected: what it lacks grows');
+      this.#told.set(index, reason);
+      const { said, hint } = this.#whyRefused(node, reason);
+      this.#alert(node, 'refused', true, `is refused: ${said}${hint}`);
     }
+  }
+
+  #checkLost(index: number, node: string, isLost: boolean): void {
+    const nowMs = this.#ports.nowMs();
+    const sinceMs = this.#lostSinceMs.get(index) ?? nowMs;
+    if (isLost) this.#lostSinceMs.set(index, sinceMs);
+    else this.#lostSinceMs.delete(index);
+    const isLong = isLost && nowMs - sinceMs >= graceMs;
+    this.#alert(node, 'lost', isLong, 'is not connected: what it lacks grows');
   }
 
   /** A role begins or ends: what was said of the copies is said no more. */
   forget(): void {
-    this.#refused.clear();
+    this.#told.clear();
     this.#lostSinceMs.clear();
     for (const node of this.#ports.distantNames(this.#config())) {
       for (const what of ['lost', 'refused']) this.#alert(node, what, false, '');
@@ -125,4 +118,9 @@ export class DistantCopies {
     const id = `module.${name}.distant.${node}.${what}`;
     this.#ports.alert(id, on, 'warning', `${name}: distant copy ${node} ${message}`);
   }
+}
+
+function stateOf(peer: string): DistantStatus['state'] {
+  if (peer === '') return 'none';
+  return peer === 'connected' || peer === 'refused' ? peer : 'lost';
 }

@@ -16,6 +16,7 @@ const everyMs = 5000;
 
 interface Note {
   readonly primary: string;
+  readonly isKnown: boolean;
   readonly bytes: number;
   readonly ms: number;
   /** On this boot's clock. */
@@ -24,6 +25,7 @@ interface Note {
 
 const noteSchema: z.ZodType<Note> = z.object({
   primary: z.string().max(255),
+  isKnown: z.boolean(),
   bytes: z.number().min(0),
   ms: z.number().min(0),
   atMs: z.number(),
@@ -48,19 +50,20 @@ export class MirrorLag {
   get status(): BehindStatus | null {
     const note = this.#note;
     if (note === null || !this.#ports.isDistant(this.#config())) return null;
-    const { primary, bytes, ms, atMs } = note;
-    return { primary, bytes, ms, ageMs: Math.max(0, this.#ports.nowMs() - atMs) };
+    const { atMs, ...said } = note;
+    return { ...said, ageMs: Math.max(0, this.#ports.nowMs() - atMs) };
   }
 
   /** `when db1 last said so, 12 s ago, it lacked 1.2 MiB, of the last 4 s`. */
   get text(): string {
     const { status } = this;
     if (status === null) return 'how much that is, is not known';
-    const { primary, bytes, ms, ageMs } = status;
+    const { primary, isKnown, bytes, ms, ageMs } = status;
+    const size = isKnown ? bytesText(bytes) : 'an amount that was not known';
     const lacked =
-      bytes === 0 && ms === 0
+      isKnown && bytes === 0 && ms === 0
         ? 'it lacked nothing'
-        : `it lacked ${bytesText(bytes)}, changes of up to ${seconds(ms)} before`;
+        : `it lacked ${size}, changes of up to ${seconds(ms)} before`;
     return `when ${primary} last said so, ${seconds(ageMs)} ago, ${lacked}`;
   }
 
@@ -91,6 +94,7 @@ export class MirrorLag {
         if (replica.role !== 'prim' || own === undefined || own.state === 'none') continue;
         this.#note = {
           primary: name,
+          isKnown: own.isKnown,
           bytes: own.lagBytes,
           ms: own.lagMs,
           atMs: this.#ports.nowMs(),

@@ -145,6 +145,7 @@ describe('status of a mirror', () => {
       state: 'connected',
       reason: '',
       inSync: true,
+      isKnown: true,
       lagBytes: 0,
       lagMs: 0,
       resync: null,
@@ -179,6 +180,10 @@ describe('status of a mirror', () => {
       'with n2, dr1 refused',
       'dr1 refused (it is no secondary); has all',
     ]);
+    assert.deepEqual(await shown({ ...behind, inSync: false, isKnown: false }), [
+      'with n2, dr1 resync',
+      'dr1 resync; lacks an amount that is not known, changes of the last 1 min 30 s',
+    ]);
     const none: DistantStatus = { ...copy, state: 'none' };
     assert.deepEqual(await shown(none), ['with n2, dr1 unknown', 'dr1 not known']);
     const json = node();
@@ -189,7 +194,7 @@ describe('status of a mirror', () => {
 
   test('on the server of a distant copy', async () => {
     const n1 = node({ state: 'SECOND' });
-    const behind = { primary: 'n2', bytes: 4096, ms: 2000, ageMs: 3000 };
+    const behind = { primary: 'n2', isKnown: true, bytes: 4096, ms: 2000, ageMs: 3000 };
     const replica = replicaStatus({ role: 'second', behind });
     n1.modulesHere = [mirror({ state: 'SECOND', replica })];
     const said = 'lacks 4.0 KiB, changes of the last 2 s, as n2 said 3 s ago';

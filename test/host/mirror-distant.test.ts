@@ -55,6 +55,7 @@ test('a primary feeds its distant copies beside its peer', async (t) => {
       state: 'connected',
       reason: '',
       inSync: false,
+      isKnown: true,
       lagBytes: 4096,
       lagMs: 1500,
       resync: { kind: 'dirty', leftBytes: 100, bytesPerS: 50 },
@@ -95,16 +96,25 @@ test('a distant copy that is refused is told of, with what to do, until it is co
   const w = world(t, '', on('db1'));
   const mirror = await w.agent();
   await mirror.prim(true);
-  Object.assign(w.engine.values, copy({ peer: 'lost' }));
-  w.engine.event('peer', { state: 'refused', reason: 'fork', distant: '0' });
   const id = 'module.db.distant.dr1.refused';
-  const said = w.alerts.get(id) ?? '';
-  assert.match(said, /distant copy dr1 is refused: .*HF-MIRROR-027.*has changes of its own/);
-  assert.match(said, /on dr1 `holdfast stop -m db`, then `holdfast second fullsync -m db`/);
-  await eventually(() => assert.equal(mirror.status().replica?.distant[0]?.state, 'refused'));
+  const refused = (reason: string): void => {
+    Object.assign(w.engine.values, copy({ peer: 'refused', reason }));
+    w.engine.event('peer', { state: 'refused', reason, distant: '0' });
+  };
+  refused('fork');
+  await eventually(() =>
+    assert.match(
+      w.alerts.get(id) ?? '',
+      /distant copy dr1 is refused: .*HF-MIRROR-027.*has changes of its own\. .*on dr1 `holdfast stop -m db`, then `holdfast second discard -m db`/,
+    ),
+  );
+  assert.equal(mirror.status().replica?.distant[0]?.state, 'refused');
   assert.match(mirror.status().replica?.distant[0]?.reason ?? '', /changes of its own/);
-  w.engine.event('peer', { state: 'refused', reason: 'role', distant: '0' });
-  assert.equal(w.alerts.get(id), 'db: distant copy dr1 is refused: it is no secondary');
+  assert.ok(w.records.some((text) => /distant copy dr1 refused: .*HF-MIRROR-027/.test(text)));
+  refused('role');
+  await eventually(() =>
+    assert.equal(w.alerts.get(id), 'db: distant copy dr1 is refused: it is no secondary'),
+  );
   Object.assign(w.engine.values, copy({ peer: 'connected' }));
   w.engine.event('peer', { state: 'connected', distant: '0' });
   await eventually(() => assert.ok(!w.alerts.has(id)));
@@ -156,7 +166,7 @@ test('a distant copy waits on its own network for whichever server is primary', 
 
 test('a distant copy becomes primary by force only, and says what it lacks', async (t) => {
   const w = world(t, '', on('dr1'));
-  const lag = { node: 'dr1', state: 'connected', lagBytes: 2048, lagMs: 4000 };
+  const lag = { node: 'dr1', state: 'connected', isKnown: true, lagBytes: 2048, lagMs: 4000 };
   const mirror = await w.agent();
   await assert.rejects(mirror.prim(true), /how much that is, is not known/);
   w.others.set('db1', says('PRIM', { distant: [lag] }));
