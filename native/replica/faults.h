@@ -19,6 +19,9 @@ struct Faults {
   bool lose_append_offset = false;    // an append is sent as a write at 0
   bool old_over_new = false;          // a resync reads a piece without the lock of its file
   bool mark_after_write = false;      // the primary changes a file before its mark is durable
+  bool divert_forgets = false;        // what a distant copy's ring has no room for is not dirty
+  bool marks_forget_distant = false;  // marks go though a distant copy lacks what they cover
+  bool distant_ends_early = false;    // a distant copy counts while something is dirty
 };
 
 /** Those that the environment names; only in the executable for tests (faults_planted.cc). */

@@ -23,6 +23,9 @@ Faults read_environment() {
                {"lose_append_offset", &Faults::lose_append_offset},
                {"old_over_new", &Faults::old_over_new},
                {"mark_after_write", &Faults::mark_after_write},
+               {"divert_forgets", &Faults::divert_forgets},
+               {"marks_forget_distant", &Faults::marks_forget_distant},
+               {"distant_ends_early", &Faults::distant_ends_early},
                {"undo_skipped", &Faults::undo_skipped}};
   Faults faults;
   const char* text = getenv("HOLDFAST_FAULTS");

@@ -1,6 +1,9 @@
 #include "replica/lineage.h"
 
+#include <sys/random.h>
+
 #include <algorithm>
+#include <cstdlib>
 #include <optional>
 
 #include "replica/faults.h"
@@ -92,6 +95,27 @@ bool nothing_known(const Lineage& copy) {
   return copy.history.empty() && place_of(copy).lsn == 0 && !copy.was_primary;
 }
 
+uint64_t random_number() {
+  uint64_t value = 0;
+  if (getrandom(&value, sizeof value, 0) != sizeof value) abort();
+  return value;
+}
+
+/** True: the copy was a primary, and nobody has given up since what it has of that. */
+bool went_on(const Lineage& copy) {
+  const auto own = [&](const EpochStart& entry) { return entry.primary == copy.node; };
+  const auto alone = [&](const EpochStart& entry) { return own(entry) && entry.alone != 0; };
+  // Given up, or already being brought back: it says so, and that it acknowledged nothing alone.
+  if (copy.state == DiskState::outdated || copy.state == DiskState::inconsistent)
+    return std::ranges::any_of(copy.history, alone);
+  return copy.was_primary || std::ranges::any_of(copy.history, own);
+}
+
+/** False: it has records of an epoch that it was never told the beginning of. */
+bool told_all(const Lineage& copy) {
+  return place_of(copy).epoch <= (copy.history.empty() ? 0 : copy.history.back().epoch);
+}
+
 /** A copy without a history: new, made new, or in the middle of becoming the first copy. */
 Rejoin of_new(const SourceMeans& means, const Lineage& target) {
   if (target.state == DiskState::inconsistent) return Rejoin::compare;
@@ -168,6 +192,32 @@ Decision decide(const Lineage& source, const SourceMeans& means, const Lineage& 
   const bool whole = target.state == DiskState::in_sync || target.state == DiskState::outdated;
   out.what = unknown ? Rejoin::compare : whole && in_ring ? Rejoin::catch_up : Rejoin::dirty;
   return out;
+}
+
+Decision decide_distant(const Lineage& source, const SourceMeans& means, const Lineage& target,
+                        const Faults* faults) {
+  Decision out = decide(source, means, target, faults);
+  if (out.what == Rejoin::resume || nothing_known(target)) return out;
+  if (went_on(target)) {
+    out.what = Rejoin::fork;
+    return out;
+  }
+  const bool by_numbers = out.what == Rejoin::dirty || out.what == Rejoin::roll_back;
+  const bool same_run = means.resync != 0 && target.resync == means.resync;
+  if (out.what == Rejoin::fork || out.what == Rejoin::behind || out.what == Rejoin::unrelated ||
+      (by_numbers && !same_run && !told_all(target))) {
+    out.what = Rejoin::compare;
+  }
+  return out;
+}
+
+uint64_t random_chain() {
+  return random_number() | 1;
+}
+
+Lsn random_beginning() {
+  // Short enough for every reader of a status, whatever comes after it.
+  return (random_number() >> 20) | (Lsn{1} << 40);
 }
 
 const char* name_of(Rejoin what) {

@@ -74,6 +74,22 @@ bool went_alone_after(const Lineage& copy, Lsn lsn);
 Decision decide(const Lineage& source, const SourceMeans& means, const Lineage& target,
                 const Faults* faults = nullptr);
 
+/**
+ * The same for a distant copy, whose stream is its own. A copy that has another history (that of
+ * another server, after a takeover) or more than this one is compared: it is nobody's to keep.
+ * One that was a primary itself is not touched (`fork`), unless it has given that up (`discard`).
+ */
+Decision decide_distant(const Lineage& source, const SourceMeans& means, const Lineage& target,
+                        const Faults* faults = nullptr);
+
+/** A chain value that no other history has. */
+uint64_t random_chain();
+/**
+ * Where the stream of a distant copy begins. Two copies take an epoch for the same when its number,
+ * its beginning and its primary are, so no two streams may begin at one LSN.
+ */
+Lsn random_beginning();
+
 const char* name_of(Rejoin what);
 
 /** What a superblock says: `at` is the end of the copy's records. */

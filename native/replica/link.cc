@@ -19,12 +19,6 @@ namespace {
 /** What may wait for room: as many as may wait for the peer. */
 constexpr size_t max_reservers = max_waits;
 
-void raise_to(std::atomic<Lsn>& value, Lsn lsn) {
-  Lsn now = value.load();
-  while (now < lsn && !value.compare_exchange_weak(now, lsn)) {
-  }
-}
-
 }  // namespace
 
 Link::Link(Ring& ring, Super& super, Events& events, const Faults* faults)
@@ -54,7 +48,7 @@ Result<bool> Link::start(const LinkOptions& options) {
   const SuperState& state = super_.state();
   alone_.store(state.required_peer == 0);
   if (options.rejoining != nullptr) {
-    left_.store(alone_.load() || state.base_state != 0);
+    left_.store(state.base_state != 0 || (alone_.load() && !options.distant));
     dirty_since_.store(state.base.lsn);
     held_.store(left_.load() && !alone_.load());
     run_.store(left_.load() ? 0 : state.resync);
@@ -62,6 +56,10 @@ Result<bool> Link::start(const LinkOptions& options) {
     options.rejoining->follows(!left_.load());
   }
   lost_since_ns_ = boot_ns();
+  if (options.distant) {
+    if (left_.load()) behind_ns_.store(lost_since_ns_);
+    noted_ = state.base.lsn;
+  }
   stopping_.store(false);
   thread_ = std::thread([this] { run(); });
   pthread_setname_np(thread_.native_handle(), "hf-link");
@@ -106,7 +104,7 @@ bool Link::stop(int64_t drain_ms) {
 
 bool Link::settle(Lsn& since) {
   since = dirty_since();
-  if (!left_.load() && durable_.load() >= last()) return true;
+  if (!left_.load() && !overrun_.load() && durable_.load() >= last()) return true;
   if (options_.rejoining == nullptr) return false;
   if (stated_) options_.rejoining->own_marks();
   ring_.for_each(left_.load() ? 0 : durable_.load(),
@@ -345,6 +343,9 @@ LinkStatus Link::status() const {
   out.syncs = times.count();
   out.sync_p50_ns = times.quantile(0.5);
   out.sync_p99_ns = times.quantile(0.99);
+  out.refused = refused_now_.load();
+  out.diverted = diverted_.load();
+  out.lag_ns = options_.distant ? lag_ns() : 0;
   return out;
 }
 

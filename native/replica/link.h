@@ -11,6 +11,7 @@
 #include "replica/channel.h"
 #include "replica/events.h"
 #include "replica/faults.h"
+#include "replica/lag.h"
 #include "replica/lineage.h"
 #include "replica/log.h"
 #include "replica/rejoin.h"
@@ -29,6 +30,9 @@
  * A peer that comes back is brought back by what lineage.h decides. It *follows* when all that it
  * may lack is in the ring. One that does not is in a *run* (resync.h) until the record `synced`:
  * before that is appended the superblock says that nothing is acknowledged without the peer.
+ *
+ * A *distant* copy (link_distant.cc) has a link, a ring and a superblock of its own, and nothing
+ * ever waits for it: what its ring has no room for is dirty.
  */
 namespace holdfast::replica {
 
@@ -46,8 +50,17 @@ struct LinkOptions {
   int send_buffer = 0;  // SO_SNDBUF, bytes; 0: 2 MiB
   /** Bodies of `differs` frames (verify.h), on the link's thread. */
   std::function<void(std::span<const uint8_t>)> differs;
-  /** What the peer has durably, while it follows; on the link's thread. */
+  /** What the peer has durably, while it follows; on the link's thread. Of a distant copy, the LSN
+   * of the main stream up to which it has everything, once its superblock says so. */
   std::function<void(Lsn)> peer_has;
+  /** A distant copy: the superblock says that no peer is required. */
+  bool distant = false;
+  /** Distant: the superblock is saved no more often. */
+  int64_t note_ms = 1000;
+  /** Distant: makes the main stream say where it is (`reached`); on the link's thread. */
+  std::function<void()> compare_streams;
+  /** Distant: whether marks wait for what this copy has; on the link's thread. */
+  std::function<bool()> marks_wait;
   /** p99 of the application's changes in the last second, 0: there was none. Any thread. */
   std::function<int64_t()> change_p99_ns;
   /** Null: a peer that the ring cannot go on for is refused, and alone it is for good. */
@@ -71,6 +84,10 @@ struct LinkStatus {
   uint64_t connects = 0, failed_connects = 0, refusals = 0, protocol_errors = 0;
   uint64_t syncs = 0;
   int64_t sync_p50_ns = 0, sync_p99_ns = 0;
+  // Distant.
+  const char* refused = "";  // why it was, at the last attempt; "": it was not
+  uint64_t diverted = 0;     // records that the ring had no room for
+  int64_t lag_ns = 0;        // age of the oldest change that it does not have durably
 };
 
 class Link final : public Log {
@@ -105,6 +122,23 @@ class Link final : public Log {
   bool settle(Lsn& since);
   /** Drops the connection and makes none for `ms`. */
   void cut(int64_t ms);
+
+  // Of a distant copy.
+  /**
+   * Takes a change that the main stream has as `main`: appends it, or makes what it touches dirty
+   * when the ring has no room. Never waits for the copy. Calls come one after the other, in the
+   * order of the changes.
+   */
+  void offer(Kind kind, uint16_t flags, FileId file, std::span<const iovec> payload, Lsn main);
+  /** No change is under way, and the main stream has come to `main`. */
+  void reached(Lsn main);
+  /** The primary began an epoch. 0 when the superblock says so, durably. */
+  int begin_epoch(uint64_t epoch);
+  /** True when `stop` need not wait: it has everything, or is not there, or is in a run. */
+  bool need_not_wait() const;
+  /** `stop` will follow: the thread begins to end. */
+  void begin_stop();
+
   LinkStatus status() const;
   /** What the peer has applied; what it reported before that was passed on. Any thread. */
   Lsn applied() const { return applied_.load(); }
@@ -165,8 +199,9 @@ class Link final : public Log {
   bool greet(Channel& channel, Greeting& greeting, int64_t deadline_ns);
   bool await_welcome(Channel& channel, Lineage& peer, WelcomeBody& welcome, int64_t deadline_ns);
   bool plan(Channel& channel, const Lineage& peer, Greeting& greeting);
+  void refine(Decision& decision, bool in_ring) const;
   bool announce(Channel& channel, const Lineage& peer, Greeting& greeting);
-  void refused(const std::string& reason);
+  void refused(const char* reason);
   void refused(Channel& channel, const Decision& decision);
   void adopt(std::unique_ptr<Channel> channel, const Greeting& greeting);
   void begin_stream(uint64_t cursor, Lsn has);
@@ -183,6 +218,18 @@ class Link final : public Log {
   void is_whole();
   bool keeps_unapplied() const;
   void ask_applied(int64_t now_ns);
+
+  // link_distant.cc
+  bool has_room(size_t bytes);
+  void divert(Kind kind, uint16_t flags, FileId file, std::span<const iovec> payload);
+  void settle_overrun();
+  Tail empty_ring(bool forgives);
+  void set_forgives(bool forgives);
+  void touch_unapplied();
+  int end_distant_run();
+  void note(int64_t now_ns);
+  int64_t lag_ns() const;
+  bool says_lost() const { return options_.distant || !alone_.load(); }
 
   // link_thread.cc: the link's own thread
   void run();
@@ -286,6 +333,19 @@ class Link final : public Log {
   int64_t end_wanted_ns_ = 0;     // when everything had been stated; 0: it is not yet
   std::atomic<bool> all_stated_{false};
   std::atomic<bool> state_failed_{false};
+
+  // A distant copy. Once a record was diverted that the copy would not forgive, all are, until the
+  // thread has made it a copy that does not follow. Both are written with append_mutex_ held.
+  std::atomic<bool> overrun_{false};
+  bool forgives_ = false;  // the copy is in a run that states what is dirty: records may be lacking
+  std::vector<uint8_t> scratch_;  // append_mutex_
+  Lag lag_;
+  std::atomic<uint64_t> diverted_{0};
+  std::atomic<int64_t> behind_ns_{0};  // since when it does not follow; 0: it does
+  std::atomic<const char*> refused_now_{""};
+  const char* refused_here_ = "";  // at this attempt
+  Lsn noted_ = 0;                  // what the superblock says that it has durably
+  int64_t noted_ns_ = 0;
 
   mutable std::mutex space_mutex_;
   SpaceBody space_[max_root] = {};

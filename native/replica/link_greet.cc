@@ -84,8 +84,9 @@ bool read_welcome(std::span<const uint8_t> body, WelcomeBody& welcome, Lineage& 
 
 }  // namespace
 
-void Link::refused(const std::string& reason) {
+void Link::refused(const char* reason) {
   refusals_.fetch_add(1, std::memory_order_relaxed);
+  refused_here_ = reason;
   if (refused_said_ == reason) return;
   refused_said_ = reason;
   events_.event("peer", {{"state", "refused"}, {"reason", reason}});
@@ -95,6 +96,7 @@ void Link::refused(const std::string& reason) {
 void Link::refused(Channel& channel, const Decision& decision) {
   channel.post(Frame::refuse, RefuseBody{static_cast<uint32_t>(refusal_of(decision.what)), 0});
   refusals_.fetch_add(1, std::memory_order_relaxed);
+  refused_here_ = replica::name_of(decision.what);
   const std::string said = std::string(replica::name_of(decision.what)) + " " +
                            std::to_string(decision.common) + " " +
                            std::to_string(decision.target_more);
@@ -114,7 +116,7 @@ void Link::connect(int64_t now_ns) {
   next_try_ns_ = now_ns + backoff_ns_;
   int64_t deadline = now_ns + attempt_time;
   const int64_t lost_at = lost_since_ns_ + options_.lock_timeout_ms * ns_per_ms;
-  if (!lost_said_ && !alone_.load()) {
+  if (!lost_said_ && says_lost()) {
     deadline = std::min(deadline, std::max(lost_at, now_ns + first_backoff));
   }
 
@@ -122,6 +124,7 @@ void Link::connect(int64_t now_ns) {
   auto channel = std::make_unique<Channel>();
   Greeting greeting;
   bool good = false;
+  refused_here_ = "";
   if (socket.ok()) {
     const SocketOptions options{options_.send_timeout_ms, options_.send_buffer};
     const auto started = channel->start(identity_, std::move(socket.value), TlsStream::Side::client,
@@ -132,8 +135,10 @@ void Link::connect(int64_t now_ns) {
       refused(channel->error() == EKEYREJECTED ? "certificate" : "protocol");
     }
   }
+  refused_now_.store(refused_here_);
   if (good) adopt(std::move(channel), greeting);
   if (channel_ != nullptr) return;
+  set_forgives(false);
   release_ring();
   failed_connects_.fetch_add(1, std::memory_order_relaxed);
   say_lost(boot_ns());
@@ -203,8 +208,10 @@ bool Link::plan(Channel& channel, const Lineage& peer, Greeting& greeting) {
     source = lineage_of(super_.state(), ring_.last());
   }
   Decision& decision = greeting.decision;
-  decision = decide(source, means, peer, faults_);
+  decision = options_.distant ? decide_distant(source, means, peer, faults_)
+                              : decide(source, means, peer, faults_);
   const bool in_ring = ring_.find(peer.at, greeting.cursor);
+  if (options_.distant) refine(decision, in_ring);
   // A chain value that is ours proves more than any list of epochs.
   const bool prefix = in_ring && !peer.was_primary &&
                       (peer.state == DiskState::in_sync || peer.state == DiskState::outdated);
@@ -232,6 +239,17 @@ bool Link::plan(Channel& channel, const Lineage& peer, Greeting& greeting) {
   return greeting.follows || announce(channel, peer, greeting);
 }
 
+/** The ring of a distant copy was passed by, so it has what the copy lacks only when nothing is
+ * dirty; and records that are other ones than the copy's are no reason to refuse it. */
+void Link::refine(Decision& decision, bool in_ring) const {
+  const bool catches_up = decision.what == Rejoin::catch_up;
+  if (!in_ring && (catches_up || decision.what == Rejoin::resume)) {
+    decision.what = Rejoin::compare;
+  } else if (catches_up && left_.load() && !options_.rejoining->nothing_dirty()) {
+    decision.what = Rejoin::dirty;
+  }
+}
+
 /** Says that a resync comes; what is in the ring becomes dirty where the stream jumps over it. */
 bool Link::announce(Channel& channel, const Lineage& peer, Greeting& greeting) {
   // Not yet: asked again in a moment.
@@ -253,8 +271,10 @@ bool Link::announce(Channel& channel, const Lineage& peer, Greeting& greeting) {
   } else {
     if (decision.what == Rejoin::compare) rejoining.compare_all();
     if (decision.what == Rejoin::first_copy) rejoining.first_copy();
-    greeting.tail = ring_.skip_to_end(same ? 0 : decision.common,
-                                      [&](const Record& record) { rejoining.touch(record); });
+    greeting.tail = options_.distant
+                        ? empty_ring(true)
+                        : ring_.skip_to_end(same ? 0 : decision.common,
+                                            [&](const Record& record) { rejoining.touch(record); });
   }
   greeting.run = same ? run_.load() : random_run();
   const ResyncBody body{greeting.run,
@@ -303,6 +323,7 @@ void Link::adopt(std::unique_ptr<Channel> channel, const Greeting& greeting) {
   }
   const bool states = decision.what == Rejoin::resume && synced_ == 0 && left_.load();
   stating_ = states;  // from here on the ring keeps what was not applied
+  if (states && kind_.load() != Rejoin::catch_up) set_forgives(true);
   begin_stream(greeting.cursor, greeting.welcome.durable);
   if (states) {
     begin_stating();

@@ -31,6 +31,10 @@ int Link::peer_left() {
   const int error = super_.save(state);
   if (error != 0) return error;
   options_.rejoining->follows(false);
+  if (options_.distant && behind_ns_.load() == 0) {
+    const int64_t oldest = lag_.since_ns(durable_.load());
+    behind_ns_.store(oldest != 0 ? oldest : boot_ns());
+  }
   const std::lock_guard wait_lock(wait_mutex_);
   dirty_since_.store(since);
   held_from_.store(durable_.load());
@@ -79,8 +83,9 @@ bool Link::take_ready(const ReadyBody& ready) {
   synced_ = 0;
   applied_.store(ready.lsn);
   if (kind_.load() == Rejoin::catch_up) {
-    // The ring has all that it lacks: nothing is stated, and nothing before is of interest.
-    options_.rejoining->clear();
+    // The ring has all that it lacks: nothing is stated, and nothing before is of interest. For a
+    // distant copy nothing was dirty; what is by now was diverted since.
+    if (!options_.distant) options_.rejoining->clear();
     dirty_since_.store(ready.lsn);
     stated_ = false;
   }
@@ -127,12 +132,12 @@ void Link::begin_stating() {
 /** The connection is over; what was not stated stays dirty. */
 void Link::interrupt() {
   const bool under_way = stating_ || announced_ != 0;
+  set_forgives(false);
   if (stating_) {
     options_.rejoining->stop();
     // A report about what was not applied yet may be lost with the connection, or with the peer.
     if (keeps_unapplied()) {
-      ring_.for_each(applied_.load(),
-                     [this](const Record& record) { options_.rejoining->touch(record); });
+      touch_unapplied();
     } else {
       // What it has durably has left the ring.
       dirty_since_.store(std::max(dirty_since_.load(), durable_.load()));
@@ -160,8 +165,9 @@ void Link::try_end(int64_t now_ns) {
   const bool close = ring_.used() <= ring_.size() / end_share;
   if (!close && now_ns - end_wanted_ns_ < end_after) return;
   options_.rejoining->stop();
-  if (!options_.rejoining->nothing_dirty()) return begin_stating();
-  const int error = end_run();
+  const bool early = options_.distant && faults_ != nullptr && faults_->distant_ends_early;
+  if (!early && !options_.rejoining->nothing_dirty()) return begin_stating();
+  const int error = options_.distant ? end_distant_run() : end_run();
   if (error == 0) return;
   if (error != EAGAIN) {
     if (!save_failed_said_) {
@@ -207,7 +213,7 @@ int Link::end_run() {
   alone_noticed_ = false;
   stating_ = false;
   save_failed_said_ = false;
-  barrier_wanted_.store(std::max(barrier_wanted_.load(), synced_));
+  raise_to(barrier_wanted_, synced_);
   // At once: whoever syncs waits for it, and perhaps nothing else is about to be sent.
   asked_.store(true);
   kick();
@@ -225,8 +231,15 @@ bool Link::take_whole(const ReadyBody& whole) {
 void Link::is_whole() {
   const ResyncProgress& progress = options_.rejoining->progress();
   const uint64_t run = run_.exchange(0);
-  options_.rejoining->clear();
-  options_.rejoining->follows(true);
+  if (options_.distant) {
+    // `note` says that it follows, when the superblock does.
+    const std::lock_guard append_lock(append_mutex_);
+    if (!overrun_.load()) options_.rejoining->clear();
+    behind_ns_.store(0);
+  } else {
+    options_.rejoining->clear();
+    options_.rejoining->follows(true);
+  }
   stated_ = false;
   synced_ = 0;
   events_.event("resync", {{"state", "done"},

@@ -28,9 +28,11 @@ void Link::wake() {
 }
 
 void Link::push() {
+  if (options_.distant && !connected_.load()) return;
   const uint64_t waiting = ring_.after(cursor_shown_.load(std::memory_order_relaxed));
   if (waiting == 0) return;
-  if (waiting >= push_bytes) {
+  // Who makes a change does not work for a distant copy.
+  if (waiting >= push_bytes && !options_.distant) {
     asked_.store(true);
     kick();
     return;

@@ -68,6 +68,7 @@ void Link::run() {
       }
     }
     notice_alone();
+    settle_overrun();
     if (alone_.load() && options_.rejoining == nullptr) {
       idle(for_ever);
       continue;
@@ -89,7 +90,7 @@ void Link::idle(int64_t until_ns) {
   const int64_t now = boot_ns();
   say_lost(now);
   const int64_t lost_at = lost_since_ns_ + options_.lock_timeout_ms * ns_per_ms;
-  if (!lost_said_ && !alone_.load()) until_ns = std::min(until_ns, lost_at);
+  if (!lost_said_ && says_lost()) until_ns = std::min(until_ns, lost_at);
   pollfd wait[3] = {{wake_.get(), POLLIN, 0}, {abort_.get(), POLLIN, 0}, {timer_.get(), POLLIN, 0}};
   poll(wait, 3, poll_time(until_ns, now));
   if (wait[0].revents != 0) empty(wake_.get());
@@ -102,7 +103,7 @@ void Link::idle(int64_t until_ns) {
 }
 
 void Link::say_lost(int64_t now_ns) {
-  if (lost_said_ || alone_.load()) return;
+  if (lost_said_ || !says_lost()) return;
   if (now_ns - lost_since_ns_ < options_.lock_timeout_ms * ns_per_ms) return;
   lost_said_ = true;
   events_.event("peer", {{"state", "lost"}});
@@ -139,7 +140,9 @@ void Link::notice_alone() {
 
 /** Alone, nobody waits for long because a peer that is being brought back takes nothing. */
 bool Link::stalled(int64_t now_ns) {
-  if (!alone_.load() || reservers_count_.load() == 0) progress_ns_ = now_ns;
+  // An application does not wait for a distant copy's ring.
+  const bool waited_for = alone_.load() && !options_.distant && reservers_count_.load() > 0;
+  if (!waited_for) progress_ns_ = now_ns;
   return now_ns - progress_ns_ >= options_.lock_timeout_ms * ns_per_ms;
 }
 
@@ -155,7 +158,8 @@ void Link::serve() {
     notice_alone();
     try_end(now);
     ask_applied(now);
-    if (state_failed_.load() || stalled(now)) break;
+    if (state_failed_.load() || stalled(now) || overrun_.load()) break;
+    if (options_.distant) note(now);
     if (now >= next_beat) {
       const uint64_t sends = sends_.load(std::memory_order_relaxed);
       if (sends == sends_seen_ && !channel_->sending()) channel_->post(Frame::ping);
@@ -307,7 +311,11 @@ void Link::free_ring() {
   const Lsn durable = durable_.load();
   progress_ns_ = boot_ns();
   ring_.free_to(keeps_unapplied() ? std::min(durable, applied_.load()) : durable);
-  if (options_.peer_has && !left_.load()) options_.peer_has(durable);
+  if (options_.distant) {
+    lag_.had(durable);
+  } else if (options_.peer_has && !left_.load()) {
+    options_.peer_has(durable);
+  }
   if (reservers_count_.load() > 0) wake_reservers();
 }
 

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <condition_variable>
 #include <memory>
@@ -45,7 +46,10 @@ void MarkSet::data(FileId file, uint64_t from, uint64_t to) {
 }
 
 struct Marks::Impl {
-  Impl(Ids& i, MarksOptions o) : ids(i), options(std::move(o)) {}
+  Impl(Ids& i, MarksOptions o) : ids(i), options(std::move(o)) {
+    const bool only_peer = options.faults != nullptr && options.faults->marks_forget_distant;
+    copies = only_peer ? 1 : std::min(options.copies, max_mark_copies);
+  }
 
   MarkGeneration* enter(MarkShard*& shard);
   int wait_for(const Mark* marks, size_t count);
@@ -64,7 +68,8 @@ struct Marks::Impl {
   const MarksOptions options;
   std::string folder;
   std::atomic<MarkGeneration*> current{nullptr};
-  std::atomic<Lsn> durable{0};
+  uint32_t copies = 1;
+  std::array<std::atomic<Lsn>, max_mark_copies> durable{};  // of each copy
   std::atomic<uint64_t> writes{0};
 
   mutable std::mutex mutex;
@@ -72,7 +77,7 @@ struct Marks::Impl {
   std::condition_variable ended;
   bool committing = false;  // somebody writes; the newest generation and its file are theirs
   std::shared_ptr<Batch> batch = std::make_shared<Batch>();
-  bool keeping = false;
+  uint32_t keeping = 0;  // a bit of each copy for which nothing may go
   bool stopping = false;
   uint64_t number = 0;                               // of the newest generation; the committer's
   std::atomic<uint64_t> old_marks{0};                // of all but the newest
@@ -193,7 +198,7 @@ int Marks::Impl::make_room(size_t most) {
   bool keep = false;
   {
     const std::lock_guard lock(mutex);
-    keep = keeping;
+    keep = keeping != 0;
   }
   MarkGeneration* now = current.load();
   const uint64_t total = old_marks + now->carried + now->marks + most;
@@ -341,14 +346,20 @@ Result<bool> Marks::open(const std::string& folder) {
   return Result<bool>::success(true);
 }
 
-void Marks::peer_has(Lsn durable) {
-  impl_->durable.store(durable, std::memory_order_release);
+void Marks::peer_has(Lsn durable, uint32_t copy) {
+  if (copy < impl_->copies) impl_->durable[copy].store(durable, std::memory_order_release);
 }
 
-void Marks::keep(bool all) {
+void Marks::keep(bool all, uint32_t copy) {
   Impl& in = *impl_;
+  if (copy >= in.copies) return;
   const std::lock_guard lock(in.mutex);
-  in.keeping = all;
+  in.keeping = all ? in.keeping | 1u << copy : in.keeping & ~(1u << copy);
+}
+
+bool Marks::has_old() const {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->all.size() > 1;
 }
 
 int Marks::clear() {
@@ -371,7 +382,7 @@ int Marks::Impl::end_due(std::unique_lock<std::mutex>& lock) {
     }
   }
   const MarkGeneration* now = current.load();
-  if (now == nullptr || keeping) return 0;
+  if (now == nullptr || keeping != 0) return 0;
   const bool old = boot_ns() - now->begun_ns >= options.generation_ms * ns_per_ms && now->used();
   // It has grown while all was kept.
   const bool large = now->marks > options.generation_marks;
@@ -399,7 +410,11 @@ std::vector<MarkGeneration*> Marks::Impl::find_done() {
       each->last = options.last ? options.last() : 0;
       each->tables.clear();
     }
-    if (each->idle && durable.load(std::memory_order_acquire) >= each->last) done.push_back(each);
+    const auto has = [each](const std::atomic<Lsn>& copy) {
+      return copy.load(std::memory_order_acquire) >= each->last;
+    };
+    if (each->idle && std::all_of(durable.begin(), durable.begin() + copies, has))
+      done.push_back(each);
   }
   return done;
 }
@@ -407,7 +422,7 @@ std::vector<MarkGeneration*> Marks::Impl::find_done() {
 /** Deletes what is done, unless all is kept by now. 0 or errno. */
 int Marks::Impl::forget(const std::vector<MarkGeneration*>& done) {
   const std::lock_guard lock(mutex);
-  if (keeping) return 0;
+  if (keeping != 0) return 0;
   for (MarkGeneration* each : done) {
     while (!each->paths.empty()) {
       if (unlink(each->paths.back().c_str()) != 0 && errno != ENOENT) return errno;
@@ -429,7 +444,7 @@ int Marks::settle() {
   {
     std::unique_lock lock(in.mutex);
     begun = in.end_due(lock);
-    keep = in.keeping;
+    keep = in.keeping != 0;
   }
   const std::vector<MarkGeneration*> done = in.find_done();
   if (keep || done.empty()) return begun;

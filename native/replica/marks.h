@@ -19,16 +19,19 @@
  * Marks lie in generations, each a file `marks-N` in the state folder (marks_file.h). A change is
  * covered by a mark of the newest generation. An older one is deleted when
  *  - no change that it covers is under way,
- *  - the peer has durably what was the last record then, and
+ *  - the peer has durably what was the last record then (with distant copies: each copy), and
  *  - what it covers is durable in the local file system too: what a write without fsync left in the
  *    page cache is lost with the power, while the peer has it.
- * While the primary is alone (`keep`) none is deleted, and the newest one grows.
+ * While the primary is alone, or a distant copy does not follow (`keep`), none is deleted, and the
+ * newest one grows.
  */
 namespace holdfast::replica {
 
 class Ids;
 
 inline constexpr uint64_t mark_region = 1u << 20;
+/** The peer, and as many distant copies as there may be. */
+inline constexpr uint32_t max_mark_copies = 5;
 /** Instead of a region's number: all of a file's data. */
 inline constexpr uint32_t mark_whole = UINT32_MAX;
 
@@ -76,6 +79,7 @@ struct MarksOptions {
   uint32_t generation_marks = 1 << 14;  // a generation of so many is followed by a new one …
   int64_t generation_ms = 600'000;      // … and one that is so old and not empty
   uint64_t max_marks = 1u << 20;        // of all generations; beyond it everything counts as marked
+  uint32_t copies = 1;                  // that must have what marks cover; up to max_mark_copies
   int64_t tick_ms = 1000;               // how often old generations are looked at; 0: by settle()
   /** LSN of the last record. Any thread, without a lock that a guarded change holds. */
   std::function<Lsn()> last;
@@ -155,11 +159,14 @@ class Marks {
   int guard(const Mark* marks, size_t count, Guard& out);
   int guard(const MarkSet& set, Guard& out) { return guard(set.marks(), set.size(), out); }
 
-  /** The peer has everything up to here, durably: old generations may go. Any thread; cheap. */
-  void peer_has(Lsn durable);
-  /** From its return on nothing goes any more (the primary is alone, or the peer lacks something
-   * that is not in the ring), or again. */
-  void keep(bool all);
+  /** The copy (0: the peer) has everything up to here, durably: old generations may go. Any thread;
+   * cheap. */
+  void peer_has(Lsn durable, uint32_t copy = 0);
+  /** From its return on nothing goes any more (the primary is alone, or the copy lacks something
+   * that is not in the ring), or again, as far as this copy is concerned. */
+  void keep(bool all, uint32_t copy = 0);
+  /** There are old generations, which wait for the copies, or for what is under way. */
+  bool has_old() const;
   /** Ends the thread; what is in the folder stays. */
   void stop();
   /** Orderly end with a peer that has everything: the folder has no marks. 0 or errno. */

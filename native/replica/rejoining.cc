@@ -1,6 +1,7 @@
 #include "replica/rejoining.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 
@@ -25,6 +26,7 @@ Rejoiner::Rejoiner(Tree& tree, const Ids& ids, Events& events, uint32_t volumes,
       events_(events),
       volumes_(volumes),
       folder_(std::move(folder)),
+      own_(folder_),
       rate_(rate) {}
 
 Rejoiner::~Rejoiner() = default;
@@ -62,6 +64,12 @@ void Rejoiner::add(const Marked& marked) {
 }
 
 void Rejoiner::own_marks() {
+  if (saved_counts_) {
+    if (const int error = load(); error != 0) {
+      events_.warning("what a distant copy lacked at the last stop cannot be read", error);
+      dirty_.compare_all();
+    }
+  }
   const Result<Marked> marked = Marks::read(folder_);
   if (!marked.ok() || marked.value.everything) {
     events_.warning("the marks of what changed are not there or damaged: everything is compared",
@@ -80,7 +88,8 @@ void Rejoiner::first_copy() {
 }
 
 void Rejoiner::follows(bool peer) {
-  if (marks_ != nullptr) marks_->keep(!peer);
+  if (peer && saved_counts_.exchange(false)) unlink(saved().c_str());
+  if (marks_ != nullptr) marks_->keep(!peer, copy_);
 }
 
 void Rejoiner::attach(Link& link, Locks& locks) {
@@ -98,17 +107,16 @@ void Rejoiner::start(uint64_t run, std::function<void()> whole,
 }
 
 int Rejoiner::save() {
-  return dirty_.save(folder_ + "/dirty");
+  return dirty_.save(saved());
 }
 
 int Rejoiner::load() {
-  return dirty_.load(folder_ + "/dirty");
+  return dirty_.load(saved());
 }
 
 void Rejoiner::status(Line& line) const {
   const DirtyTotals totals = dirty_.totals();
-  const Resync* resync = shown_.load();
-  const ResyncProgress& progress = resync == nullptr ? nothing_ : resync->progress();
+  const ResyncProgress& progress = shown();
   const uint64_t rate = progress.rate.load();
   line.add("resync_sent", progress.sent_bytes.load());
   line.add("resync_read", progress.read_bytes.load());

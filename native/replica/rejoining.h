@@ -17,12 +17,27 @@ class Rejoiner final : public Rejoining {
    */
   Rejoiner(Tree& tree, const Ids& ids, Events& events, uint32_t volumes, std::string folder,
            uint64_t rate);
+  /** Of a distant copy: `own` is the folder that its dirty set is saved in. */
+  void set_folder(std::string own) { own_ = std::move(own); }
   ~Rejoiner() override;
 
   /** What marks name becomes dirty. */
   void add(const Marked& marked);
-  /** Marks that `follows` speaks to, once they are open. */
-  void set_marks(Marks* marks) { marks_ = marks; }
+  /** Marks that `follows` speaks to, once they are open; `copy`: as which one. */
+  void set_marks(Marks* marks, uint32_t copy = 0) {
+    marks_ = marks;
+    copy_ = copy;
+  }
+  /** The marks do not have what is in the saved dirty set: it counts with them until the copy
+   * follows. */
+  void count_saved(bool counts) { saved_counts_ = counts; }
+  bool saved_counts() const { return saved_counts_; }
+  // Any thread.
+  DirtyTotals totals() const { return dirty_.totals(); }
+  const ResyncProgress& shown() const {
+    const Resync* resync = shown_.load();
+    return resync == nullptr ? nothing_ : resync->progress();
+  }
   /** Once the directories are served. */
   void attach(Link& link, Locks& locks);
   /** What is dirty, for the next process, durably. 0 or errno. */
@@ -52,14 +67,18 @@ class Rejoiner final : public Rejoining {
 
  private:
   class Stream;
+  std::string saved() const { return own_ + "/dirty"; }
 
   Tree& tree_;
   const Ids& ids_;
   Events& events_;
   const uint32_t volumes_;
   const std::string folder_;
+  std::string own_;
   const uint64_t rate_;
   Marks* marks_ = nullptr;
+  uint32_t copy_ = 0;
+  std::atomic<bool> saved_counts_{false};
   Dirty dirty_;
   std::unique_ptr<Stream> stream_;
   std::unique_ptr<Resync> resync_;

@@ -1,5 +1,6 @@
 #include "replica/ring.h"
 
+#include <algorithm>
 #include <cassert>
 #include <cstring>
 
@@ -139,6 +140,44 @@ Tail Ring::skip_to_end(Lsn lsn, const std::function<void(const Record&)>& each) 
   visit(lsn, each);
   set_tail(state_.head.load(std::memory_order_relaxed), last_);
   return last_;
+}
+
+bool Ring::drop(size_t most) {
+  const std::lock_guard lock(mutex_);
+  const auto any = [this] {
+    return state_.tail.load(std::memory_order_relaxed) <
+           state_.head.load(std::memory_order_relaxed);
+  };
+  for (; most > 0 && any(); most--) drop_first();
+  return any();
+}
+
+Tail Ring::leave_gap(uint64_t chain, const std::function<void(const Record&)>& each) {
+  const std::lock_guard lock(mutex_);
+  visit(0, each);
+  last_ = {last_.lsn + 1, last_.epoch, chain};
+  state_.head_lsn = last_.lsn;
+  state_.head_epoch = last_.epoch;
+  state_.head_chain = last_.chain;
+  set_tail(state_.head.load(std::memory_order_relaxed), last_);
+  return last_;
+}
+
+bool Ring::for_some(uint64_t& cursor, size_t most,
+                    const std::function<void(const Record&)>& each) const {
+  const std::lock_guard lock(mutex_);
+  const uint64_t end = state_.head.load(std::memory_order_relaxed);
+  uint64_t at = std::max(cursor, state_.tail.load(std::memory_order_relaxed));
+  for (at = skip_pad(at, end); most > 0 && at < end; most--, at = skip_pad(at, end)) {
+    const RecordHead head = head_at(at);
+    Record record;
+    if (parse_record({arena_ + at % size_, head.size}, record, true) == ParseStatus::ok) {
+      each(record);
+    }
+    at += head.size;
+  }
+  cursor = at;
+  return at < end;
 }
 
 void Ring::keep(bool all) {

@@ -47,8 +47,24 @@ class Ring {
    * `each`, with the ring's lock held. Returns the end.
    */
   Tail skip_to_end(Lsn lsn, const std::function<void(const Record&)>& each);
+  /**
+   * Forgets up to `most` of the oldest records, as `reserve` does to make room, also while they are
+   * kept: nobody may be reading. False: the ring is empty.
+   */
+  bool drop(size_t most);
+  /**
+   * As skip_to_end, for a ring that lacks what came after its last record: the end counts as one
+   * LSN later, with this chain, so that no copy which has the last record seems to have all.
+   */
+  Tail leave_gap(uint64_t chain, const std::function<void(const Record&)>& each);
   /** Gives each record after `lsn` to `each`, with the ring's lock held. */
   void for_each(Lsn lsn, const std::function<void(const Record&)>& each) const;
+  /**
+   * Gives up to `most` records from `cursor` on to `each`, with the ring's lock held, and moves
+   * `cursor` behind them; from the first record when that is later. False: there are no more.
+   */
+  bool for_some(uint64_t& cursor, size_t most,
+                const std::function<void(const Record&)>& each) const;
   /** Appends out of a reservation; see Log::append and, for `early`, Log::append_noting. */
   Lsn append(Kind kind, uint16_t flags, FileId file, std::span<const iovec> payload, uint64_t epoch,
              uint64_t* early = nullptr);

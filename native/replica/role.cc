@@ -54,7 +54,7 @@ bool known_key(std::string_view key) {
       "role",     "set",     "node",        "epoch",       "state",   "dir",     "peer",
       "listen",   "cert",    "key",         "ca",          "async",   "ack",     "ring",
       "journal",  "skip",    "sendtimeout", "locktimeout", "threads", "tocheck", "resyncrate",
-      "fullsync", "discard", "force",       "marks"};
+      "fullsync", "discard", "force",       "marks",       "distant"};
   for (const auto& known : keys)
     if (key == known) return true;
   return false;
@@ -88,6 +88,9 @@ Failure check_needed(const Request& request, const OpenLine& line) {
   for (const char* key : {"set", "node", "epoch", "cert", "key", "ca"})
     if (request.get(key).empty())
       return Failure::of(EINVAL, std::string(key) + "= is needed for this role");
+  if (!line.distant.empty() && line.role != RoleKind::prim)
+    return Failure::of(EINVAL, "distant= is of role=prim");
+  if (line.distant.size() > max_distant) return Failure::of(EINVAL, "there are at most 4 distant=");
   if (line.role == RoleKind::prim && line.peer.empty())
     return Failure::of(EINVAL, "peer= is needed by role=prim");
   if (line.role == RoleKind::second && line.listen.empty())
@@ -125,6 +128,7 @@ Failure parse_open(const Request& request, OpenLine& out) {
   out.ca = request.get("ca");
   out.skip = request.all("skip");
   out.tocheck = request.all("tocheck");
+  out.distant = request.all("distant");
   constexpr uint64_t gib = 1u << 30;
   const Failure checks[] = {
       read_number(request, "node", 0, UINT32_MAX, out.node),

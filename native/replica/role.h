@@ -24,20 +24,23 @@ struct Failure {
 
 enum class RoleKind : uint32_t { none = 0, prim = 1, second = 2, mount = 3 };
 
+inline constexpr size_t max_distant = 4;
+
 /** The values of an `open` line. */
 struct OpenLine {
   RoleKind role = RoleKind::none;
   uint8_t set[16] = {};
   uint32_t node = 0;
   uint64_t epoch = 0;
-  std::string state;              // folder of super, journal, ids
-  std::vector<std::string> dirs;  // real paths
-  std::string peer, listen;       // ADDR:PORT
-  std::string cert, key, ca;      // PEM files
-  bool async_second = false;      // async="second": received is enough
-  bool strict = false;            // ack="strict"
-  uint64_t ring = 0;              // bytes, 0: as the holder was told
-  uint64_t journal = 256u << 20;  // bytes
+  std::string state;                 // folder of super, journal, ids
+  std::vector<std::string> dirs;     // real paths
+  std::string peer, listen;          // ADDR:PORT
+  std::vector<std::string> distant;  // prim: ADDR:PORT of each distant copy
+  std::string cert, key, ca;         // PEM files
+  bool async_second = false;         // async="second": received is enough
+  bool strict = false;               // ack="strict"
+  uint64_t ring = 0;                 // bytes, 0: as the holder was told
+  uint64_t journal = 256u << 20;     // bytes
   uint32_t sendtimeout_ms = 30'000;
   uint32_t locktimeout_ms = 3'000;
   uint32_t threads = 8;       // that read requests, per directory

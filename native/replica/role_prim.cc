@@ -1,5 +1,3 @@
-#include <sys/random.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -7,6 +5,7 @@
 
 #include "replica/applying.h"
 #include "replica/comparison.h"
+#include "replica/distant.h"
 #include "replica/front.h"
 #include "replica/link.h"
 #include "replica/marks.h"
@@ -20,13 +19,8 @@ namespace holdfast::replica {
 namespace {
 
 constexpr int64_t drain_ms = 5000;
-
-/** A chain value that no other history has. */
-uint64_t random_chain() {
-  uint64_t value = 0;
-  if (getrandom(&value, sizeof value, 0) != sizeof value) abort();
-  return value | 1;
-}
+/** With the farewell, less than a second. */
+constexpr int64_t distant_drain_ms = 700;
 
 bool same(const Tail& a, const Tail& b) {
   return a.lsn == b.lsn && a.epoch == b.epoch && a.chain == b.chain;
@@ -35,9 +29,13 @@ bool same(const Tail& a, const Tail& b) {
 class PrimRole final : public Role {
  public:
   PrimRole(RoleContext context, const OpenLine& line)
-      : context_(context), line_(line), front_(context_, line_) {}
+      : context_(context),
+        line_(line),
+        front_(context_, line_),
+        distant_(line_, front_, context_.events) {}
   ~PrimRole() override {
     // Their threads call each other.
+    distant_.stop(0);
     if (link_) link_->stop(0);
     if (marks_) marks_->stop();
   }
@@ -59,10 +57,14 @@ class PrimRole final : public Role {
     bool scan = false;  // files may be there that have no id
     bool left = false;  // the peer lacks more than the ring will have, or may
     Lsn since = 0;      // then: what changed after this is dirty
+    MainBegins how = MainBegins::anew;
   };
 
   Failure check();
   Failure begin_history();
+  Failure begin_distant(MainBegins how, const SuperState& main) {
+    return distant_.begin(how, main, context_.shared->ring_size);
+  }
   Failure leave_resync();
   Failure find_beginning(Beginning& out);
   void after_marks(Beginning& out);
@@ -76,6 +78,7 @@ class PrimRole final : public Role {
   RoleContext context_;
   const OpenLine line_;
   Front front_;
+  DistantCopies distant_;
   Super super_;
   std::unique_ptr<Ring> ring_;
   std::unique_ptr<Rejoiner> rejoiner_;
@@ -173,8 +176,10 @@ Failure PrimRole::find_beginning(Beginning& out) {
     out.tail = {0, 0, empty ? 0 : random_chain()};
     out.scan = !empty;
   } else if (state.clean != 0) {
+    out.how = MainBegins::stopped;
     after_stop(out);
   } else {
+    out.how = MainBegins::crashed;
     out.tail = state.last;
     after_marks(out);
   }
@@ -194,19 +199,23 @@ Failure PrimRole::begin_history() {
   rejoiner_ =
       std::make_unique<Rejoiner>(front_.tree(), front_.ids(), context_.events,
                                  uint32_t(front_.volumes().count()), line_.state, line_.resyncrate);
-  const SuperState& old = super_.state();
+  const SuperState old = super_.state();
   if (context_.resume && old.role == uint32_t(RoleKind::prim) && ring_->intact() &&
       (context_.shared->role == uint32_t(RoleKind::prim) || same(ring_->last(), old.last))) {
     // What was dirty was known to the worker that died only; the marks cover it.
     if (old.base_state != 0) rejoiner_->own_marks();
-    return open_marks();
+    if (Failure failure = begin_distant(MainBegins::crashed, old); failure.failed()) return failure;
+    if (Failure failure = open_marks(); failure.failed()) return failure;
+    return distant_.save_beginning(old);
   }
   Beginning from;
   if (Failure failure = find_beginning(from); failure.failed()) return failure;
+  if (Failure failure = begin_distant(from.how, old); failure.failed()) return failure;
   ring_->reset(from.tail);
   // Before the superblock says that this is a primary: from then on it must have marks.
   if (Failure failure = open_marks(); failure.failed()) return failure;
-  return save_beginning(from);
+  if (Failure failure = save_beginning(from); failure.failed()) return failure;
+  return distant_.save_beginning(super_.state());
 }
 
 Failure PrimRole::save_beginning(const Beginning& from) {
@@ -245,10 +254,11 @@ Failure PrimRole::open_marks() {
     if (error != 0 && link != nullptr) link->local_failed(error, "syncfs");
     return error != 0 ? error : front_.ids().sync();
   };
+  options.copies = 1 + distant_.count();
   options.faults = planted_faults();
   marks_ = std::make_unique<Marks>(front_.ids(), options);
-  // Until the link says whether the peer follows.
-  marks_->keep(true);
+  // Until the links say whether the copies follow.
+  for (uint32_t copy = 0; copy < options.copies; copy++) marks_->keep(true, copy);
   rejoiner_->set_marks(marks_.get());
   const auto opened = marks_->open(line_.state);
   return opened.ok() ? Failure{} : Failure::of(opened.error, "the marks in " + line_.state);
@@ -274,6 +284,10 @@ Failure PrimRole::start_link() {
   options.change_p99_ns = [this] { return front_.change_p99_ns(); };
   const auto started = link_->start(options);
   if (!started.ok()) return Failure::of(started.error, std::string("the link: ") + started.call);
+  if (distant_.any()) {
+    Failure failure = distant_.start(*link_, options, *marks_);
+    if (failure.failed()) return failure;
+  }
   linked_ = link_.get();
   return {};
 }
@@ -285,9 +299,11 @@ Failure PrimRole::open() {
   if (Failure failure = check(); failure.failed()) return failure;
   if (Failure failure = begin_history(); failure.failed()) return failure;
   if (Failure failure = start_link(); failure.failed()) return failure;
-  if (Failure failure = front_.serve(*link_, marks_.get()); failure.failed()) return failure;
+  Log& log = distant_.any() ? distant_.log() : *link_;
+  if (Failure failure = front_.serve(log, marks_.get()); failure.failed()) return failure;
   rejoiner_->attach(*link_, front_.locks());
   link_->serving();
+  distant_.attach(front_.locks());
   context_.events.event("role", {{"role", "prim"}, {"epoch", super_.state().epoch}});
   return {};
 }
@@ -299,6 +315,7 @@ Failure PrimRole::close() {
   // Without a connection there is nothing to wait for.
   const bool drains = link_ && link_->status().connected;
   const bool whole = link_ && link_->stop(drains ? drain_ms : 0);
+  distant_.stop(distant_drain_ms);
   if (marks_) marks_->stop();
   if (link_ && !whole && super_.state().required_peer != 0)
     context_.events.warning("stopped while the peer did not have everything");
@@ -322,6 +339,8 @@ Failure PrimRole::save_end() {
   if (error == 0) error = front_.ids().sync();
   // Before the superblock counts on it. Without it the marks count, as after a loss of power.
   if (error == 0 && !follows) error = rejoiner_->save();
+  // Before the marks go, which cover what a distant copy lacks.
+  if (error == 0) distant_.save_end(last.last);
   if (error == 0) error = super_.save(last);
   // There is nothing that this server may have and the peer has not.
   if (error == 0 && follows) (void)marks_->clear();
@@ -330,6 +349,7 @@ Failure PrimRole::save_end() {
 
 Failure PrimRole::alone(uint64_t epoch) {
   const int error = link_->alone(epoch);
+  if (error == 0) distant_.begin_epoch(epoch);
   if (error == EINVAL) return Failure::of("EPOCH", "the epoch is older than the present one");
   return error == 0 ? Failure{} : Failure::of(error, "the superblock");
 }
@@ -351,6 +371,7 @@ void PrimRole::status(Line& line) const {
   line.add("insync", uint64_t(now.in_sync)).add("resync", now.run);
   line.add("resync_kind", now.run == 0 ? "" : now.kind).add("history", now.history);
   rejoiner_->status(line);
+  distant_.status(line);
   line.add("peer_node", uint64_t(now.peer_node));
   line.add("last", now.last).add("sent", now.sent).add("received", now.received);
   line.add("durable", now.durable).add("applied", now.applied);

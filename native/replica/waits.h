@@ -14,6 +14,13 @@ namespace holdfast::replica {
  * ENOMEM, and counted. */
 inline constexpr size_t max_waits = 65'536;
 
+/** Of several that raise it at once, the highest LSN stays. */
+inline void raise_to(std::atomic<Lsn>& value, Lsn lsn) {
+  Lsn now = value.load();
+  while (now < lsn && !value.compare_exchange_weak(now, lsn)) {
+  }
+}
+
 /** Counts of durations, four buckets to a doubling: a quantile is right within 25 %. */
 class Histogram {
  public:

@@ -279,16 +279,34 @@ TEST_CASE("open: the whole line is read") {
   CHECK(line.ring == 8388608);
   CHECK(line.threads == 5);
   CHECK(line.skip == std::vector<std::string>{"x y"});
+  CHECK(line.distant.empty());
+  const std::string more = whole_line + std::string(" distant=10.0.0.3:7000 distant=10.0.0.4:7000");
+  CHECK_FALSE(parse_open(request_of(more), line).failed());
+  CHECK(line.distant == std::vector<std::string>{"10.0.0.3:7000", "10.0.0.4:7000"});
 }
 
 TEST_CASE("open: what cannot be is refused") {
   OpenLine line;
   for (const auto& wrong :
-       {with("role", "third"), with("set", "00"), with("set", std::string(32, 'g')),
-        with("epoch", "0"), with("epoch", "-1"), with("epoch", "1x"), with("ring", "1"),
-        with("async", "first"), with("ack", "never"), with("threads", "0"), with("state", "s"),
-        with("state", "/srv/a/s"), with("dir", "srv"), with("dir", "/"), with("dir", "/srv/b"),
-        with("dir", "/srv/b/c"), with("peer", ""), with("cert", ""),
+       {with("role", "third"),
+        with("set", "00"),
+        with("set", std::string(32, 'g')),
+        with("epoch", "0"),
+        with("epoch", "-1"),
+        with("epoch", "1x"),
+        with("ring", "1"),
+        with("async", "first"),
+        with("ack", "never"),
+        with("threads", "0"),
+        with("state", "s"),
+        with("state", "/srv/a/s"),
+        with("dir", "srv"),
+        with("dir", "/"),
+        with("dir", "/srv/b"),
+        with("dir", "/srv/b/c"),
+        with("peer", ""),
+        with("cert", ""),
+        whole_line + std::string(" distant=a:1 distant=b:1 distant=c:1 distant=d:1 distant=e:1"),
         whole_line + std::string(" more=1")}) {
     CAPTURE(wrong);
     CHECK(parse_open(request_of(wrong), line).code == "EINVAL");

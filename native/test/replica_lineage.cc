@@ -298,3 +298,86 @@ TEST_CASE("lineage: a planted bug that believes the primary is seen as one") {
   faults.source_by_mtime = true;
   CHECK(decide(alone_source(), means_of(0, 0), other, &faults).what == Rejoin::dirty);
 }
+
+namespace {
+
+constexpr uint32_t c = 3;
+constexpr Lsn first = Lsn{1} << 41;
+
+/** A's stream to a distant copy: the ring and the dirty set have all after `since`. */
+Decision distant(const Lineage& target, Lsn since = first, Lsn ring = first) {
+  return decide_distant(copy_of(a, {first + 500, 2, 9}, {{1, first, a, 0}, {2, first + 300, a, 0}}),
+                        means_of(ring, since), target);
+}
+
+std::string distant_what(const Lineage& target, Lsn since = first, Lsn ring = first) {
+  return name_of(distant(target, since, ring).what);
+}
+
+}  // namespace
+
+TEST_CASE("lineage: a distant copy of this stream comes back as the peer does") {
+  const Lineage target = copy_of(c, {first + 200, 1, 5}, {{1, first, a, 0}});
+  CHECK(distant_what(target) == "catch_up");
+  CHECK(distant_what(target, first, first + 400) == "dirty");
+  CHECK(distant_what(target, first + 400, first + 400) == "compare");
+  CHECK(distant_what(copy_of(c, {}, {})) == "first_copy");
+}
+
+TEST_CASE("lineage: a distant copy of another server's stream is compared, not refused") {
+  // B was the primary.
+  CHECK(distant_what(copy_of(c, {700, 7, 5}, {{7, 100, b, 0}})) == "compare");
+  // A's, from before it began anew: the same epoch and primary, another beginning.
+  CHECK(distant_what(copy_of(c, {first + 200, 1, 5}, {{1, first + 7, a, 0}})) == "compare");
+  // A copy of the main stream, that the operator made a distant one.
+  Lineage main = copy_of(c, {200, 1, 5}, {{1, 0, a, 0}});
+  CHECK(distant_what(main) == "compare");
+  // One that A acknowledged alone, in its main stream.
+  main.history = {{1, 0, a, 0}, {2, 100, a, 1}};
+  main.at.epoch = 2;
+  CHECK(distant_what(main) == "compare");
+  // It has more of this stream than the source.
+  CHECK(distant_what(copy_of(c, {first + 900, 2, 5}, {{1, first, a, 0}, {2, first + 300, a, 0}})) ==
+        "compare");
+  // Records of an epoch that nobody told it of.
+  CHECK(distant_what(copy_of(c, {first + 400, 2, 5}, {{1, first, a, 0}}), first, first + 450) ==
+        "compare");
+}
+
+TEST_CASE("lineage: a distant copy that went on by itself is not touched") {
+  const Tail at{first + 250, 3, 5};
+  Lineage target = copy_of(c, at, {{1, first, a, 0}, {3, first + 200, c, 1}});
+  CHECK(distant_what(target) == "fork");
+  target.history[1].alone = 0;
+  CHECK(distant_what(target) == "fork");
+  // Not stopped in order, before it knew an epoch of its own.
+  target = copy_of(c, {first + 200, 1, 5}, {{1, first, a, 0}});
+  target.was_primary = true;
+  CHECK(distant_what(target) == "fork");
+  // Given up: it says that it acknowledged nothing alone, and is outdated.
+  target = copy_of(c, at, {{1, first, a, 0}, {3, first + 200, c, 0}});
+  target.was_primary = true;
+  target.state = DiskState::outdated;
+  CHECK(distant_what(target) == "roll_back");
+  // Then in the middle of that, also by another source.
+  target.state = DiskState::inconsistent;
+  target.base = at;
+  target.resync = 8;
+  CHECK(distant_what(target) == "roll_back");
+  // Its own word that it did counts in any state.
+  target.history[1].alone = 1;
+  CHECK(distant_what(target) == "fork");
+}
+
+TEST_CASE("lineage: a distant copy that became the primary has nothing in common with the others") {
+  // C was a target of A's stream to it, and then the primary; A and B have the main stream.
+  const Lineage here = copy_of(c, {first + 600, 3, 5}, {{1, first, a, 0}, {3, first + 500, c, 1}});
+  const Lineage peer = copy_of(b, {5000, 1, 6}, {{1, 0, a, 0}});
+  CHECK(what(here, means_of(first + 500, first + 500), peer) == "unrelated");
+  CHECK(random_beginning() != random_beginning());
+  for (int i = 0; i < 100; i++) {
+    const Lsn one = random_beginning();
+    CHECK(one >= Lsn{1} << 40);
+    CHECK(one < Lsn{1} << 44);
+  }
+}

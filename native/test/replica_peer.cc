@@ -105,6 +105,14 @@ Peer::~Peer() {
   thread_.join();
 }
 
+void Peer::begin(const Tail& tail, std::vector<EpochStart> epochs) {
+  const std::lock_guard lock(mutex_);
+  received_tail_ = durable_tail_ = tail;
+  received_.store(tail.lsn);
+  durable_.store(tail.lsn);
+  history = std::move(epochs);
+}
+
 void Peer::crash() {
   const std::lock_guard lock(mutex_);
   if (channel_ != nullptr) channel_->shut(ECONNABORTED);
@@ -322,6 +330,7 @@ bool Peer::take_records(Channel& channel) {
     }
     received_tail_ = tail_after(record.head);
     if (record.kind == Kind::synced) synced_ = record.head.lsn;
+    if (taken) taken(record, state_ == DiskState::inconsistent && synced_ == 0);
     left = left.subspan(record.head.size);
   }
   {
@@ -332,14 +341,17 @@ bool Peer::take_records(Channel& channel) {
   if (acks.load() == Acks::receipt_only) {
     channel.post(Frame::ack, AckBody{received_tail_.lsn, durable_tail_.lsn, durable_tail_.lsn});
   }
+  if (acks.load() == Acks::at_once || acks.load() == Acks::silent) make_durable(channel);
   return true;
 }
 
 void Peer::make_durable(Channel& channel) {
-  if (acks.load() != Acks::at_barrier) return;
+  const Acks how = acks.load();
+  if (how == Acks::receipt_only || how == Acks::none) return;
   const std::lock_guard lock(mutex_);
   durable_tail_ = received_tail_;
   durable_.store(durable_tail_.lsn);
+  if (how == Acks::silent) return;
   channel.post(Frame::ack, AckBody{durable_tail_.lsn, durable_tail_.lsn, durable_tail_.lsn});
   if (run_ == 0) history = told_;
   if (run_ == 0 || synced_ == 0 || never_whole.load()) return;

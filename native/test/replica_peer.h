@@ -68,7 +68,8 @@ class EventList final : public Events {
 
 class Peer {
  public:
-  enum class Acks { at_barrier, receipt_only, none };
+  /** at_once: all that comes is durable, and acknowledged; silent: it is, and is not. */
+  enum class Acks { at_barrier, receipt_only, none, at_once, silent };
 
   explicit Peer(const std::string& certificate = "b");
   ~Peer();
@@ -76,6 +77,8 @@ class Peer {
   Peer& operator=(const Peer&) = delete;
 
   const std::string& address() const { return address_; }
+  /** It has everything up to there, and knows of these epochs. Before anybody calls. */
+  void begin(const Tail& tail, std::vector<EpochStart> epochs);
   /** How it acknowledges; kept over reconnects. */
   std::atomic<Acks> acks{Acks::at_barrier};
   /** It reads nothing while this is set. */
@@ -91,6 +94,8 @@ class Peer {
   std::vector<EpochStart> history;
   /** What it names in `touched` when a resync begins. */
   std::vector<Mark> touched;
+  /** Called for each record; `forgives`: in a run that states what is dirty. */
+  std::function<void(const Record&, bool forgives)> taken;
   /** It answers no `resync` while this is set. */
   std::atomic<bool> slow{false};
   /** It says `ready`, and acknowledges, but not that it is whole. */

@@ -201,3 +201,41 @@ TEST_CASE("ring: starting a new history leaves nothing of the old") {
   CHECK(add(ring, bytes, 7) == 1001);
   CHECK(read_all(ring, {1000, 7, 12345}).size() == 1);
 }
+
+TEST_CASE("ring: what is forgotten goes step by step, and a gap is nobody's last record") {
+  Memory memory(min_ring);
+  Ring ring(memory.shared(), memory.arena());
+  std::vector<Lsn> gone;
+  ring.set_dropped([&gone](const Record& record) { gone.push_back(record.head.lsn); });
+  const std::vector<uint8_t> bytes(1000, 7);
+  for (int i = 0; i < 10; i++) {
+    REQUIRE(ring.reserve(record_size(bytes.size())));
+    add(ring, bytes);
+  }
+  const Tail last = ring.last();
+  std::vector<Lsn> seen;
+  const auto see = [&seen](const Record& record) { seen.push_back(record.head.lsn); };
+  uint64_t cursor = 0;
+  CHECK(ring.for_some(cursor, 4, see));
+  CHECK(seen == std::vector<Lsn>{1, 2, 3, 4});
+  ring.keep(true);
+  CHECK(ring.drop(6));
+  CHECK(gone == std::vector<Lsn>{1, 2, 3, 4, 5, 6});
+  CHECK_FALSE(ring.for_some(cursor, 100, see));
+  CHECK(seen == std::vector<Lsn>{1, 2, 3, 4, 7, 8, 9, 10});
+  CHECK(ring.before_first().lsn == 6);
+  CHECK(ring.drop(3));
+  std::vector<Lsn> rest;
+  const Tail end =
+      ring.leave_gap(99, [&rest](const Record& record) { rest.push_back(record.head.lsn); });
+  CHECK(rest == std::vector<Lsn>{10});
+  CHECK(end.lsn == 11);
+  CHECK(end.chain == 99);
+  CHECK(ring.used() == 0);
+  CHECK_FALSE(ring.find(last, cursor));
+  CHECK(ring.find(end, cursor));
+  REQUIRE(ring.reserve(record_size(bytes.size())));
+  CHECK(add(ring, bytes) == 12);
+  CHECK(read_all(ring, end).size() == 1);
+  CHECK_FALSE(ring.find(last, cursor));
+}
