@@ -19,6 +19,9 @@ constexpr FileId old_file = (FileId{1} << 40) + 100;
 struct Primary {
   explicit Primary(uint32_t copies, const Faults* faults = nullptr) {
     REQUIRE(ids.open(folder.at("ids")).ok());
+    // Files that were there before.
+    while (ids.allocate(1) < old_file + 200) {
+    }
     MarksOptions options;
     options.generation_marks = 64;
     options.copies = copies;
