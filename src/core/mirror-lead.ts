@@ -33,6 +33,12 @@ export function decidePrimary(work: Work): void {
     noteRecord(work, told);
     return stepDown(work, told);
   }
+  // Own disk: the peer has everything, and must not be left behind by a copy that is none. Without
+  // one the server stays with what it has.
+  if (work.copy === 'failed' && has(record, work.config.peer)) {
+    if (isPrimary(work) && work.pendingDown === null) handOver(work, 'its copy has failed');
+    return;
+  }
   const gone = goneCause(work);
   if (gone !== null && needsPeer(work, record)) return goAlone(work, record, gone);
   if (work.asked !== null || work.pendingDown !== null || !isPrimary(work)) return;
@@ -50,8 +56,10 @@ export function decidePrimary(work: Work): void {
 
 /** Nothing is acknowledged without the peer, or the record may come to say that it has everything. */
 function needsPeer(work: Work, record: ArbiterRecord): boolean {
-  const { peer } = work.config;
-  return has(record, peer) || has(work.unsure, peer) || !work.engine.alone;
+  const { config, engine } = work;
+  if (has(record, config.peer) || has(work.unsure, config.peer)) return true;
+  // Waited for, but not named: as long as it acknowledges there is no need for an epoch.
+  return !engine.alone && engine.peer !== 'connected';
 }
 
 /** Why the peer is no secondary that what is acknowledged could wait for; null: it is one. */

@@ -1,5 +1,4 @@
 /** What operators, checkers and rules ask for. */
-import { create } from './mirror-claim.ts';
 import { handOver, swapObstacle } from './mirror-lead.ts';
 import { automatic } from './mirror-loops.ts';
 import { goDown, isUp, primGateToPrim, primToGate, toPrestart } from './mirror-phase.ts';
@@ -7,7 +6,6 @@ import { shownText } from './mirror-shown.ts';
 import {
   blame,
   clearTimer,
-  isPrimary,
   isPrimaryYet,
   isSecondary,
   persist,
@@ -148,6 +146,11 @@ function onAutomatic(work: Work, verb: MirrorVerb, by: string): void {
 export function onHold(work: Work, why: string | null): void {
   const was = work.hold;
   work.hold = why;
+  // Nothing had to end yet.
+  if (why === null && work.pendingDown?.action === 'stopwait' && work.leaving) {
+    work.leaving = false;
+    work.pendingDown = null;
+  }
   if (why === null || was !== null || !isUp(work)) return;
   goDown(work, automatic(work, 'stopwait', why), why);
 }
@@ -164,15 +167,9 @@ export function onHealth(work: Work, event: MirrorEvent & { kind: 'health' }): v
   onAutomatic(work, verb, 'health');
 }
 
-/** Own disk: a primary whose peer has everything gives way to it; any other stays with what it has. */
 export function onCopy(work: Work, copy: Work['copy']): void {
   const was = work.copy;
   work.copy = copy;
   if (copy !== 'failed' || was === 'failed') return;
   blame(work, 'its copy has failed: a file or the journal could not be written');
-  if (isPrimary(work) && swapObstacle(work) === null) {
-    handOver(work, 'its copy has failed');
-  }
 }
-
-export { create };

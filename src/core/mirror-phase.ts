@@ -348,6 +348,7 @@ function secondForced(work: Work): void {
   }
   if (work.after !== 'restart') return closeSecond(work, work.action);
   move(work, 'secondForcing', 'secondStarting', work.action);
+  work.leaving = false;
   run(work, 'start_second');
 }
 

@@ -280,6 +280,8 @@ function onAdopt(work: Work, event: MirrorEvent & { kind: 'adopt' }): void {
   work.unsure = asked?.to ?? work.unsure;
   work.asked = null;
   work.read = false;
+  // Whatever heartbeats were answered by then, nobody here knows of them any more.
+  work.bootMs = work.nowMs;
   work.peer = { ...work.peer, reach: 'unknown', status: null };
   work.told = { status: '', announce: '', shown: work.told.shown };
   work.lapsed = event.lapsed && isPrimary(work);

@@ -291,6 +291,22 @@ describe('mirror: what does not fit', () => {
     assert.equal(record(pair), '3: 1 of 1');
   });
 
+  it('an agent and its heartbeats start again: the grace counts from then', () => {
+    const pair = runningPair();
+    pair.at(0).up = false;
+    const { state } = pair.at(1);
+    pair.boot(1);
+    const atMs = pair.nowMs;
+    pair.event(1, { kind: 'adopt', state, lapsed: false });
+    pair.pass(timing.suspectMs);
+    pair.event(1, { kind: 'peer', reach: 'silent', boot: '', hung: false, heardMs: -1 });
+    pair.pass(atMs + timing.graceMs - pair.nowMs - 1);
+    assert.equal(record(pair), '3: 1 of 1');
+    assert.equal(pair.at(1).vip, 'off');
+    pair.pass(1);
+    assert.equal(pair.at(1).vip, 'open');
+  });
+
   it('a mirror without data: the same protocol, without a copy', () => {
     const pair = runningPair({ hasData: false });
     pair.pass(timing.statusMs);

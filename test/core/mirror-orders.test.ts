@@ -14,16 +14,15 @@ describe('mirror: orders', () => {
 
   it('an announced stop of the secondary: the primary is alone before it goes', () => {
     const pair = runningPair();
-    const events: string[] = [];
+    pair.at(1).hanging.add('stop_second');
     pair.order(1, 'stop');
-    for (const { id, log } of pair.servers) {
-      events.push(
-        ...log.map((effect) => `${id} ${effect.kind === 'engine' ? effect.order.what : ''}`),
-      );
-    }
-    assert.equal(pair.both, 'ALONE Ready, STOP NotReady');
     assert.equal(record(pair), '3: 0 of 0');
-    assert.ok(events.includes('0 alone') && events.includes('1 close'));
+    assert.ok(pair.effects(0).includes('engine alone'));
+    assert.ok(!pair.effects(1).includes('engine close'));
+    pair.event(1, { kind: 'scriptDone', ok: true, why: '' });
+    pair.at(1).hanging.clear();
+    pair.event(1, { kind: 'scriptDone', ok: true, why: '' });
+    assert.equal(pair.both, 'ALONE Ready, STOP NotReady');
   });
 
   it('a secondary that gets no leave goes after leaveMs', () => {
@@ -264,10 +263,31 @@ describe('mirror: the application', () => {
     assert.equal(pair.both, 'SECOND Ready, PRIM Ready');
   });
 
+  it('a wait that is lifted before the secondary had leave to go ends the leaving', () => {
+    const pair = runningPair();
+    pair.reaches = [false, false];
+    pair.event(1, { kind: 'hold', why: 'intf is down' });
+    assert.equal(pair.at(1).state.leaving, true);
+    pair.event(1, { kind: 'hold', why: null });
+    assert.equal(pair.at(1).state.leaving, false);
+    pair.reaches = [true, true];
+    pair.event(1, { kind: 'hold', why: 'intf is down' });
+    pair.order(1, 'restart');
+    pair.event(1, { kind: 'hold', why: null });
+    pair.pass(timing.pollMs);
+    assert.equal(pair.both, 'PRIM Ready, SECOND Ready');
+  });
+
   it('a primary whose disk failed gives way to a secondary that has everything', () => {
     const pair = runningPair();
     pair.event(0, { kind: 'copy', copy: 'failed' });
     assert.equal(pair.register?.primary, 1);
+    const cut = runningPair();
+    cut.at(1).up = false;
+    cut.event(0, { kind: 'copy', copy: 'failed' });
+    cut.hush();
+    cut.pass(60_000);
+    assert.ok(cut.register?.inSync.includes(1));
     const alone = runningPair();
     alone.pull(1);
     alone.event(0, { kind: 'copy', copy: 'failed' });

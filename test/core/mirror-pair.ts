@@ -259,6 +259,11 @@ export class Pair {
     }
     this.event(server.id, { kind: 'engineDone', id, ok: true, why: '' });
     if (isRole) this.#connect();
+    // A peer that is there is brought back, and waited for again at the end of that.
+    if (order.what === 'alone' && this.connected) {
+      this.connected = false;
+      this.#connect();
+    }
   }
 
   #lose(): void {
