@@ -23,7 +23,9 @@ export function decideWaiting(work: Work): void {
   if (work.phase !== 'waiting' || (work.asked !== null && work.asked.what !== 'read')) return;
   if (work.asked === null && work.unsure === null) work.dissentMs = null;
   if (work.hold !== null) return refuse(work, `waits: ${work.hold}`);
-  const leader = primaryPeer(work);
+  // One whose heartbeats are silent would be lost again at once.
+  const isThere = work.peer.reach !== 'silent' && !work.peer.hung;
+  const leader = isThere ? primaryPeer(work) : null;
   if (work.parked !== null && !(work.parked.follow && leader !== null)) {
     return refuse(work, work.parked.why);
   }

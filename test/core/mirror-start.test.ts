@@ -65,6 +65,20 @@ describe('mirror: start', () => {
     assert.equal(pair.both, 'PRIM Ready, SECOND Ready');
   });
 
+  it('a primary whose heartbeats are silent is not followed, whatever its word says', () => {
+    const pair = runningPair();
+    pair.order(1, 'failoverOff');
+    const { status } = pair.at(1).state.peer;
+    assert.ok(status?.role === 'primary');
+    pair.cut();
+    const from = mark(pair, 1);
+    pair.event(1, { kind: 'message', message: status });
+    assert.equal(pair.shown(1), 'WAIT NotReady');
+    assert.ok(!pair.effects(1, from).includes('engine second'));
+    pair.meet();
+    assert.equal(pair.shown(1).split(' ')[0], 'SECOND');
+  });
+
   it('who was primary is not primary from memory: it swaps the epoch again', () => {
     const pair = runningPair();
     pair.pull(1);
