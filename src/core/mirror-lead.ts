@@ -59,7 +59,7 @@ function needsPeer(work: Work, record: ArbiterRecord): boolean {
   const { config, engine } = work;
   if (has(record, config.peer) || has(work.unsure, config.peer)) return true;
   // Waited for, but not named: as long as it acknowledges there is no need for an epoch.
-  return !engine.alone && engine.peer !== 'connected';
+  return !engine.alone && (engine.peer !== 'connected' || engine.peerCopy === 'none');
 }
 
 /** Why the peer is no secondary that what is acknowledged could wait for; null: it is one. */
@@ -80,7 +80,10 @@ function goneCause(work: Work): string | null {
   if (!config.hasData) return null;
   if (engine.peer === 'lost') return `the connection to the engine of ${peer} is lost`;
   if (engine.peer === 'left') return `the engine of ${peer} has left`;
-  return null;
+  // Connected again, and what its engine had said is void: only a new resync can say it again.
+  const isVoid = !engine.alone && engine.peerCopy === 'none' && engine.pending === null;
+  if (!isVoid || has(durable.record, config.peer)) return null;
+  return `the connection to the engine of ${peer} was lost before it was named`;
 }
 
 /** What is acknowledged waits for the peer until the swap is done. */

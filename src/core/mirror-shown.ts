@@ -72,3 +72,34 @@ export function nextState(state: MirrorState, phase: Phase): ShownState {
       return 'STOP';
   }
 }
+
+/** Why it is as it is, for `holdfast why`: what matters most first; empty: all is well. */
+export function mirrorWhy(state: MirrorState): readonly string[] {
+  const peer = state.config.names[state.config.peer] ?? `node ${state.config.peer}`;
+  const { arbiterBad, arbiterWhy, phase } = state;
+  const why: string[] = [];
+  if (state.refusal !== null) why.push(state.refusal);
+  if (isPrimaryYet(state)) {
+    if (state.copy === 'failed') why.push('this copy has failed: stop it, then mend the disk');
+    if (isFrozen(state)) why.push(`synced writes wait for ${peer}`);
+    if (state.lapsed) why.push('the address is silent: its lease ran out');
+    if (phase === 'primGrace') why.push(`waits until the lease of ${peer} is surely over`);
+    if (phase === 'primGate') why.push('waits for the application to answer');
+  }
+  if (phase === 'second' && state.refusal === null) {
+    if (state.copy === 'failed') why.push('this copy has failed: stop it, then mend the disk');
+    else if (!isInSync(state)) why.push(`this copy is not up to date yet with ${peer}`);
+    if (!state.durable.failover) why.push(`failover is off: it will not take over from ${peer}`);
+  }
+  if (state.leaving) why.push(`asks ${peer} for leave to go`);
+  if (phase === 'waiting' && state.refusal === null && state.timers.ask !== undefined) {
+    why.push(`asks ${peer} who goes first`);
+  }
+  const arbiter =
+    arbiterBad ?? (arbiterWhy === null ? null : `the arbiter does not answer: ${arbiterWhy}`);
+  if (arbiter !== null && !why.some((text) => text.includes(arbiter))) {
+    const isServing = isPrimaryYet(state) || isSecondaryYet(state);
+    why.push(isServing ? `${arbiter}; service goes on, but no failure would be survived` : arbiter);
+  }
+  return [...why, ...state.why];
+}

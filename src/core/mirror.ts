@@ -88,7 +88,7 @@ import type {
 
 export type * from './mirror-types.ts';
 export { mirrorRules, type MirrorRule, type MirrorRules, without } from './mirror-rules.ts';
-export { shownOf } from './mirror-shown.ts';
+export { mirrorWhy, shownOf } from './mirror-shown.ts';
 export { mirrorProfiles, mirrorTiming, timingFaults } from './mirror-timing.ts';
 export { blankDurable, mirrorInit } from './mirror-state.ts';
 

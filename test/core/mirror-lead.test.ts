@@ -125,6 +125,23 @@ describe('mirror: the primary loses its peer', () => {
     assert.equal(announced(), 'own');
   });
 
+  it('a connection that is lost and back before the join: a new epoch, and a new resync', () => {
+    const pair = runningPair();
+    pair.pull(1);
+    pair.slow = true;
+    pair.boot(1);
+    pair.order(1, 'start');
+    pair.meet();
+    pair.reaches[0] = false;
+    pair.slow = false;
+    pair.finishResync();
+    assert.equal(record(pair), '3: 0 of 0');
+    for (const peer of ['lost', 'connected'] as const) pair.event(0, { kind: 'enginePeer', peer });
+    pair.reaches[0] = true;
+    pair.pass(timing.pollMs);
+    assert.equal(record(pair), '5: 0 of 0+1');
+  });
+
   it('what the engine said before it was told `alone` does not let the peer in', () => {
     const pair = runningPair();
     pair.pull(1);

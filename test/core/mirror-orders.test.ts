@@ -1,6 +1,7 @@
 /** Rules of the mirror, each a named test. Faults in random order are src/sim's. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { mirrorWhy } from '../../src/core/mirror.ts';
 import { inOrder, mark, Pair, record, runningPair, timing } from './mirror-pair.ts';
 
 describe('mirror: orders', () => {
@@ -200,6 +201,36 @@ describe('mirror: orders', () => {
     assert.equal(pair.shown(0), 'ALONE Transient');
     pair.event(0, { kind: 'scriptDone', ok: true, why: '' });
     assert.equal(pair.shown(0), 'STOP NotReady');
+  });
+});
+
+describe('mirror: why', () => {
+  const why = (pair: Pair, id: number) => mirrorWhy(pair.at(id).state).join('; ');
+
+  it('says nothing where all is well', () => {
+    const pair = runningPair();
+    assert.deepEqual(mirrorWhy(pair.at(0).state), []);
+    assert.deepEqual(mirrorWhy(pair.at(1).state), []);
+  });
+
+  it('says what waits, for whom, and what would not be survived', () => {
+    const pair = runningPair();
+    pair.reaches = [false, false];
+    pair.pass(2 * timing.lookMs);
+    assert.match(why(pair, 0), /arbiter does not answer.*service goes on, but no failure would be/);
+    pair.pull(1);
+    assert.match(why(pair, 0), /synced writes wait for node2/);
+    pair.event(0, { kind: 'lease', held: false });
+    assert.match(why(pair, 0), /waits for the arbiter: timed out/);
+  });
+
+  it('says why it does not take over', () => {
+    const pair = runningPair();
+    pair.order(1, 'failoverOff');
+    assert.match(why(pair, 1), /failover is off/);
+    pair.cut();
+    pair.pass(timing.headStartMs);
+    assert.match(why(pair, 1), /Failover-off configured/);
   });
 });
 
