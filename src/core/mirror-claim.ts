@@ -3,6 +3,7 @@ import { askSwap, isBusy } from './mirror-arbiter.ts';
 import { promote, waitingToPrimOpening } from './mirror-phase.ts';
 import {
   isSecondary,
+  isSet,
   nameOf,
   peerName,
   persist,
@@ -12,6 +13,9 @@ import {
   type Work,
 } from './mirror-state.ts';
 import type { ArbiterRecord } from './mirror-types.ts';
+
+/** How long what the heartbeat thread has heard may be on its way here. */
+const newsMs = 50;
 
 /** Of two servers that both may, the one that goes first when both start. */
 export function preferred(work: Work, record: ArbiterRecord): number {
@@ -97,7 +101,17 @@ function setGrace(work: Work, before: ArbiterRecord | null): void {
   // A peer that is heard now is heard until now: what ends its lease is the withdrawn consent.
   const lastMs = reach === 'silent' ? Math.max(heardMs, work.bootMs) : dissentMs;
   const left = Math.min(lastMs, dissentMs) + timing.graceMs - work.nowMs;
-  if (left > 0) setTimer(work, 'grace', left);
+  setTimer(work, 'grace', Math.max(left, newsMs));
+}
+
+/**
+ * The old primary is heard although it counted as silent: heartbeats of this server may have answered it up to the
+ * moment at which the consent was withdrawn.
+ */
+export function extendGrace(work: Work): void {
+  if (!isSet(work, 'grace') || work.peer.reach === 'silent') return;
+  const atMs = (work.dissentMs ?? work.nowMs) + work.config.timing.graceMs;
+  setTimer(work, 'grace', Math.max(work.timers.grace ?? 0, atMs) - work.nowMs);
 }
 
 /** Why this server would not become primary if it had to; null: it would. */

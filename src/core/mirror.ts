@@ -47,7 +47,7 @@
  * checkers. mirror-tell.ts: announcements. mirror-shown.ts: display. docs/internals/mirror-core.md: why.
  */
 import { askRead, type Found, isOvertaken, noteFound, onAnswer } from './mirror-arbiter.ts';
-import { granted } from './mirror-claim.ts';
+import { extendGrace, granted } from './mirror-claim.ts';
 import { decidePrimary, ownRecord, sameRecord, stepDown } from './mirror-lead.ts';
 import { automatic } from './mirror-loops.ts';
 import { onCopy, onHealth, onHold, onOrder, onSwap } from './mirror-orders.ts';
@@ -225,6 +225,7 @@ function onPeer(work: Work, event: MirrorEvent & { kind: 'peer' }): void {
   const isReborn = peer.boot !== '' && boot !== peer.boot;
   const isLost = reach === 'silent' || isReborn;
   work.peer = { reach, boot, hung, heardMs, status: isLost ? null : peer.status };
+  extendGrace(work);
   // It may know nothing of this server.
   if (isReborn || (reach === 'both' && peer.reach !== 'both')) work.out.tell = true;
 }

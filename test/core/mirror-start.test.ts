@@ -170,6 +170,21 @@ describe('mirror: takeover', () => {
     assert.ok(last?.kind === 'announce' && !last.consent);
   });
 
+  it('an old primary that is heard again during the grace: it counts from the withdrawn consent', () => {
+    const pair = runningPair();
+    pair.at(0).up = false;
+    pair.hush();
+    pair.pass(timing.headStartMs);
+    const dissentMs = pair.nowMs;
+    assert.equal(record(pair), '3: 1 of 1');
+    const { nowMs: heardMs } = pair;
+    pair.event(1, { kind: 'peer', reach: 'heard', boot: 'boot0', hung: false, heardMs });
+    pair.pass(dissentMs + timing.graceMs - pair.nowMs - 1);
+    assert.equal(pair.at(1).vip, 'off');
+    pair.pass(1);
+    assert.equal(pair.at(1).vip, 'open');
+  });
+
   it('no takeover by a copy that the record does not name, and it says so', () => {
     const pair = runningPair();
     pair.cut();
