@@ -63,10 +63,11 @@ function makeAnew(work: Work, incarnation: number, inSync: readonly number[]): v
 export function renew(work: Work, record: ArbiterRecord): void {
   const { peer } = work.config;
   const wanted = record.incarnation + 1;
-  const isNamed = record.inSync.includes(peer);
+  // A join that may have been done in the former register counts; both give that up.
+  const isNamed = record.inSync.includes(peer) || work.unsure?.inSync.includes(peer) === true;
   const { status, reach } = work.peer;
   if (isNamed && (reach !== 'both' || status?.role !== 'secondary')) return;
-  if (work.unsure !== null || isBusy(work)) return;
+  if (isBusy(work)) return;
   persist(work, { incarnation: Math.max(wanted, work.durable.incarnation) });
   if (isNamed && status?.incarnation !== work.durable.incarnation) return;
   makeAnew(work, work.durable.incarnation, record.inSync);

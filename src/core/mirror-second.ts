@@ -27,10 +27,11 @@ export function decideSecond(work: Work): void {
   const leader = primaryPeer(work);
   if (leader?.record !== null && leader?.record !== undefined) {
     promise(work, leader.record, leader.home);
-    // From here on it claims by no former register; so it may not have done so just now.
-    const mayPromise = !work.suspecting && work.unsure === null && work.asked === null;
+    // From here on it claims by no former register, and what it may have claimed there is void.
+    const mayPromise = !work.suspecting && work.asked === null;
     if (mayPromise && leader.incarnation > work.durable.incarnation) {
       persist(work, { incarnation: leader.incarnation });
+      work.unsure = null;
     }
   }
   if (work.leaving) return secondToLeave(work);

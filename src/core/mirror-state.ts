@@ -54,6 +54,7 @@ export function mirrorInit(config: MirrorConfig): MirrorState {
     action: 'stop',
     order: 'start',
     durable: blankDurable,
+    unsaved: false,
     copy: 'none',
     read: false,
     arbiterWhy: null,
@@ -181,8 +182,9 @@ export const isSet = (state: MirrorState, name: TimerName): boolean =>
 /** Durable before any effect that comes after it. */
 export function persist(work: Work, change: Partial<Durable>): void {
   const next = { ...work.durable, ...change };
-  if (JSON.stringify(next) === JSON.stringify(work.durable)) return;
+  if (!work.unsaved && JSON.stringify(next) === JSON.stringify(work.durable)) return;
   work.durable = next;
+  work.unsaved = false;
   if (work.out.rules.promiseIsKept) work.out.effects.push({ kind: 'persist', durable: next });
 }
 

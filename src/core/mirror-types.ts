@@ -399,6 +399,8 @@ export interface MirrorState {
   /** What was asked for at the start, as far as it is still to be done. */
   readonly order: StartOrder;
   readonly durable: Durable;
+  /** The disk did not take it last time. */
+  readonly unsaved: boolean;
   readonly copy: CopyState;
   /** What the register holds was read since this server last had a role. */
   readonly read: boolean;

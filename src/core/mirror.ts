@@ -169,6 +169,7 @@ function perform(work: Work, event: MirrorEvent): void {
     case 'health':
       return onHealth(work, event);
     case 'persistFailed':
+      work.unsaved = true;
       blame(work, `its state cannot be kept: ${event.why}`);
       work.parked = { why: `waits for \`start\`: its state cannot be kept`, follow: false };
       return goDown(work, { after: 'wait', action: 'stopwait', forced: false }, event.why);

@@ -237,6 +237,20 @@ describe('mirror: what does not fit', () => {
     assert.equal(record(pair), '2: 0 of 0+1');
   });
 
+  it('a register that was lost with a swap whose outcome is not known is made anew too', () => {
+    const pair = runningPair();
+    pair.deaf[0] = true;
+    pair.event(0, { kind: 'enginePeer', peer: 'lost' });
+    assert.equal(record(pair), '3: 0 of 0');
+    pair.register = null;
+    pair.deaf[0] = false;
+    pair.event(0, { kind: 'enginePeer', peer: 'connected' });
+    pair.pass(2 * timing.lookMs);
+    assert.equal(pair.both, 'PRIM Ready, SECOND Ready');
+    assert.equal(pair.at(0).durable.record?.incarnation, 2);
+    assert.equal(pair.at(0).state.unsure, null);
+  });
+
   it('a register that was lost while the peer is away: it stays so, unless the primary is alone', () => {
     const pair = runningPair();
     pair.register = null;
@@ -271,11 +285,28 @@ describe('mirror: what does not fit', () => {
     assert.deepEqual([pair.at(0).state.durable, pair.at(0).state.phase], [durable, phase]);
   });
 
-  it('a disk that keeps nothing: it serves under no epoch', () => {
+  it('a disk that keeps nothing: it serves under no epoch, and follows none', () => {
     const pair = runningPair();
-    pair.event(0, { kind: 'persistFailed', why: 'ENOSPC' });
+    pair.at(1).full = true;
+    pair.pull(0);
     pair.pass(60_000);
-    assert.equal(pair.both, 'WAIT NotReady, ALONE Ready');
+    assert.equal(pair.shown(1), 'WAIT NotReady');
+    assert.equal(pair.at(1).durable.promised, 2);
+    assert.ok(!pair.effects(1).includes('engine prim'));
+    pair.at(1).full = false;
+    pair.order(1, 'start');
+    pair.pass(timing.askMs + timing.graceMs);
+    assert.equal(pair.shown(1), 'ALONE Ready');
+    assert.deepEqual(pair.at(1).durable, pair.at(1).state.durable);
+  });
+
+  it('what the disk did not take is written again, also when it has not changed', () => {
+    const pair = runningPair();
+    pair.order(1, 'stop');
+    pair.at(1).durable = { ...pair.at(1).durable, promised: 0 };
+    pair.event(1, { kind: 'persistFailed', why: 'ENOSPC' });
+    pair.order(1, 'start');
+    assert.deepEqual(pair.at(1).durable, pair.at(1).state.durable);
   });
 
   it('an agent that is started again goes on where the former one was', () => {

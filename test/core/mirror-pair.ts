@@ -44,6 +44,8 @@ export interface Server {
   failing: Set<ScriptName>;
   hanging: Set<ScriptName>;
   heardMs: number;
+  /** Its disk keeps nothing more. */
+  full: boolean;
 }
 
 export class Pair {
@@ -93,6 +95,7 @@ export class Pair {
       failing: new Set(),
       hanging: new Set(),
       heardMs: -1,
+      full: false,
     };
   }
 
@@ -175,12 +178,33 @@ export class Pair {
       if (!server.up) return;
       const [state, effects] = mirrorStep(server.state, { ...event, nowMs: this.nowMs });
       server.state = state;
-      for (const effect of effects) this.#perform(server, effect);
+      for (const effect of effects) {
+        if (effect.kind === 'persist' && server.full) {
+          this.#failRest(server, effects.slice(effects.indexOf(effect)));
+          return;
+        }
+        this.#perform(server, effect);
+      }
     });
     if (this.#running) return;
     this.#running = true;
     for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) next();
     this.#running = false;
+  }
+
+  /** The disk is full: what comes after is answered as failed. */
+  #failRest({ id }: Server, effects: readonly MirrorEffect[]): void {
+    const why = 'ENOSPC';
+    for (const effect of effects) {
+      if (effect.kind === 'arbiterRead' || effect.kind === 'arbiterSwap') {
+        this.#noAnswer(id, effect.id, false);
+      }
+      if (effect.kind === 'engine') {
+        this.event(id, { kind: 'engineDone', id: effect.id, ok: false, why });
+      }
+      if (effect.kind === 'run') this.event(id, { kind: 'scriptDone', ok: false, why });
+    }
+    this.event(id, { kind: 'persistFailed', why });
   }
 
   #perform(server: Server, effect: MirrorEffect): void {
