@@ -1,13 +1,16 @@
 /**
  * Two servers that are apart and come back: either may be the primary, each may have a disk of its
- * own, and rounds of random operations follow one another on whoever is the primary.
+ * own, and rounds of random operations follow one another on whoever is the primary. Whoever it is,
+ * it has the same distant copies.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Disk, runIn } from './disk.ts';
+import { Distant } from './distant.ts';
 import {
+  freePort,
   type Ground,
   type Options,
   type Pair,
@@ -69,6 +72,11 @@ export interface DuoOptions {
   readonly open?: Options;
   /** The name of a planted bug. */
   readonly fault?: string;
+  /** How many distant copies there are; each may have a disk of so many MiB. */
+  readonly distant?: number;
+  readonly distantMib?: number;
+  /** The primary reaches them through relays. */
+  readonly relayed?: boolean;
 }
 
 export class Duo {
@@ -77,12 +85,13 @@ export class Duo {
   second: Side;
   epoch = 1;
   round: Round | null = null;
-  readonly #disks: ReadonlyMap<Side, Disk>;
+  readonly #distant: Distant[] = [];
+  readonly #disks: Map<Side, Disk>;
   readonly #open: Options;
   #rounds = 0;
   #copies = 0;
 
-  private constructor(pair: Pair, disks: ReadonlyMap<Side, Disk>, open: Options) {
+  private constructor(pair: Pair, disks: Map<Side, Disk>, open: Options) {
     this.pair = pair;
     this.prim = pair.a;
     this.second = pair.b;
@@ -104,22 +113,44 @@ export class Duo {
     }
     const pair = await ground.pairOn(folder, bases, options.fault ?? null);
     const disks = new Map([...made].map(([i, disk]) => [i === 0 ? pair.a : pair.b, disk]));
-    return new Duo(pair, disks, options.open ?? {});
+    const duo = new Duo(pair, disks, options.open ?? {});
+    for (let i = 0; i < (options.distant ?? 0); i++) {
+      duo.#distant.push(await duo.#makeDistant(ground, i, options));
+    }
+    return duo;
   }
 
-  /** Both launched and in sync; a the primary. */
+  /** All launched and in sync; a the primary. */
   static async start(ground: Ground, options: DuoOptions = {}): Promise<Duo> {
     const duo = await Duo.make(ground, options);
     try {
       await Promise.all([duo.prim.launch(), duo.second.launch()]);
       await duo.openSecond();
+      await Promise.all(duo.distant.map((copy) => copy.returns()));
       await duo.openPrim();
       await duo.inSync();
+      for (const copy of duo.distant) await copy.inSync();
     } catch (error) {
       await duo.end();
       throw error;
     }
     return duo;
+  }
+
+  /** In the order in which the primary knows them. */
+  get distant(): readonly Distant[] {
+    return this.#distant;
+  }
+
+  async #makeDistant(ground: Ground, index: number, options: DuoOptions): Promise<Distant> {
+    const { folder } = this.pair;
+    const space = await ground.space(index);
+    const mib = options.distantMib ?? 0;
+    const disk =
+      mib === 0 ? null : await Disk.make(join(folder, `distant-disk${index}`), space, mib);
+    const side = this.pair.add(`d${index}`, space, disk?.path ?? folder);
+    if (disk !== null) this.#disks.set(side, disk);
+    return await Distant.make(this, index, side, await freePort(), options.relayed ?? false);
   }
 
   disk(side: Side): Disk {
@@ -129,11 +160,27 @@ export class Duo {
   }
 
   openPrim(values: Options = {}): Promise<void> {
-    return this.pair.openPrim({ ...this.#open, ...values, epoch: this.epoch }, this.prim);
+    const distant = this.distant.map(({ address }) => address);
+    const open = { ...this.#open, distant, ...values, epoch: this.epoch };
+    return this.pair.openPrim(open, this.prim);
   }
 
   openSecond(values: Options = {}): Promise<void> {
-    return this.pair.openSecond({ ...this.#open, ...values, epoch: this.epoch }, this.second);
+    return this.openCopy(this.second, values);
+  }
+
+  /** Any server as a secondary; where a pair's has its address, unless `listen` says otherwise. */
+  openCopy(side: Side, values: Options): Promise<void> {
+    return this.pair.openSecond({ ...this.#open, ...values, epoch: this.epoch }, side);
+  }
+
+  /** A server becomes the primary by force, and alone; where it looks for a secondary is nobody. */
+  async openForced(side: Side, values: Options = {}): Promise<void> {
+    const peer = `127.0.0.1:${await freePort()}`;
+    this.epoch += 2;
+    const open = { ...this.#open, peer, ...values, epoch: this.epoch - 1, force: 1 };
+    await this.pair.openPrim(open, side);
+    await side.request('alone', { epoch: this.epoch });
   }
 
   /** A second that is not running comes back. */
@@ -212,16 +259,17 @@ export class Duo {
     await this.round?.died();
   }
 
-  /** The round is over without an error, both servers have the same, and it is what was written. */
+  /** The round is over without an error, all servers have the same, and it is what was written. */
   async finish(): Promise<void> {
     await this.round?.stop();
     await this.settled();
     await this.assertEqual();
     await this.check(this.prim, 'all');
+    for (const copy of this.distant) await copy.isEqual();
   }
 
   /** What a server has is a prefix of the round's history with all that must be there. */
-  async check(side: Side, least: 'all' | 'fsync'): Promise<void> {
+  async check(side: Side, least: 'all' | 'fsync' | 'none'): Promise<void> {
     const { round } = this;
     if (round === null) return;
     const base = round.base === null ? [] : ['--base', round.base];
@@ -309,7 +357,8 @@ export class Duo {
 
   async end(): Promise<void> {
     await this.roundDied();
-    for (const side of [this.pair.a, this.pair.b]) {
+    for (const copy of this.distant) copy.relay?.end();
+    for (const side of this.pair.sides) {
       await side.killAll().catch(() => undefined);
       await side.unmount();
     }

@@ -1,7 +1,8 @@
 /**
  * One long run: random operations on whoever is the primary, and a nemesis that picks what happens to
  * whom. After each step both are in sync again, nothing whose fsync returned is missing, and the
- * trees are equal; the application of a server that lives sees no error.
+ * trees are equal; the application of a server that lives sees no error. Every other run has a
+ * distant copy too, which may be away for several steps, and is equal whenever trees are compared.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { Duo } from './duo.ts';
@@ -13,6 +14,8 @@ export interface NemesisOptions {
   readonly steps: number;
   /** The name of a planted bug. */
   readonly fault?: string;
+  /** Distant copies; absent: by the seed. */
+  readonly distant?: 0 | 1;
 }
 
 export interface NemesisResult {
@@ -28,6 +31,7 @@ class Nemesis {
   readonly steps: string[] = [];
   readonly #duo: Duo;
   readonly #random: Random;
+  #distantIs: 'there' | 'paused' | 'closed' | 'dead' = 'there';
 
   constructor(duo: Duo, random: Random) {
     this.#duo = duo;
@@ -78,6 +82,43 @@ class Nemesis {
     this.#say(line);
     // Two names of one file, or none: mv has its say, which does not matter here.
     await this.#duo.sh(this.#duo.prim, `mkdir -p bulk; (${line}) 2>/dev/null || true`);
+  }
+
+  /** What happens to the distant copy: nobody waits for it, so it may last. */
+  async #distantTrouble(): Promise<void> {
+    const [copy] = this.#duo.distant;
+    if (copy === undefined) return;
+    if (this.#distantIs !== 'there') {
+      if (this.#random(2) === 0) await this.#distantBack();
+      return;
+    }
+    const all = ['none', 'cut', 'worker', 'holder', 'pause', 'pause', 'close', 'kill', 'pull'];
+    const what = this.#pick(all);
+    if (what !== 'none') this.#say(`${what} of the distant copy`);
+    if (what === 'cut') await copy.side.request('cut', { ms: this.#random(300) });
+    if (what === 'worker' || what === 'holder') await copy.side.kill(what);
+    if (what === 'pause') await copy.side.pause();
+    if (what === 'close') await copy.close();
+    if (what === 'kill' || what === 'pull') await copy.crash(what);
+    if (what === 'pause') this.#distantIs = 'paused';
+    if (what === 'close') this.#distantIs = 'closed';
+    if (what === 'kill' || what === 'pull') this.#distantIs = 'dead';
+  }
+
+  async #distantBack(): Promise<void> {
+    const [copy] = this.#duo.distant;
+    if (copy === undefined || this.#distantIs === 'there') return;
+    this.#say('the distant copy is back');
+    if (this.#distantIs === 'paused') copy.side.goOn();
+    if (this.#distantIs === 'closed') await copy.open();
+    if (this.#distantIs === 'dead') await copy.returns();
+    this.#distantIs = 'there';
+  }
+
+  /** See Duo.finish. */
+  async finish(): Promise<void> {
+    await this.#distantBack();
+    await this.#duo.finish();
   }
 
   #how(): 'kill' | 'pull' {
@@ -202,13 +243,14 @@ class Nemesis {
 
   async #switchOver(): Promise<void> {
     this.#say('switch over');
-    await this.#duo.finish();
+    await this.finish();
     await this.#duo.switchOver();
     await this.begin();
   }
 
   async step(): Promise<void> {
     await this.#wait(300);
+    await this.#distantTrouble();
     const all: readonly (() => Promise<void>)[] = [
       () => this.#trouble(),
       () => this.#trouble(),
@@ -225,7 +267,7 @@ class Nemesis {
     await this.#duo.inSync();
     if (this.#random(2) === 0) return;
     this.#say('compared');
-    await this.#duo.finish();
+    await this.finish();
     await this.begin();
   }
 }
@@ -243,6 +285,8 @@ export async function nemesisRun(
   const ack = random(4) === 0 ? 'strict' : 'fsync';
   const duo = await Duo.start(ground, {
     disksMib: [256, 256],
+    distant: options.distant ?? seed % 2,
+    distantMib: 256,
     open: { ring: ring << 20, resyncrate: resyncrate << 20, ack },
     ...(options.fault === undefined ? {} : { fault: options.fault }),
   });
@@ -250,7 +294,7 @@ export async function nemesisRun(
   try {
     await nemesis.begin();
     for (let i = 0; i < options.steps; i++) await nemesis.step();
-    await duo.finish();
+    await nemesis.finish();
     await closedAndEqual(duo);
     return { seed, steps: nemesis.steps, problem: null };
   } catch (error) {
@@ -269,7 +313,7 @@ async function keep(duo: Duo, seed: number): Promise<string> {
   await run('rm', ['-rf', folder]);
   await run('mkdir', ['-p', folder]);
   await run('sh', ['-c', `cp -a ${duo.pair.folder}/*.log ${duo.pair.folder}/copy* ${folder}`]);
-  for (const side of [duo.pair.a, duo.pair.b]) {
+  for (const side of duo.pair.sides) {
     await run('cp', ['-a', side.space.seen(side.state), `${folder}/${side.name}.state`]);
     await run('cp', ['-a', side.seen, `${folder}/${side.name}`]);
   }

@@ -1,6 +1,7 @@
 /**
- * Two engines that replicate one directory over 127.0.0.1, each in a mount namespace of its own,
- * for tests that do it hundreds of times: certificates and namespaces are made once.
+ * Two engines that replicate one directory over 127.0.0.1, and more for distant copies of it, each
+ * in a mount namespace of its own, for tests that do it hundreds of times: certificates and
+ * namespaces are made once.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -95,7 +96,7 @@ export class Namespace {
   }
 }
 
-export type Options = Readonly<Record<string, string | number>>;
+export type Options = Readonly<Record<string, string | number | readonly string[]>>;
 
 export interface ReplicaEvent {
   readonly name: string;
@@ -103,7 +104,9 @@ export interface ReplicaEvent {
 }
 
 export class Side {
-  readonly name: 'a' | 'b';
+  readonly name: string;
+  /** Its number in the cluster. */
+  readonly node: number;
   /** The directory itself; what the engine mounts over it is seen in its namespace alone. */
   readonly dir: string;
   readonly state: string;
@@ -115,16 +118,19 @@ export class Side {
   readonly #fault: string | null;
   #client: ReplicaClient | null = null;
   #pids: { readonly worker: number; readonly holder: number } | null = null;
+  #paused = false;
 
   /** `base`: where directory and state folder are to be, when not in `folder`. */
   constructor(
-    name: 'a' | 'b',
+    name: string,
+    node: number,
     folder: string,
     space: Namespace,
     fault: string | null,
     base: string = folder,
   ) {
     this.name = name;
+    this.node = node;
     this.space = space;
     this.dir = join(base, name);
     this.state = join(base, `${name}.state`);
@@ -180,7 +186,7 @@ export class Side {
   async open(common: Options, values: Options): Promise<void> {
     await this.request('open', {
       ...common,
-      node: this.name === 'a' ? 1 : 2,
+      node: this.node,
       state: this.state,
       dir: this.dir,
       ...values,
@@ -203,6 +209,8 @@ export class Side {
    * done when both stand still.
    */
   async killAll(between: () => Promise<void> = async () => undefined): Promise<void> {
+    // Whoever stands still answers nobody.
+    this.goOn();
     for (;;) {
       // The worker may have been replaced since it was last asked.
       await this.status().catch(() => null);
@@ -222,6 +230,26 @@ export class Side {
     }
   }
 
+  /** Both stand still until `goOn`: they read nothing and answer nothing, and no connection ends. */
+  async pause(): Promise<void> {
+    const { worker, holder } = await this.status();
+    signalAll([holder, worker], 'SIGSTOP');
+    this.#paused = true;
+    await until(`${this.name} stands still`, async () => this.standsStill);
+  }
+
+  get standsStill(): boolean {
+    const pids = this.#pids;
+    return pids !== null && !runs(pids.worker) && !runs(pids.holder);
+  }
+
+  goOn(): void {
+    const pids = this.#pids;
+    if (!this.#paused || pids === null) return;
+    this.#paused = false;
+    signalAll([pids.holder, pids.worker], 'SIGCONT');
+  }
+
   async quit(): Promise<void> {
     const pids = this.#pids;
     await this.request('quit').catch(() => undefined);
@@ -239,7 +267,7 @@ export class Side {
   }
 }
 
-function signalAll(pids: readonly number[], signal: 'SIGSTOP' | 'SIGKILL'): void {
+function signalAll(pids: readonly number[], signal: NodeJS.Signals): void {
   for (const pid of pids) {
     try {
       process.kill(pid, signal);
@@ -275,12 +303,23 @@ export function alive(pid: number): boolean {
 /** What all pairs of a test share. */
 export class Ground {
   readonly folder: string;
+  /** Of both servers of a pair; of distant copies, `space`. */
   readonly spaces: readonly [Namespace, Namespace];
+  readonly #more: Namespace[] = [];
   #count = 0;
 
   private constructor(folder: string, spaces: readonly [Namespace, Namespace]) {
     this.folder = folder;
     this.spaces = spaces;
+  }
+
+  /** The namespace of the `index`th distant copy, from 0 on. */
+  async space(index: number): Promise<Namespace> {
+    for (;;) {
+      const found = this.#more[index];
+      if (found !== undefined) return found;
+      this.#more.push(await Namespace.make());
+    }
   }
 
   static async make(): Promise<Ground> {
@@ -317,12 +356,13 @@ export class Ground {
   }
 
   async end(): Promise<void> {
-    for (const space of this.spaces) space.end();
+    for (const space of [...this.spaces, ...this.#more]) space.end();
     await rm(this.folder, { recursive: true, force: true });
   }
 }
 
-async function freePort(): Promise<number> {
+/** A port of 127.0.0.1 that nobody listens on. */
+export async function freePort(): Promise<number> {
   const server = createServer();
   await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
   const address = server.address();
@@ -336,6 +376,8 @@ export class Pair {
   readonly b: Side;
   readonly #common: Options;
   readonly #port: number;
+  readonly #fault: string | null;
+  readonly #others: Side[] = [];
 
   /** `bases`: where each side has its directory and its state folder, when not in `folder`. */
   constructor(
@@ -347,8 +389,9 @@ export class Pair {
   ) {
     this.folder = folder;
     this.#port = port;
-    this.a = new Side('a', folder, ground.spaces[0], fault, bases[0]);
-    this.b = new Side('b', folder, ground.spaces[1], fault, bases[1]);
+    this.#fault = fault;
+    this.a = new Side('a', 1, folder, ground.spaces[0], fault, bases[0]);
+    this.b = new Side('b', 2, folder, ground.spaces[1], fault, bases[1]);
     this.#common = {
       set: randomBytes(16).toString('hex'),
       epoch: 1,
@@ -360,6 +403,17 @@ export class Pair {
     };
   }
 
+  get sides(): readonly Side[] {
+    return [this.a, this.b, ...this.#others];
+  }
+
+  /** One more server of the mirror, taken away with the pair. */
+  add(name: string, space: Namespace, base: string): Side {
+    const side = new Side(name, this.sides.length + 1, this.folder, space, this.#fault, base);
+    this.#others.push(side);
+    return side;
+  }
+
   /** Both engines, a the primary and b the secondary. */
   async start(values: Options = {}): Promise<void> {
     await Promise.all([this.a.launch(), this.b.launch()]);
@@ -367,20 +421,23 @@ export class Pair {
     await this.openPrim(values);
   }
 
+  /** Where the secondary of the two listens. */
+  get address(): string {
+    return `127.0.0.1:${this.#port}`;
+  }
+
   openPrim(values: Options = {}, side: Side = this.a): Promise<void> {
-    const peer = `127.0.0.1:${this.#port}`;
-    return side.open(this.#common, { role: 'prim', peer, ...values });
+    return side.open(this.#common, { role: 'prim', peer: this.address, ...values });
   }
 
   openSecond(values: Options = {}, side: Side = this.b): Promise<void> {
-    const listen = `127.0.0.1:${this.#port}`;
-    return side.open(this.#common, { role: 'second', listen, ...values });
+    return side.open(this.#common, { role: 'second', listen: this.address, ...values });
   }
 
   /** Takes everything away, however it is. Rejects when a sanitizer had something to say. */
   async end(): Promise<void> {
     let said = '';
-    for (const side of [this.a, this.b]) {
+    for (const side of this.sides) {
       await side.killAll().catch(() => undefined);
       await side.unmount();
       said += await readFile(side.log, 'utf8').catch(() => '');

@@ -73,9 +73,14 @@ export async function quarantined(side: Side): Promise<readonly Quarantined[]> {
   return found;
 }
 
-/** Both closed in order: what is then in the directories themselves is equal. */
+/** All closed in order: what is then in the directories themselves is equal. */
 export async function closedAndEqual(duo: Duo): Promise<void> {
+  for (const copy of duo.distant) await copy.inSync();
   await duo.prim.request('close');
   await duo.second.request('close');
   await duo.assertEqual();
+  for (const { side } of duo.distant) {
+    await side.request('close');
+    await duo.assertEqual(duo.prim.seen, side.seen);
+  }
 }
