@@ -80,9 +80,12 @@ function goneCause(work: Work): string | null {
   if (!config.hasData) return null;
   if (engine.peer === 'lost') return `the connection to the engine of ${peer} is lost`;
   if (engine.peer === 'left') return `the engine of ${peer} has left`;
+  const isNamed = has(durable.record, config.peer);
+  // What is acknowledged would wait for the end of it, and the peer could not take over meanwhile.
+  if (isNamed && engine.peerCopy === 'resync') return `${peer} is being brought up to date`;
   // Connected again, and what its engine had said is void: only a new resync can say it again.
   const isVoid = !engine.alone && engine.peerCopy === 'none' && engine.pending === null;
-  if (!isVoid || has(durable.record, config.peer)) return null;
+  if (!isVoid || isNamed) return null;
   return `the connection to the engine of ${peer} was lost before it was named`;
 }
 

@@ -142,6 +142,15 @@ describe('mirror: the primary loses its peer', () => {
     assert.equal(record(pair), '5: 0 of 0+1');
   });
 
+  it('a named peer that needs a resync: nothing waits for its end', () => {
+    const pair = runningPair();
+    pair.slow = true;
+    pair.event(0, { kind: 'peerCopy', copy: 'resync', epoch: 1 });
+    assert.equal(record(pair), '3: 0 of 0');
+    pair.finishResync();
+    assert.equal(record(pair), '4: 0 of 0+1');
+  });
+
   it('what the engine said before it was told `alone` does not let the peer in', () => {
     const pair = runningPair();
     pair.pull(1);
