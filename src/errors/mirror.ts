@@ -141,4 +141,10 @@ export const mirrorErrors = {
     hint: 'Nothing was touched. To give it the content of the primary server: on {node} `holdfast stop -m {module}`, then `holdfast second discard -m {module}`, or `second fullsync` where that does not help (files that it alone had are kept in the quarantine).',
     http: 409,
   },
+  'HF-MIRROR-028': {
+    sentence:
+      'the distant copy of {module} on {node} knows a newer epoch than this server: it was primary itself',
+    hint: 'Nothing was touched. If this server is to stay the primary one, `holdfast stop -m {module}` and `holdfast prim -m {module}` here begin an epoch that is newer; what the copy did is given up by `holdfast second discard -m {module}` there.',
+    http: 409,
+  },
 } as const;

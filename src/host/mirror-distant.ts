@@ -69,10 +69,10 @@ export class DistantCopies {
 
   /** Why a copy is refused, by the engine's word for it, and what to do where a person must. */
   #whyRefused(node: string, reason: string): { readonly said: string; readonly hint: string } {
-    if (!['fork', 'behind', 'unrelated'].includes(reason)) {
-      return { said: reasonText(reason), hint: '' };
-    }
-    const error = new HoldfastError('HF-MIRROR-027', { module: this.#config().name, node });
+    const codes = { fork: 'HF-MIRROR-027', epoch: 'HF-MIRROR-028' } as const;
+    const code = codes[reason as keyof typeof codes];
+    if (code === undefined) return { said: reasonText(reason), hint: '' };
+    const error = new HoldfastError(code, { module: this.#config().name, node });
     return { said: error.line(), hint: `. ${error.hint}` };
   }
 

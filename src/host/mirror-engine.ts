@@ -110,7 +110,8 @@ export class MirrorEngine {
     for (const what of ['engine', 'local', 'differs', 'apart']) this.#alert(what, false, '');
     this.#distant.forget();
     await checkPaths(rfsOf(config));
-    const epoch = role === 'prim' ? await this.#nextEpoch() : Math.max(1, this.#record.epoch);
+    const epoch =
+      role === 'prim' ? await this.#nextEpoch(way.heard.epoch) : Math.max(1, this.#record.epoch);
     this.#replica = this.#newReplica();
     await this.#replica.start();
     await this.#replica.whenSettled();
@@ -129,9 +130,9 @@ export class MirrorEngine {
     return reason;
   }
 
-  /** The primary goes on without its peer, under the epoch that this resolves with. */
-  async goAlone(): Promise<number> {
-    const epoch = await this.#nextEpoch();
+  /** The primary goes on without its peer, under the epoch that this resolves with: above `heard`. */
+  async goAlone(heard: number): Promise<number> {
+    const epoch = await this.#nextEpoch(heard);
     await this.#running().request('alone', [['epoch', String(epoch)]]);
     return epoch;
   }
@@ -258,9 +259,9 @@ export class MirrorEngine {
     this.#hooks.gone();
   }
 
-  async #nextEpoch(): Promise<number> {
+  async #nextEpoch(heard: number): Promise<number> {
     const known = engineFigures(this.#values).epoch;
-    return this.#record.raise(Math.max(known, this.#record.epoch) + 1);
+    return this.#record.raise(Math.max(known, heard, this.#record.epoch) + 1);
   }
 
   #newReplica(): Replica {

@@ -48,6 +48,14 @@ export interface OtherServer {
   readonly replica: ReplicaStatus;
 }
 
+/** What the others say together. */
+export interface Heard {
+  /** Id of the one that is primary, or null. */
+  readonly primary: number | null;
+  /** The highest epoch that any of them knows of: it takes no data of an older one. */
+  readonly epoch: number;
+}
+
 export class MirrorPorts {
   readonly paths: Paths;
   readonly node: string;
@@ -129,10 +137,9 @@ export class MirrorPorts {
   /**
    * Refuses what another server is already (HF-MIRROR-007): one of all is primary, one of the
    * mirror's two its secondary; and a port that is another there (-014). One that cannot be asked
-   * refuses nothing: the engines do not acknowledge without one another. Resolves with the id of
-   * the primary, or null.
+   * refuses nothing: the engines do not acknowledge without one another.
    */
-  async checkPeer(config: ModuleConfig, role: 'prim' | 'second'): Promise<number | null> {
+  async checkPeer(config: ModuleConfig, role: 'prim' | 'second'): Promise<Heard> {
     this.places(config, null);
     const others = await this.askOthers(config);
     const primary = others.find(({ replica }) => replica.role === 'prim') ?? null;
@@ -154,7 +161,8 @@ export class MirrorPorts {
       if (!isFar(id)) throw error;
       this.record('refusal', error.line(), {});
     }
-    return primary?.id ?? null;
+    const epoch = Math.max(0, ...others.map(({ replica }) => replica.epoch));
+    return { primary: primary?.id ?? null, epoch };
   }
 
   /** The other servers on which the module runs, as far as they answer; all are asked at once. */
@@ -252,10 +260,10 @@ function skipRule({ kind, value, only }: SkipPattern): string {
 /** What an operator says of the copy that is opened: `open` has a key of that name. */
 export type OpenOrder = 'force' | 'fullsync' | 'discard';
 
-/** How a copy is opened: what was ordered, and which server is known to be primary. */
+/** How a copy is opened: what was ordered, and what was heard of the others before. */
 export interface OpenWay {
   readonly order: OpenOrder | null;
-  readonly primary: number | null;
+  readonly heard: Heard;
 }
 
 /** The values of `open` (docs/internals/replication.md, Control). */
@@ -264,11 +272,11 @@ export function openValues(
   config: ModuleConfig,
   role: 'prim' | 'second',
   epoch: number,
-  { order, primary }: OpenWay,
+  { order, heard }: OpenWay,
 ): EngineValues {
   const { rfs } = config;
   if (rfs === null) throw new Error(`mirror ${config.name} without <rfs>`);
-  const { listen, peer, distant } = ports.places(config, primary);
+  const { listen, peer, distant } = ports.places(config, heard.primary);
   const files = ports.keyFiles;
   const port = ports.port(config);
   const [first] = rfs.directories;

@@ -26,7 +26,13 @@ import type {
 } from './face.ts';
 import type { Hosted } from './hosted.ts';
 import { MirrorEngine } from './mirror-engine.ts';
-import { fixedOf, type MirrorPorts, type OpenOrder, type OpenWay } from './mirror-ports.ts';
+import {
+  fixedOf,
+  type Heard,
+  type MirrorPorts,
+  type OpenOrder,
+  type OpenWay,
+} from './mirror-ports.ts';
 import {
   MirrorRuntimeFile,
   type MirrorPhase,
@@ -53,7 +59,7 @@ export class HostedMirror implements Hosted {
   #phase: MirrorPhase = 'stopped';
   #role: MirrorRole = 'prim';
   /** How the copy is to be taken; an agent that follows does not order it again. */
-  #way: OpenWay = { order: null, primary: null };
+  #way: OpenWay = { order: null, heard: { primary: null, epoch: 0 } };
   #goal: Goal = 'stop';
   /** What was asked for, as scripts are told. */
   #action: 'start' | 'stop' | 'restart' = 'start';
@@ -138,8 +144,8 @@ export class HostedMirror implements Hosted {
     if (isFar && !isPrim && !force) throw this.#engine.lag.refusal();
     if (this.stopped) {
       const lacks = this.#engine.lag.text;
-      await this.#ports.checkPeer(this.#config, 'prim');
-      await this.#up('prim', force ? 'force' : null, null);
+      const heard = await this.#ports.checkPeer(this.#config, 'prim');
+      await this.#up('prim', force ? 'force' : null, heard);
       if (isFar) this.#blame(`it was a distant copy, and is primary by force; ${lacks}`);
       else if (!alone) return;
     }
@@ -151,8 +157,8 @@ export class HostedMirror implements Hosted {
     if (!alone && !(isFar && force))
       throw new HoldfastError('HF-MIRROR-008', { module: this.name, node });
     // A peer that can still be asked must not be primary itself.
-    await this.#ports.checkPeer(this.#config, 'prim');
-    const epoch = await this.#engine.goAlone();
+    const heard = await this.#ports.checkPeer(this.#config, 'prim');
+    const epoch = await this.#engine.goAlone(heard.epoch);
     this.#say('transition', `alone from epoch ${epoch} on, by order`, { epoch });
     this.#drive();
     await this.#until(() => this.#resting() && this.#phase !== 'waiting');
@@ -161,8 +167,8 @@ export class HostedMirror implements Hosted {
   /** @see Agent.second */
   async second(way: SecondWay = 'plain'): Promise<void> {
     if (this.stopped) {
-      const primary = await this.#ports.checkPeer(this.#config, 'second');
-      await this.#up('second', way === 'plain' ? null : way, primary);
+      const heard = await this.#ports.checkPeer(this.#config, 'second');
+      await this.#up('second', way === 'plain' ? null : way, heard);
       return;
     }
     // What the copy is taken for is said when it is opened.
@@ -247,11 +253,11 @@ export class HostedMirror implements Hosted {
     this.#setGoal('force');
   }
 
-  async #up(role: MirrorRole, order: OpenOrder | null, primary: number | null): Promise<void> {
+  async #up(role: MirrorRole, order: OpenOrder | null, heard: Heard): Promise<void> {
     // Another order may have come first while the peer was asked.
     if (!this.stopped) throw this.#impossible(role);
     this.#role = role;
-    this.#way = { order, primary };
+    this.#way = { order, heard };
     this.#why = [];
     this.#action = 'start';
     this.#goal = 'up';

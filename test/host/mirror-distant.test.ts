@@ -19,7 +19,7 @@ const on = (node: string): Part => ({ cluster, node, distant });
 
 const says = (state: ModuleState, change: object = {}): There => {
   const role = state === 'SECOND' ? 'second' : 'prim';
-  const replica = { role, port: 5608, distant: [], ...change } as unknown;
+  const replica = { role, port: 5608, epoch: 0, distant: [], ...change } as unknown;
   return { state, replica } as There;
 };
 
@@ -111,6 +111,13 @@ test('a distant copy that is refused is told of, with what to do, until it is co
   assert.equal(mirror.status().replica?.distant[0]?.state, 'refused');
   assert.match(mirror.status().replica?.distant[0]?.reason ?? '', /changes of its own/);
   assert.ok(w.records.some((text) => /distant copy dr1 refused: .*HF-MIRROR-027/.test(text)));
+  refused('epoch');
+  await eventually(() =>
+    assert.match(
+      w.alerts.get(id) ?? '',
+      /HF-MIRROR-028.*knows a newer epoch.*`holdfast prim -m db`/,
+    ),
+  );
   refused('role');
   await eventually(() =>
     assert.equal(w.alerts.get(id), 'db: distant copy dr1 is refused: it is no secondary'),
@@ -233,6 +240,17 @@ test('another port at a distant copy is told, and keeps nobody from being primar
   const far = world(t, '', on('dr1'));
   far.others.set('db1', says('PRIM', { port: 5604 }));
   await assert.rejects((await far.agent()).second(), { code: 'HF-MIRROR-014' });
+});
+
+test('a primary begins an epoch above all that the others know', async (t) => {
+  const w = world(t, '', on('db1'));
+  w.others.set('db2', says('SECOND', { epoch: 4 })).set('dr1', says('SECOND', { epoch: 7 }));
+  const mirror = await w.agent();
+  await mirror.prim(false);
+  assert.equal(w.engine.opened().get('epoch'), '8');
+  w.others.set('dr1', says('SECOND', { epoch: 11 }));
+  await mirror.prim(true);
+  assert.deepEqual(w.engine.requests.at(-1)?.values, [['epoch', '12']]);
 });
 
 test('a server that is neither has no part in the mirror', async (t) => {

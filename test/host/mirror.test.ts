@@ -108,7 +108,7 @@ test('going on alone needs the order, and its epoch is durable first', async (t)
   assert.match(w.alerts.get('module.db.peer') ?? '', /synced writes wait/);
   assert.deepEqual(mirror.why(), ['db2 is not connected (lost): synced writes wait']);
   await assert.rejects(mirror.prim(false), { code: 'HF-MIRROR-008' });
-  w.there = { state: 'PRIM', replica: { role: 'prim' } as ModuleStatus['replica'] };
+  w.there = { state: 'PRIM', replica: { role: 'prim', epoch: 0 } as ModuleStatus['replica'] };
   await assert.rejects(mirror.prim(true), { code: 'HF-MIRROR-007' });
   assert.ok(!w.engine.verbs.includes('alone'));
   w.there = null;
@@ -211,7 +211,7 @@ test('what the other server is already, this one cannot be', async (t) => {
   const there = (role: string, port: number) =>
     ({
       state: role.toUpperCase(),
-      replica: { role, port },
+      replica: { role, port, epoch: 0 },
     }) as unknown as World['there'];
   w.there = there('prim', 7000);
   await assert.rejects(mirror.prim(false), { code: 'HF-MIRROR-007' });
