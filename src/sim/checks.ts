@@ -2,19 +2,9 @@
 import type { View } from '../core/farm.ts';
 import { isBetter, nameOf } from '../core/farm-state.ts';
 import { bucketCount, nobody, tableFlag } from '../core/farm-types.ts';
+import { Violation } from './kit.ts';
 import type { SimNode } from './node.ts';
 import type { World } from './world.ts';
-
-/** What must never happen, happened. */
-export class Violation extends Error {
-  readonly rule: string;
-
-  constructor(rule: string, text: string) {
-    super(`${rule}: ${text}`);
-    this.name = 'Violation';
-    this.rule = rule;
-  }
-}
 
 /**
  * Two servers may both answer while no news can pass between them (each side of a partition serves),

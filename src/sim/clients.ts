@@ -1,6 +1,6 @@
 /** The clients of the simulated world, and what they must never see. */
 import { bucketCount, tableFlag } from '../core/farm-types.ts';
-import { Violation } from './checks.ts';
+import { Violation } from './kit.ts';
 import type { SimNode } from './node.ts';
 import type { World } from './world.ts';
 

@@ -1,4 +1,15 @@
-/** The two tools of the simulator: one seeded source of chance, one queue of future events. */
+/** What every simulated world needs: a seeded source of chance, a queue of future events, a verdict. */
+
+/** What must never happen, happened. */
+export class Violation extends Error {
+  readonly rule: string;
+
+  constructor(rule: string, text: string) {
+    super(`${rule}: ${text}`);
+    this.name = 'Violation';
+    this.rule = rule;
+  }
+}
 
 /** mulberry32: 32 bits of state, good enough to draw faults, the same on every machine. */
 export class Chance {

@@ -3,8 +3,7 @@ import { farmRules, type FarmRules } from '../core/farm-rules.ts';
 import type { FarmConfig, FarmTiming } from '../core/farm.ts';
 import { type FaultKind, faultKinds, planFault } from './faults.ts';
 import { allGuards, type KeeperGuards } from './keeper.ts';
-import { Chance } from './kit.ts';
-import { Violation } from './checks.ts';
+import { Chance, Violation } from './kit.ts';
 import { type NetworkOptions, World } from './world.ts';
 
 export interface SimResult {
