@@ -88,7 +88,10 @@ export function granted(work: Work, record: ArbiterRecord): void {
   else if (isSecondary(work)) promote(work, why);
 }
 
-/** Until when the primary of `before` may still answer for the address. */
+/**
+ * Until when the primary of `before` may still answer for the address. A grace that runs already, of an earlier
+ * claim, goes on whatever this server became meanwhile.
+ */
 function setGrace(work: Work, before: ArbiterRecord | null): void {
   const { me, peer, timing } = work.config;
   if (before === null) return;
@@ -102,7 +105,7 @@ function setGrace(work: Work, before: ArbiterRecord | null): void {
   // A peer that is heard now is heard until now: what ends its lease is the withdrawn consent.
   const lastMs = reach === 'silent' ? Math.max(heardMs, work.bootMs) : dissentMs;
   const left = Math.min(lastMs, dissentMs) + timing.graceMs - work.nowMs;
-  setTimer(work, 'grace', Math.max(left, newsMs));
+  setTimer(work, 'grace', Math.max(left, newsMs, (work.timers.grace ?? 0) - work.nowMs));
 }
 
 /**

@@ -192,7 +192,7 @@ function closePrim(work: Work, why: string): void {
   if (phase === 'primForcing') move(work, phase, 'primClosing', why);
   else if (phase === 'primOpening') move(work, phase, 'primClosing', why);
   else if (phase === 'primGrace') move(work, phase, 'primClosing', why);
-  clearTimer(work, 'grace', 'look');
+  clearTimer(work, 'look');
   orderEngine(work, { what: 'close' });
 }
 
@@ -266,6 +266,7 @@ function mustAskLeave(work: Work, down: Down): boolean {
   const { peer, durable, config } = work;
   if (down.forced || down.after === 'prim' || down.after === 'restart') return false;
   if (!has(durable.record, config.me) || !config.hasData) return false;
+  if (work.engine.role === 'none') return false;
   return peer.reach === 'both' && peer.status?.role === 'primary';
 }
 
@@ -321,7 +322,7 @@ export function onScriptDone(work: Work, event: MirrorEvent & { kind: 'scriptDon
       move(work, phase, 'stopped', work.action);
       work.action = 'stop';
       work.leaving = false;
-      work.timers = {};
+      clearTimer(work, 'status', 'retry', 'ask');
       return;
     default:
       // A script that was cut short may answer late.
@@ -341,7 +342,14 @@ function endStart(
   leave(work, down?.forced === true, work.why[0] ?? work.action);
 }
 
+/** Its scripts alone, and the engine was lost meanwhile: the whole of it begins anew. */
+function regardEngine(work: Work): void {
+  if (work.after !== 'restart' || work.engine.role !== 'none') return;
+  aim(work, automatic(work, 'stopstart', 'the engine'));
+}
+
 function secondForced(work: Work): void {
+  regardEngine(work);
   if (work.after === 'prim') {
     move(work, 'secondForcing', 'primOpening', work.out.cause || 'failover');
     return openPrim(work, false);
@@ -353,6 +361,7 @@ function secondForced(work: Work): void {
 }
 
 function primForced(work: Work): void {
+  regardEngine(work);
   if (work.after !== 'restart') return closePrim(work, work.action);
   move(work, 'primForcing', 'primStarting', work.action);
   work.after = 'stop';
@@ -431,5 +440,13 @@ const scriptOf: Partial<Record<Phase, ScriptName>> = {
   primForcing: 'stop_prim',
   poststop: 'poststop',
 };
+
+/** The application has lost its files, whatever else was going on then. */
+export function settleEngine(work: Work): void {
+  const { phase, engine, pendingDown } = work;
+  if (engine.role !== 'none' || pendingDown !== null || !isUp(work)) return;
+  if (phase === 'primOpening' || phase === 'secondOpening') return;
+  goDown(work, automatic(work, 'stopstart', 'the engine'), work.why[0] ?? 'the engine is gone');
+}
 
 export const isUp = (work: Work): boolean => isPrimary(work) || isSecondary(work);

@@ -44,6 +44,13 @@ export function tellStatus(work: Work): void {
   }
 }
 
+/** Who holds the newest epoch that it knows of consents to nobody: a lease of another is an old one. */
+function mayConsent(work: Work): boolean {
+  const { phase, durable, dissentMs, config } = work;
+  if (phase === 'stopped' || dissentMs !== null) return false;
+  return !isPrimaryYet(work) && durable.record?.primary !== config.me;
+}
+
 /** Effects before which the heartbeats must say how it is now. */
 const after: readonly MirrorEffect['kind'][] = ['arbiterSwap', 'vip', 'run', 'engine'];
 
@@ -52,14 +59,14 @@ const after: readonly MirrorEffect['kind'][] = ['arbiterSwap', 'vip', 'run', 'en
  * (the other's lease is not prolonged any more) and a join (one's own lease is the peer's to cut).
  */
 export function tellBeats(work: Work): void {
-  const { phase, durable, dissentMs } = work;
+  const { phase, durable } = work;
   const isServing = phase === 'primGate' || phase === 'prim';
   const announce: MirrorEffect & { kind: 'announce' } = {
     kind: 'announce',
     epoch: durable.record?.epoch ?? 0,
     running: phase !== 'stopped',
     serving: phase === 'prim',
-    consent: phase !== 'stopped' && dissentMs === null && !isPrimaryYet(work),
+    consent: mayConsent(work),
     lease: isServing ? (mayNamePeer(work) ? 'peer' : 'own') : 'off',
   };
   const key = JSON.stringify(announce);

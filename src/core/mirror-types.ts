@@ -277,7 +277,8 @@ export type MirrorEffect =
   | { readonly kind: 'engine'; readonly id: number; readonly order: EngineOrder }
   /**
    * The module's part of the heartbeats and the rule by which the beat thread renews the lease.
-   * consent: heartbeats that say so let the peer's lease live; without it they do not.
+   * consent: heartbeats that say so let the peer's lease live, if their epoch is not above the peer's own;
+   * without it they do not.
    * lease off: the filter is shut at once. peer: renewed from the send time of one's own newest heartbeat
    * that a *consenting* heartbeat of the peer echoes, for leaseMs. own: renewed as long as the
    * agent confirms life. When it returns, the beat thread acts by it.

@@ -49,7 +49,6 @@
 import { askRead, type Found, isOvertaken, noteFound, onAnswer } from './mirror-arbiter.ts';
 import { extendGrace, granted } from './mirror-claim.ts';
 import { decidePrimary, ownRecord, sameRecord, stepDown } from './mirror-lead.ts';
-import { automatic } from './mirror-loops.ts';
 import { onCopy, onHealth, onHold, onOrder, onSwap } from './mirror-orders.ts';
 import {
   goDown,
@@ -58,6 +57,7 @@ import {
   onScriptDone,
   primGraceToStarting,
   reenter,
+  settleEngine,
 } from './mirror-phase.ts';
 import { mirrorRules, type MirrorRules } from './mirror-rules.ts';
 import { decideSecond } from './mirror-second.ts';
@@ -116,6 +116,7 @@ export function mirrorStep(
 
 /** What follows from the changed state, until nothing more does. */
 function settle(work: Work): void {
+  settleEngine(work);
   if (work.phase === 'primGrace' && !isSet(work, 'grace')) primGraceToStarting(work);
   for (let round = 0; round < roundsMax; round += 1) {
     const before = work.phase;
@@ -267,11 +268,13 @@ function onPeerCopy(work: Work, event: MirrorEvent & { kind: 'peerCopy' }): void
   work.engine = { ...work.engine, peerCopy: event.copy, alone };
 }
 
-/** The application has lost its files. */
 function onEngineGone(work: Work, why: string): void {
-  if (!isPrimary(work) && !isSecondary(work)) return;
+  const { engine } = work;
+  if (engine.role === 'none' || engine.pending?.order.what === 'close') return;
   blame(work, `the replication engine is gone: ${why}`);
-  goDown(work, automatic(work, 'stopstart', 'the engine'), why);
+  // An order to open one, which is not answered yet, goes to the next.
+  const isOpening = work.phase === 'primOpening' || work.phase === 'secondOpening';
+  if (!isOpening) work.engine = { ...engine, role: 'none', peer: 'unknown', peerCopy: 'none' };
 }
 
 function onAdopt(work: Work, event: MirrorEvent & { kind: 'adopt' }): void {

@@ -309,6 +309,23 @@ describe('mirror: the application', () => {
     assert.equal(pair.both, 'PRIM Ready, SECOND Ready');
   });
 
+  it('an engine that is gone: the whole of it begins anew, whatever else was asked for', () => {
+    const pair = runningPair();
+    const gone = { kind: 'engineGone', why: 'killed' } as const;
+    const opened = () => pair.effects(1).filter((effect) => effect === 'engine second').length;
+    pair.event(1, gone);
+    assert.equal(opened(), 2);
+    pair.at(1).hanging.add('stop_second');
+    pair.order(1, 'restart');
+    pair.event(1, gone);
+    pair.at(1).hanging.clear();
+    pair.event(1, { kind: 'scriptDone', ok: true, why: '' });
+    assert.equal(opened(), 3);
+    pair.event(0, gone);
+    assert.equal(pair.register?.primary, 1);
+    assert.equal(pair.both, 'SECOND Ready, PRIM Ready');
+  });
+
   it('a primary whose disk failed gives way to a secondary that has everything', () => {
     const pair = runningPair();
     pair.event(0, { kind: 'copy', copy: 'failed' });

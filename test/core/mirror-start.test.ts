@@ -185,6 +185,31 @@ describe('mirror: takeover', () => {
     assert.equal(pair.at(1).vip, 'open');
   });
 
+  it('a grace is waited out whatever the new primary becomes meanwhile', () => {
+    const pair = runningPair();
+    pair.at(0).up = false;
+    const lastHeardMs = pair.nowMs;
+    pair.hush();
+    pair.pass(timing.headStartMs);
+    assert.equal(record(pair), '3: 1 of 1');
+    pair.order(1, 'stopstart');
+    assert.equal(record(pair), '4: 1 of 1');
+    pair.pass(lastHeardMs + timing.graceMs - pair.nowMs - 1);
+    assert.equal(pair.at(1).vip, 'off');
+    pair.pass(1);
+    assert.equal(pair.at(1).vip, 'open');
+  });
+
+  it('who holds the newest epoch consents to nobody', () => {
+    const pair = runningPair();
+    pair.pull(0);
+    pair.pass(timing.graceMs);
+    const from = mark(pair, 1);
+    pair.order(1, 'stopstart');
+    const said = pair.at(1).log.slice(from);
+    assert.ok(said.every((effect) => effect.kind !== 'announce' || !effect.consent));
+  });
+
   it('no takeover by a copy that the record does not name, and it says so', () => {
     const pair = runningPair();
     pair.cut();
