@@ -188,6 +188,7 @@ class Link final : public Log {
   // link_greet.cc: who is there, and what it needs
   /** What `greet` found. */
   struct Greeting {
+    uint64_t epoch = 0;  // that `hello` told
     WelcomeBody welcome{};
     Decision decision;
     bool follows = false;  // records go on at once

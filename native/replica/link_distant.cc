@@ -217,23 +217,22 @@ void Link::note(int64_t now_ns) {
 }
 
 int Link::begin_epoch(uint64_t epoch) {
-  {
-    const std::lock_guard super_lock(super_mutex_);
-    // The records' epoch and where it begins must agree; this is when the primary goes on alone,
-    // and those who write have waited for that.
-    const std::lock_guard append_lock(append_mutex_);
-    if (epoch <= epoch_) return 0;
-    SuperState state = super_.state();
-    state.epoch = epoch;
-    state.last = ring_.last();
-    add_epoch(state, {epoch, state.last.lsn, options_.node, 0});
-    if (const int error = super_.save(state); error != 0) return error;
-    epoch_ = epoch;
-    epoch_shown_.store(epoch);
-  }
-  // It hears of an epoch in a `hello`, and takes no record of it before.
+  const std::lock_guard super_lock(super_mutex_);
+  // The records' epoch and where it begins must agree; this is when the primary goes on alone, and
+  // those who write have waited for that.
+  const std::lock_guard append_lock(append_mutex_);
+  if (epoch <= epoch_) return 0;
+  SuperState state = super_.state();
+  state.epoch = epoch;
+  state.last = ring_.last();
+  add_epoch(state, {epoch, state.last.lsn, options_.node, 0});
+  if (const int error = super_.save(state); error != 0) return error;
+  // It hears of an epoch in a `hello`, and takes no record of it before. A greeting that is under
+  // way comes too late (`adopt`).
   take_sending();
   if (channel_ != nullptr) channel_->shut(ECONNABORTED);
+  epoch_ = epoch;
+  epoch_shown_.store(epoch);
   sending_.store(false);
   eventfd_write(abort_.get(), 1);
   return 0;

@@ -153,7 +153,7 @@ bool Link::greet(Channel& channel, Greeting& greeting, int64_t deadline_ns) {
   std::copy(std::begin(options_.set), std::end(options_.set), hello.set);
   hello.node = options_.node;
   hello.volumes = options_.volumes;
-  hello.epoch = epoch_shown_.load();
+  hello.epoch = greeting.epoch = epoch_shown_.load();
   hello.first = ring_.before_first().lsn + 1;
   hello.last = last();
   hello.applied = applied_.load();
@@ -291,8 +291,9 @@ void Link::adopt(std::unique_ptr<Channel> channel, const Greeting& greeting) {
   const Decision& decision = greeting.decision;
   take_sending();
   // Alone since it was asked: a peer that followed does not any more.
-  const bool late = greeting.follows && decision.what == Rejoin::catch_up &&
+  const bool left = greeting.follows && decision.what == Rejoin::catch_up &&
                     (left_.load() || (alone_.load() && options_.rejoining == nullptr));
+  const bool late = left || (options_.distant && greeting.epoch != epoch_shown_.load());
   if (!late) {
     channel_ = std::move(channel);
     streaming_ = false;
