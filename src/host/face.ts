@@ -77,6 +77,8 @@ export interface BehindStatus {
   readonly primary: string;
   /** False: it lacked more than `bytes`, or less. */
   readonly isKnown: boolean;
+  /** In a resynchronisation: as primary it would go back to its last whole state. */
+  readonly inRun: boolean;
   readonly bytes: number;
   readonly ms: number;
   /** How long ago that was. */

@@ -17,6 +17,7 @@ const everyMs = 5000;
 interface Note {
   readonly primary: string;
   readonly isKnown: boolean;
+  readonly inRun: boolean;
   readonly bytes: number;
   readonly ms: number;
   /** On this boot's clock. */
@@ -26,6 +27,7 @@ interface Note {
 const noteSchema: z.ZodType<Note> = z.object({
   primary: z.string().max(255),
   isKnown: z.boolean(),
+  inRun: z.boolean(),
   bytes: z.number().min(0),
   ms: z.number().min(0),
   atMs: z.number(),
@@ -58,10 +60,11 @@ export class MirrorLag {
   get text(): string {
     const { status } = this;
     if (status === null) return 'how much that is, is not known';
-    const { primary, isKnown, bytes, ms, ageMs } = status;
+    const { primary, isKnown, inRun, bytes, ms, ageMs } = status;
     const size = isKnown ? bytesText(bytes) : 'an amount that was not known';
-    const lacked =
-      isKnown && bytes === 0 && ms === 0
+    const lacked = inRun
+      ? `it was in a resynchronisation, and goes back to what it was up to ${seconds(ms)} before`
+      : isKnown && bytes === 0 && ms === 0
         ? 'it lacked nothing'
         : `it lacked ${size}, changes of up to ${seconds(ms)} before`;
     return `when ${primary} last said so, ${seconds(ageMs)} ago, ${lacked}`;
@@ -95,6 +98,7 @@ export class MirrorLag {
         this.#note = {
           primary: name,
           isKnown: own.isKnown,
+          inRun: own.resync !== null,
           bytes: own.lagBytes,
           ms: own.lagMs,
           atMs: this.#ports.nowMs(),

@@ -194,7 +194,14 @@ describe('status of a mirror', () => {
 
   test('on the server of a distant copy', async () => {
     const n1 = node({ state: 'SECOND' });
-    const behind = { primary: 'n2', isKnown: true, bytes: 4096, ms: 2000, ageMs: 3000 };
+    const behind = {
+      primary: 'n2',
+      isKnown: true,
+      inRun: false,
+      bytes: 4096,
+      ms: 2000,
+      ageMs: 3000,
+    };
     const replica = replicaStatus({ role: 'second', behind });
     n1.modulesHere = [mirror({ state: 'SECOND', replica })];
     const said = 'lacks 4.0 KiB, changes of the last 2 s, as n2 said 3 s ago';

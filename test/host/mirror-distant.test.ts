@@ -173,7 +173,14 @@ test('a distant copy waits on its own network for whichever server is primary', 
 
 test('a distant copy becomes primary by force only, and says what it lacks', async (t) => {
   const w = world(t, '', on('dr1'));
-  const lag = { node: 'dr1', state: 'connected', isKnown: true, lagBytes: 2048, lagMs: 4000 };
+  const lag = {
+    node: 'dr1',
+    state: 'connected',
+    isKnown: true,
+    resync: null,
+    lagBytes: 2048,
+    lagMs: 4000,
+  };
   const mirror = await w.agent();
   await assert.rejects(mirror.prim(true), /how much that is, is not known/);
   w.others.set('db1', says('PRIM', { distant: [lag] }));
@@ -207,6 +214,23 @@ test('a distant copy becomes primary by force only, and says what it lacks', asy
   );
   // It is an ordinary primary now.
   await next.prim(true);
+});
+
+test('what is lost is more than what is on its way when the copy is in a resynchronisation', async (t) => {
+  const resync = { kind: 'dirty', leftBytes: 5, bytesPerS: 1 };
+  for (const [change, wanted] of [
+    [{ resync }, /it was in a resynchronisation, and goes back to what it was up to 4 s before$/],
+    [{ isKnown: false }, /it lacked an amount that was not known, changes of up to 4 s before$/],
+    [{ lagBytes: 0, lagMs: 0 }, /it lacked nothing$/],
+  ] as const) {
+    const w = world(t, '', on('dr1'));
+    const lag = { node: 'dr1', state: 'connected', isKnown: true, resync: null, lagBytes: 5 };
+    w.others.set('db1', says('PRIM', { distant: [{ ...lag, lagMs: 4000, ...change }] }));
+    const mirror = await w.agent();
+    await mirror.second();
+    await eventually(() => assert.equal(mirror.status().replica?.behind?.primary, 'db1'));
+    await assert.rejects(mirror.prim(false), { code: 'HF-MIRROR-026', message: wanted });
+  }
 });
 
 test('the servers of a mirror follow a distant copy that had to become primary', async (t) => {
