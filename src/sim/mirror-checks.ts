@@ -65,6 +65,7 @@ export class MirrorChecks {
 
   /** Does the record, or its own role, make it stand for what was acknowledged? */
   #needs(node: MirrorNode): boolean {
+    if (!node.config.hasData) return false;
     if (node.copy.state === 'failed' || node.lostDisk) return false;
     const { newest } = this.#world.register;
     if (newest === null) return true;
@@ -109,7 +110,8 @@ export class MirrorChecks {
       return [...shown, ...where].join(', ');
     if (!primary.answers) return `n${primary.id} is primary and does not answer`;
     if (register.record?.inSync.length !== 2) return 'the record has not both in sync';
-    if (primary.engine.session === 0) return 'the engines are not connected';
+    if (primary.config.hasData && primary.engine.session === 0)
+      return 'the engines are not connected';
     return null;
   }
 }

@@ -317,7 +317,7 @@ export class MirrorNode {
       this.take((nowMs) => ({ kind: 'adopt', nowMs, state: former, lapsed }));
       // What happened to the engine meanwhile was told to nobody.
       const isGone = this.engine.role === 'none' && former.engine.role !== 'none';
-      if (isGone && former.engine.pending === null) {
+      if (isGone && this.config.hasData && former.engine.pending === null) {
         this.take((nowMs) => ({ kind: 'engineGone', nowMs, why: 'killed' }));
       }
       this.engineRuns(() => this.engine.tellAll());
@@ -460,7 +460,8 @@ export class MirrorNode {
           );
         };
         this.#ordered = done;
-        this.engineRuns(() => this.engine.order(order, done));
+        if (!this.config.hasData) done(null);
+        else this.engineRuns(() => this.engine.order(order, done));
         return;
       }
       case 'vip':

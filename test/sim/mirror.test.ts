@@ -1,7 +1,7 @@
 /**
- * The mirror under faults. MIRROR_SEED=n replays one seed with its last transitions. Seeds are run
- * from MIRROR_FIRST (1) on, MIRROR_SEEDS of them. A seed that ever failed goes into
- * mirror-regressions.json with what it found.
+ * The mirror under faults. MIRROR_SEED=n replays one seed with its last transitions, MIRROR_STORM=1 with
+ * many faults at once. Seeds are run from MIRROR_FIRST (1) on, MIRROR_SEEDS of them. A seed that ever
+ * failed goes into mirror-regressions.json with what it found.
  */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -9,29 +9,35 @@ import { describe, it } from 'node:test';
 import { mirrorRules } from '../../src/core/mirror.ts';
 import type { MirrorFault } from '../../src/sim/mirror-faults.ts';
 import { mirrorMutants, seedOptions } from '../../src/sim/mirror-mutants.ts';
-import { type MirrorResult, runMirrorSeed } from '../../src/sim/mirror-run.ts';
+import {
+  type MirrorResult,
+  type MirrorSimOptions,
+  runMirrorSeed,
+} from '../../src/sim/mirror-run.ts';
 
 const replay = process.env['MIRROR_SEED'];
+/** Replayed as a storm. */
+const storm = process.env['MIRROR_STORM'] === '1';
 const chunk = 1000;
 const first = Number(process.env['MIRROR_FIRST'] ?? 1);
 const seeds = Number(process.env['MIRROR_SEEDS'] ?? 6000);
 const regressions = JSON.parse(
   readFileSync(new URL('../../../test/sim/mirror-regressions.json', import.meta.url), 'utf8'),
-) as readonly { readonly seed: number; readonly found: string }[];
+) as readonly { readonly seed: number; readonly found: string; readonly storm?: boolean }[];
 
 function report(result: MirrorResult): string {
   return [`MIRROR_SEED=${result.seed}: ${result.text}`, ...result.trace].join('\n');
 }
 
-function mustHold(seed: number): MirrorResult {
-  const result = runMirrorSeed(seed);
+function mustHold(seed: number, options: MirrorSimOptions = {}): MirrorResult {
+  const result = runMirrorSeed(seed, options);
   assert.ok(result.ok, report(result));
   return result;
 }
 
 if (replay !== undefined) {
   it(`replays seed ${replay}`, (t) => {
-    t.diagnostic(report(mustHold(Number(replay))));
+    t.diagnostic(report(mustHold(Number(replay), { storm })));
   });
 } else {
   describe('mirror under faults', () => {
@@ -49,9 +55,13 @@ if (replay !== undefined) {
       });
     }
 
-    for (const { seed, found } of regressions) {
-      it(`once failed: ${found} (seed ${seed})`, () => {
-        mustHold(seed);
+    it('a mirror without replicated directories', () => {
+      for (let seed = 1; seed <= 500; seed++) mustHold(seed, { noData: true });
+    });
+
+    for (const { seed, found, storm = false } of regressions) {
+      it(`once failed: ${found} (${storm ? 'storm' : 'seed'} ${seed})`, () => {
+        mustHold(seed, { storm });
       });
     }
 
