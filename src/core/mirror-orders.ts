@@ -147,12 +147,15 @@ export function onHold(work: Work, why: string | null): void {
   const was = work.hold;
   work.hold = why;
   // Nothing had to end yet.
-  if (why === null && work.pendingDown?.action === 'stopwait' && work.leaving) {
+  if (why === null && work.pendingDown?.forHold === true && work.leaving) {
     work.leaving = false;
     work.pendingDown = null;
   }
   if (why === null || was !== null || !isUp(work)) return;
-  goDown(work, automatic(work, 'stopwait', why), why);
+  // What leads down already leads to where the hold is heeded.
+  if (work.pendingDown === null) {
+    goDown(work, { ...automatic(work, 'stopwait', why), forHold: true }, why);
+  }
 }
 
 export function onHealth(work: Work, event: MirrorEvent & { kind: 'health' }): void {

@@ -273,7 +273,7 @@ function mustAskLeave(work: Work, down: Down): boolean {
 function askLeave(work: Work, down: Down): void {
   if (!work.leaving) setTimer(work, 'leave', work.config.timing.leaveMs);
   work.leaving = true;
-  work.pendingDown = down;
+  work.pendingDown = further(work.pendingDown, down);
 }
 
 /** A secondary that asked for leave: the primary let it go, is no more, or took too long. */
@@ -350,6 +350,8 @@ function regardEngine(work: Work): void {
 
 function secondForced(work: Work): void {
   regardEngine(work);
+  // Nothing is served under an epoch that the disk does not keep.
+  if (work.after === 'prim' && work.unsaved) work.after = 'wait';
   if (work.after === 'prim') {
     move(work, 'secondForcing', 'primOpening', work.out.cause || 'failover');
     return openPrim(work, false);

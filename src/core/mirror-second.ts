@@ -25,7 +25,9 @@ export function decideSecond(work: Work): void {
   if (work.phase !== 'second' && work.phase !== 'secondStarting') return;
   if (work.asked !== null && work.asked.what !== 'read') return;
   const leader = primaryPeer(work);
-  if (leader?.record !== null && leader?.record !== undefined) {
+  // A disk that keeps nothing is not tried again on the way down.
+  const isKept = !work.unsaved || work.pendingDown === null;
+  if (isKept && leader?.record !== null && leader?.record !== undefined) {
     promise(work, leader.record, leader.home);
     // From here on it claims by no former register, and what it may have claimed there is void.
     const mayPromise = !work.suspecting && work.asked === null;

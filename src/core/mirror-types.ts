@@ -449,9 +449,13 @@ export interface MirrorState {
 
 export type MirrorAction = ScriptAction | 'stopwait' | 'swap' | 'failover';
 
-/** A way down. forced: the scripts are cut short, and stop only with `force`. */
+/**
+ * A way down. forced: the scripts are cut short, and stop only with `force`. forHold: of `wait` of a
+ * checker; it ends when that is lifted, if nothing had to end yet.
+ */
 export interface Down {
   readonly after: After;
   readonly action: MirrorAction;
   readonly forced: boolean;
+  readonly forHold?: true;
 }

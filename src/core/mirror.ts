@@ -170,13 +170,19 @@ function perform(work: Work, event: MirrorEvent): void {
     case 'health':
       return onHealth(work, event);
     case 'persistFailed':
-      work.unsaved = true;
-      blame(work, `its state cannot be kept: ${event.why}`);
-      work.parked = { why: `waits for \`start\`: its state cannot be kept`, follow: false };
-      return goDown(work, { after: 'wait', action: 'stopwait', forced: false }, event.why);
+      return onPersistFailed(work, event.why);
     case 'tick':
       return onTick(work);
   }
+}
+
+/** What came after it was not performed, so it was not announced either. */
+function onPersistFailed(work: Work, why: string): void {
+  work.unsaved = true;
+  work.told = { ...work.told, status: '', announce: '' };
+  blame(work, `its state cannot be kept: ${why}`);
+  work.parked = { why: `waits for \`start\`: its state cannot be kept`, follow: false };
+  goDown(work, { after: 'wait', action: 'stopwait', forced: false }, why);
 }
 
 function onTick(work: Work): void {
