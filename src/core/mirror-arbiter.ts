@@ -4,6 +4,7 @@
  * it may land at any time, and so it counts as done for all that it would forbid.
  */
 import {
+  doubt,
   has,
   isLater,
   isSame,
@@ -13,6 +14,7 @@ import {
   noteRecord,
   say,
   setTimer,
+  settleDoubts,
   type Work,
 } from './mirror-state.ts';
 import type { ArbiterAnswer, ArbiterRecord, Asked } from './mirror-types.ts';
@@ -55,7 +57,7 @@ export function onAnswer(work: Work, id: number, answer: ArbiterAnswer): Found {
   switch (answer.outcome) {
     case 'unreachable':
     case 'unknown':
-      if (answer.outcome === 'unknown' && asked.to !== null) work.unsure = asked.to;
+      if (answer.outcome === 'unknown' && asked.to !== null) doubt(work, asked.to);
       work.read = false;
       if (work.arbiterWhy === null) {
         say(work, 'arbiter', `the arbiter does not answer: ${answer.why}`, { asked: asked.what });
@@ -65,8 +67,9 @@ export function onAnswer(work: Work, id: number, answer: ArbiterAnswer): Found {
       return { what: 'nothing' };
     case 'won':
       answered(work);
-      work.unsure = null;
-      return asked.to === null ? { what: 'nothing' } : done(asked, asked.to);
+      if (asked.to === null) return { what: 'nothing' };
+      settleDoubts(work, asked.to);
+      return done(asked, asked.to);
     case 'lost':
     case 'record':
       answered(work);
@@ -84,16 +87,12 @@ function answered(work: Work): void {
 
 /** The register as it is, held against what this server knows of it. */
 function judged(work: Work, asked: Asked, record: ArbiterRecord | null): Found {
-  const { unsure } = work;
   if (isOvertakenAnswer(work, asked, record)) return { what: 'nothing' };
   work.seen = record;
-  if (unsure !== null && record !== null) {
-    if (isSame(record, unsure)) {
-      work.unsure = null;
-      return done({ ...asked, to: unsure }, unsure);
-    }
-    // Of each epoch there is one record: this one's place is taken.
-    if (!isLater(unsure, record)) work.unsure = null;
+  if (record !== null) {
+    const own = work.unsure.find((one) => isSame(one, record));
+    settleDoubts(work, record);
+    if (own !== undefined) return done({ ...asked, to: own }, own);
   }
   const bad = badness(work, record);
   if (bad !== work.arbiterBad && bad !== null) say(work, 'arbiter', bad, { record });
@@ -136,7 +135,8 @@ function badness(work: Work, record: ArbiterRecord | null): string | null {
 export function mayNamePeer(work: Work): boolean {
   const { peer } = work.config;
   const { durable, asked, unsure } = work;
-  return has(durable.record, peer) || has(asked?.to ?? null, peer) || has(unsure, peer);
+  const swaps = [durable.record, asked?.to ?? null, ...unsure];
+  return swaps.some((record) => has(record, peer));
 }
 
 /** Says what a record means to this server, for the log. */

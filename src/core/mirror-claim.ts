@@ -64,7 +64,7 @@ export function renew(work: Work, record: ArbiterRecord): void {
   const { peer } = work.config;
   const wanted = record.incarnation + 1;
   // A join that may have been done in the former register counts; both give that up.
-  const isNamed = record.inSync.includes(peer) || work.unsure?.inSync.includes(peer) === true;
+  const isNamed = [record, ...work.unsure].some((one) => one.inSync.includes(peer));
   const { status, reach } = work.peer;
   if (isNamed && (reach !== 'both' || status?.role !== 'secondary')) return;
   if (isBusy(work)) return;

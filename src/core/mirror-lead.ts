@@ -44,7 +44,7 @@ export function decidePrimary(work: Work): void {
   if (work.asked !== null || work.pendingDown !== null || !isPrimary(work)) return;
   if (work.arbiterBad !== null) return renew(work, record);
   // What became of a swap, or of the service while the lease did not run.
-  if ((work.unsure !== null || work.lapsed) && !work.read) askRead(work);
+  if ((work.unsure.length > 0 || work.lapsed) && !work.read) askRead(work);
   if (wantsJoin(work, record)) {
     const { me, peer, timing } = work.config;
     askSwap(work, 'join', record, successor(record, me, [me, peer], timing.leaseMs));
@@ -57,7 +57,7 @@ export function decidePrimary(work: Work): void {
 /** Nothing is acknowledged without the peer, or the record may come to say that it has everything. */
 function needsPeer(work: Work, record: ArbiterRecord): boolean {
   const { config, engine } = work;
-  if (has(record, config.peer) || has(work.unsure, config.peer)) return true;
+  if ([record, ...work.unsure].some((one) => has(one, config.peer))) return true;
   // Waited for, but not named: as long as it acknowledges there is no need for an epoch.
   return !engine.alone && (engine.peer !== 'connected' || engine.peerCopy === 'none');
 }

@@ -33,7 +33,7 @@ export function decideSecond(work: Work): void {
     const mayPromise = !work.suspecting && work.asked === null;
     if (mayPromise && leader.incarnation > work.durable.incarnation) {
       persist(work, { incarnation: leader.incarnation });
-      work.unsure = null;
+      work.unsure = [];
     }
   }
   if (work.leaving) return secondToLeave(work);
@@ -72,7 +72,7 @@ function trust(work: Work): void {
   }
   work.dissentMs = null;
   // A claim that may still land is looked after until another epoch has made it void.
-  if (work.unsure === null) return;
+  if (work.unsure.length === 0) return;
   if (!work.read) askRead(work);
   else if (!isSet(work, 'look')) setTimer(work, 'look', work.config.timing.pollMs);
 }

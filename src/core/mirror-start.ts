@@ -21,7 +21,7 @@ import type { ArbiterRecord, StatusMessage } from './mirror-types.ts';
 
 export function decideWaiting(work: Work): void {
   if (work.phase !== 'waiting' || (work.asked !== null && work.asked.what !== 'read')) return;
-  if (work.asked === null && work.unsure === null) work.dissentMs = null;
+  if (work.asked === null && work.unsure.length === 0) work.dissentMs = null;
   if (work.hold !== null) return refuse(work, `waits: ${work.hold}`);
   // One whose heartbeats are silent would be lost again at once.
   const isThere = work.peer.reach !== 'silent' && !work.peer.hung;

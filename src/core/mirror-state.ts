@@ -61,7 +61,7 @@ export function mirrorInit(config: MirrorConfig): MirrorState {
     arbiterBad: null,
     seen: null,
     asked: null,
-    unsure: null,
+    unsure: [],
     arbiterId: 0,
     peer: { reach: 'unknown', boot: '', hung: false, heardMs: -1, status: null },
     engine: {
@@ -188,9 +188,20 @@ export function persist(work: Work, change: Partial<Durable>): void {
   if (work.out.rules.promiseIsKept) work.out.effects.push({ kind: 'persist', durable: next });
 }
 
+/** One more swap of which nobody knows what became of it. */
+export function doubt(work: Work, record: ArbiterRecord): void {
+  if (!work.unsure.some((one) => isSame(one, record))) work.unsure = [...work.unsure, record];
+}
+
+/** Of each epoch there is one record: what would have to take its place is void. */
+export function settleDoubts(work: Work, record: ArbiterRecord): void {
+  if (work.unsure.length > 0) work.unsure = work.unsure.filter((one) => isLater(one, record));
+}
+
 /** A record that was won or read, or told by the primary that won it. */
 export function noteRecord(work: Work, record: ArbiterRecord): void {
   const isNews = isLater(record, work.durable.record) || !work.out.rules.registerNeverOlder;
+  settleDoubts(work, record);
   if (isNews) persist(work, { record, incarnation: floorOf(work, record) });
 }
 
@@ -201,6 +212,7 @@ export function promise(
   home: number | null = work.durable.home,
 ): void {
   const promised = Math.max(work.durable.promised, record.epoch);
+  settleDoubts(work, record);
   persist(work, { promised, record, home, incarnation: floorOf(work, record) });
 }
 

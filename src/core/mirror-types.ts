@@ -412,8 +412,8 @@ export interface MirrorState {
   /** What it answered last; null: no record, or never. */
   readonly seen: ArbiterRecord | null;
   readonly asked: Asked | null;
-  /** A swap whose outcome is not known; it may be done still. */
-  readonly unsure: ArbiterRecord | null;
+  /** Swaps whose outcome is not known, of the next epoch all: one of them may be done, or be done still. */
+  readonly unsure: readonly ArbiterRecord[];
   readonly arbiterId: number;
   readonly peer: PeerView;
   readonly engine: EngineView;

@@ -65,6 +65,7 @@ import { decideWaiting } from './mirror-start.ts';
 import {
   blame,
   clearTimer,
+  doubt,
   has,
   isPrimary,
   isPrimaryYet,
@@ -288,7 +289,7 @@ function onAdopt(work: Work, event: MirrorEvent & { kind: 'adopt' }): void {
   const { asked } = event.state;
   Object.assign(work, event.state, { out, config, nowMs: Math.max(nowMs, event.state.nowMs) });
   // What was asked may have been done, or be done still.
-  work.unsure = asked?.to ?? work.unsure;
+  if (asked?.to !== null && asked?.to !== undefined) doubt(work, asked.to);
   work.asked = null;
   work.read = false;
   // Whatever heartbeats were answered by then, nobody here knows of them any more.

@@ -151,6 +151,25 @@ describe('mirror: the primary loses its peer', () => {
     assert.equal(record(pair), '4: 0 of 0+1');
   });
 
+  it('a join and a degrade of one epoch, both without an answer: both count until the register says', () => {
+    const pair = runningPair();
+    pair.pull(1);
+    pair.boot(1);
+    pair.order(1, 'start');
+    pair.deaf[0] = true;
+    pair.meet();
+    pair.pull(1);
+    pair.pass(timing.retryMs);
+    assert.equal(record(pair), '4: 0 of 0+1');
+    assert.equal(pair.at(0).state.unsure.length, 2);
+    const last = pair.at(0).log.findLast(({ kind }) => kind === 'announce');
+    assert.ok(last?.kind === 'announce' && last.lease === 'peer');
+    pair.deaf[0] = false;
+    pair.pass(2 * timing.retryMs);
+    assert.equal(record(pair), '5: 0 of 0');
+    assert.deepEqual(pair.at(0).state.unsure, []);
+  });
+
   it('what the engine said before it was told `alone` does not let the peer in', () => {
     const pair = runningPair();
     pair.pull(1);
@@ -257,7 +276,7 @@ describe('mirror: what does not fit', () => {
     pair.pass(2 * timing.lookMs);
     assert.equal(pair.both, 'PRIM Ready, SECOND Ready');
     assert.equal(pair.at(0).durable.record?.incarnation, 2);
-    assert.equal(pair.at(0).state.unsure, null);
+    assert.deepEqual(pair.at(0).state.unsure, []);
   });
 
   it('a register that was lost while the peer is away: it stays so, unless the primary is alone', () => {
