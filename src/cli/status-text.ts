@@ -55,7 +55,8 @@ function distantWord({ state, inSync }: DistantStatus): string {
 /** `lacks 1.2 MiB, changes of the last 4 s`, `has all`. */
 function lagText(bytes: number, ms: number, isKnown: boolean): string {
   if (isKnown && bytes === 0 && ms === 0) return 'has all';
-  const size = isKnown ? bytesText(bytes) : 'an amount that is not known';
+  // Changes whose size is not known yet: of a copy that has never followed, say.
+  const size = isKnown && bytes > 0 ? bytesText(bytes) : 'an amount that is not known';
   return `lacks ${size}, changes of the last ${duration(ms)}`;
 }
 

@@ -61,7 +61,7 @@ export class MirrorLag {
     const { status } = this;
     if (status === null) return 'how much that is, is not known';
     const { primary, isKnown, inRun, bytes, ms, ageMs } = status;
-    const size = isKnown ? bytesText(bytes) : 'an amount that was not known';
+    const size = isKnown && bytes > 0 ? bytesText(bytes) : 'an amount that was not known';
     const lacked = inRun
       ? `it was in a resynchronisation, and goes back to what it was up to ${seconds(ms)} before`
       : isKnown && bytes === 0 && ms === 0

@@ -184,6 +184,10 @@ describe('status of a mirror', () => {
       'with n2, dr1 resync',
       'dr1 resync; lacks an amount that is not known, changes of the last 1 min 30 s',
     ]);
+    assert.deepEqual(await shown({ ...copy, state: 'lost', lagMs: 3000 }), [
+      'with n2, dr1 lost',
+      'dr1 lost; lacks an amount that is not known, changes of the last 3 s',
+    ]);
     const none: DistantStatus = { ...copy, state: 'none' };
     assert.deepEqual(await shown(none), ['with n2, dr1 unknown', 'dr1 not known']);
     const json = node();
