@@ -73,7 +73,13 @@ function onStart(work: Work, order: StartOrder): void {
     return;
   }
   if (order === 'start') {
-    if (isUp(work)) return;
+    if (isUp(work)) {
+      // Taken back, as far as nothing had to end yet.
+      work.parked = null;
+      if (work.leaving) work.pendingDown = null;
+      work.leaving = false;
+      return;
+    }
     if (phase === 'poststop') {
       work.after = 'start';
       work.order = 'start';

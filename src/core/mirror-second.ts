@@ -112,6 +112,8 @@ function lostCause(work: Work, record: ArbiterRecord): string | null {
 
 function obstacle(work: Work, record: ArbiterRecord, cause: string): string | null {
   const not = `not taking over (${cause}) because`;
+  const held = work.hold ?? work.parked?.why ?? null;
+  if (held !== null) return `${not} ${held}`;
   if (work.veto !== null) return `${not} ${work.veto}`;
   if (!isWhole(work)) return `${not} this copy is not up to date: it is ${work.copy}`;
   if (has(record, work.config.me) || !work.out.rules.claimNeedsInSync) return null;

@@ -76,6 +76,7 @@ import {
   mayWrite,
   orderEngine,
   promise,
+  setTimer,
   type Work,
 } from './mirror-state.ts';
 import { tellBeats, tellShown, tellStatus } from './mirror-tell.ts';
@@ -204,7 +205,10 @@ function onFound(work: Work, found: Found): void {
   if (found.what === 'done') {
     const { record } = found;
     if (mayWrite(work)) return ownRecord(work, record);
-    return mayServe(work, record) ? granted(work, record) : promise(work, record);
+    if (mayServe(work, record)) return granted(work, record);
+    // An epoch that leads to nothing: the next one is not asked for at once.
+    setTimer(work, 'retry', work.config.timing.pollMs);
+    return promise(work, record);
   }
   const { record } = found;
   if (record === null) return;

@@ -309,6 +309,32 @@ describe('mirror: the application', () => {
     assert.equal(pair.both, 'PRIM Ready, SECOND Ready');
   });
 
+  it('what is parked claims nothing, and `start` ends that in any phase', () => {
+    const pair = runningPair();
+    pair.reaches = [false, false];
+    pair.event(1, { kind: 'persistFailed', why: 'ENOSPC' });
+    assert.equal(pair.at(1).state.leaving, true);
+    pair.reaches = [true, true];
+    pair.at(1).state = { ...pair.at(1).state, leaving: false, pendingDown: null };
+    pair.pull(0);
+    pair.pass(60_000);
+    assert.equal(record(pair), '2: 0 of 0+1');
+    assert.match(pair.refusals(1).join(), /because waits for `start`/);
+    pair.order(1, 'start');
+    pair.pass(timing.pollMs + timing.graceMs);
+    assert.equal(pair.shown(1), 'ALONE Ready');
+  });
+
+  it('`start` takes back a stop that nothing had to end for yet', () => {
+    const pair = runningPair();
+    pair.reaches = [false, false];
+    pair.order(1, 'stop');
+    pair.order(1, 'start');
+    pair.reaches = [true, true];
+    pair.pass(60_000);
+    assert.equal(pair.both, 'PRIM Ready, SECOND Ready');
+  });
+
   it('an engine that is gone: the whole of it begins anew, whatever else was asked for', () => {
     const pair = runningPair();
     const gone = { kind: 'engineGone', why: 'killed' } as const;
