@@ -325,6 +325,8 @@ void Link::adopt(std::unique_ptr<Channel> channel, const Greeting& greeting) {
   const bool states = decision.what == Rejoin::resume && synced_ == 0 && left_.load();
   stating_ = states;  // from here on the ring keeps what was not applied
   if (states && kind_.load() != Rejoin::catch_up) set_forgives(true);
+  // It may be another process, which has yet to apply again what the last one had, and to report.
+  if (states) applied_.store(0);
   begin_stream(greeting.cursor, greeting.welcome.durable);
   if (states) {
     begin_stating();

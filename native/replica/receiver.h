@@ -145,6 +145,7 @@ class Receiver {
   // receiver_resync.cc
   void say_welcome(const Tail& tail);
   void take_history(SuperState& state, Lsn before) const;
+  void begin_reports();
   bool begin_records();
   void catch_up();
   bool take_resync();
@@ -201,6 +202,7 @@ class Receiver {
   Lsn told_applied_ = 0;
 
   Reports reports_;
+  bool reports_begun_ = false;                     // a connection of this process was told them
   std::atomic<DiskState> state_{DiskState::none};  // as the superblock says, as are the next
   std::atomic<uint64_t> run_{0}, base_epoch_{0};
   std::atomic<Lsn> base_lsn_{0};

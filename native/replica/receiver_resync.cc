@@ -71,6 +71,16 @@ void Receiver::take_history(SuperState& state, Lsn before) const {
 }
 
 /**
+ * What the source says that it heard, it may have heard from an earlier process. That one's journal
+ * was applied again since, after a loss of power on other files, and what was reported then it has
+ * not heard: the first connection of a process is told everything.
+ */
+void Receiver::begin_reports() {
+  reports_.begin(reports_begun_ ? hello_.applied : 0);
+  reports_begun_ = true;
+}
+
+/**
  * The first records of a connection, without a resync or in the middle of one: they go on where
  * this copy is. False: they cannot.
  */
@@ -80,7 +90,7 @@ bool Receiver::begin_records() {
   if (state_ == DiskState::inconsistent) {
     // Before a record that rests on it is taken: an epoch of the source that began meanwhile.
     if (!history_.empty() && save_origin(options_.folder, history_) != 0) return false;
-    reports_.begin(hello_.applied);
+    begin_reports();
     events_.event("resync", {{"state", "started"}, {"run", run_.load()}, {"kind", "resume"}});
   } else {
     const std::lock_guard lock(super_mutex_);
@@ -206,7 +216,7 @@ int Receiver::begin_resync() {
   received_ = durable_ = applied_ = asked_.lsn;
   told_received_ = told_applied_ = asked_.lsn;
   used_ = journal_.used();
-  reports_.begin(hello_.applied);
+  begin_reports();
   feed_.restart(next.checkpoint);
   touched_ = was_primary(next) ? options_.resync->touched() : Marked();
   touched_at_ = 0;

@@ -221,6 +221,9 @@ Outcome run(uint64_t seed, int rounds, bool planted = false) {
   numbers.attach(primary.link);
   REQUIRE(primary.link.start(options).ok());
   primary.link.serving();
+  // Once for sure: more than its ring holds.
+  peer.deaf = true;
+  for (int n = 0; n < 1500; n++) numbers.change(1 + random() % (files - 1));
   for (int round = 0; round < rounds; round++) {
     const auto what = random() % 8;
     if (what == 0) primary.link.cut(static_cast<int64_t>(random() % 20));
@@ -263,11 +266,16 @@ TEST_CASE("distant model: whatever happens, a copy that follows has each change,
     diverted += out.diverted;
   }
   // Else nothing was tried.
-  CHECK(resyncs > 3);
+  CHECK(resyncs >= 3);
   CHECK(diverted > 0);
 }
 
 TEST_CASE("distant model: a planted bug that forgets what is diverted is found") {
-  const Outcome out = run(1, 60, true);
-  CHECK(out.gaps + out.different + out.early > 0);
+  // What is diverted may be changed again before it is missed.
+  bool found = false;
+  for (uint64_t seed = 1; seed <= 20 && !found; seed++) {
+    const Outcome out = run(seed, 30, true);
+    found = out.gaps + out.different + out.early > 0;
+  }
+  CHECK(found);
 }

@@ -175,6 +175,42 @@ TEST_CASE("target: what it lacks it reports until the source has heard of it") {
   check_equal(target, source);
 }
 
+TEST_CASE("target: what an earlier process was heard to report, another one reports again") {
+  if (skipped()) return;
+  Source source(5, {});
+  Returned target(source.history);
+  together(target, source, 0);
+  begin(target, source, 60);
+  source.state_listing(1);
+  source.flush();
+  const Lsn last = source.stream.tail.lsn;
+  REQUIRE(source.await([&] { return source.ack.applied >= last; }));
+  const uint64_t told = source.missing;
+  CHECK(told > 0);
+  // After a loss of power it may lack more than it did when it applied this for the first time.
+  target.kill();
+  REQUIRE(target.start() == 0);
+  while (target.receiver->status().applied < last) std::this_thread::yield();
+  source.missing = 0;
+  REQUIRE(source.call(target, last));
+  source.resume();
+  REQUIRE(source.await([&] { return source.ack.applied >= last; }));
+  CHECK(source.missing >= told);
+  // From then on it counts what was heard.
+  source.hang_up();
+  source.missing = 0;
+  REQUIRE(source.call(target, last));
+  source.resume();
+  source.state_inode(1);
+  source.flush();
+  const Lsn next = source.stream.tail.lsn;
+  REQUIRE(source.await([&] { return source.ack.applied >= next; }));
+  CHECK(source.missing == 0);
+  end(target, source);
+  source.hang_up();
+  check_equal(target, source);
+}
+
 TEST_CASE("target: killed right behind the end of the resync, it ends it by itself") {
   if (skipped()) return;
   for (uint64_t seed = 1; seed <= 6; seed++) {
