@@ -75,6 +75,7 @@ import {
   isSet,
   mayWrite,
   orderEngine,
+  persist,
   promise,
   setTimer,
   type Work,
@@ -293,6 +294,9 @@ function onAdopt(work: Work, event: MirrorEvent & { kind: 'adopt' }): void {
   const { asked } = event.state;
   Object.assign(work, event.state, { out, config, nowMs: Math.max(nowMs, event.state.nowMs) });
   // What was asked may have been done, or be done still.
+  // The former agent may have died before it was on disk.
+  work.unsaved = true;
+  persist(work, {});
   if (asked?.to !== null && asked?.to !== undefined) doubt(work, asked.to);
   work.asked = null;
   work.read = false;

@@ -352,6 +352,17 @@ describe('mirror: what does not fit', () => {
     assert.equal(record(pair), '2: 0 of 0+1');
   });
 
+  it('an agent that is started again writes first what the former one may not have written', () => {
+    const pair = runningPair();
+    const { state } = pair.at(1);
+    pair.at(1).durable = { ...pair.at(1).durable, promised: 0 };
+    pair.boot(1);
+    const from = mark(pair, 1);
+    pair.event(1, { kind: 'adopt', state, lapsed: false });
+    assert.equal(pair.effects(1, from)[0], 'persist');
+    assert.equal(pair.at(1).durable.promised, 2);
+  });
+
   it('an agent that is started again in the middle of a swap asks what became of it', () => {
     const pair = runningPair();
     pair.deaf[1] = true;
