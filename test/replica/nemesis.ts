@@ -4,6 +4,7 @@
  * trees are equal; the application of a server that lives sees no error. Every other run has a
  * distant copy too, which may be away for several steps, and is equal whenever trees are compared.
  */
+import { writeFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Duo } from './duo.ts';
 import { type Ground, run, type Side } from './pair.ts';
@@ -316,6 +317,8 @@ async function keep(duo: Duo, seed: number): Promise<string> {
   for (const side of duo.pair.sides) {
     await run('cp', ['-a', side.space.seen(side.state), `${folder}/${side.name}.state`]);
     await run('cp', ['-a', side.seen, `${folder}/${side.name}`]);
+    const said = side.events.map(({ name, values }) => `${name} ${JSON.stringify(values)}\n`);
+    await writeFile(`${folder}/${side.name}.events`, said.join(''));
   }
   return folder;
 }
