@@ -248,8 +248,8 @@ export class SimEngine {
 
   /** What an agent that was started again asks it. */
   tellAll(): void {
-    if (this.role === 'none') return;
     this.host.news({ kind: 'copy', copy: this.disk.state });
+    if (this.role === 'none') return;
     this.host.news({ kind: 'enginePeer', peer: this.session === 0 ? 'lost' : 'connected' });
     if (this.role === 'prim' && this.session !== 0) this.#tellPeer(this.#told);
   }

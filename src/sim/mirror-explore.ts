@@ -285,12 +285,30 @@ export class PairWorld {
       effect.kind === 'send' && this.local.number(effect.message) === this.local.number(node.word);
     if (step.state === node.state && effects.every(again) && isTimeless(event)) return;
     list.push({ name, next: this.event(state, i, event) });
+    this.#unkept(name, state, i, event, list);
     if (state.crashes >= this.bounds.crashes) return;
     for (let n = 1; n < effects.length; n++) {
       if (effects[n - 1]?.kind === 'run') continue;
       const half = this.event(state, i, event, n);
       list.push({ name: `${name}, crash after ${n}`, next: this.#crash(half, i) });
     }
+  }
+
+  /** The agent dies with its state not yet on disk; the next one has it from memory. A trouble. */
+  #unkept(
+    name: string,
+    state: PairState,
+    i: number,
+    event: LocalEvent,
+    list: Move<PairState>[],
+  ): void {
+    const troubled = this.#troubled(state);
+    const { effects } = this.local.step(nodeOf(state, i).state, event);
+    const at = effects.findIndex(({ kind }) => kind === 'persist');
+    if (troubled === null || at < 0) return;
+    const half = this.event(troubled, i, event, at);
+    const alone = withNode(half, i, { ...nodeOf(half, i), asked: null, reach: 'unknown' });
+    list.push({ name: `${name}, not kept`, next: this.event(alone, i, { kind: 'adopt' }) });
   }
 
   #crash(state: PairState, i: number): PairState {

@@ -15,8 +15,9 @@ export interface MirrorBeat {
   /** On the sender's clock. */
   readonly sentMs: number;
   readonly hung: boolean;
-  /** Lets the lease of the addressee live. */
+  /** Lets the lease of the addressee live, if that knows of this epoch. */
   readonly consent: boolean;
+  readonly epoch: number;
   /** What the sender heard last of the addressee. */
   readonly echoBoot: number;
   readonly echoSentMs: number;
@@ -119,7 +120,8 @@ export class MirrorKeeper {
     this.#up = true;
     if (beat.echoBoot === this.boot) {
       this.#echoedMs = Math.max(this.#echoedMs, beat.echoSentMs);
-      if (beat.consent) this.#consentedMs = Math.max(this.#consentedMs, beat.echoSentMs);
+      const counts = beat.consent && beat.epoch <= this.announced.epoch;
+      if (counts) this.#consentedMs = Math.max(this.#consentedMs, beat.echoSentMs);
     }
     this.#judge(nowMs, false);
     this.#renew();
@@ -165,6 +167,7 @@ export class MirrorKeeper {
       sentMs: nowMs,
       hung: this.hung,
       consent: this.announced.consent,
+      epoch: this.announced.epoch,
       echoBoot: this.#peerBoot,
       echoSentMs: this.#peerSentMs,
     });

@@ -24,6 +24,8 @@ import { mirrorConfig } from './mirror-run.ts';
 /** What happens to one server, without a time. */
 export type LocalEvent =
   | { readonly kind: 'boot'; readonly durable: Durable; readonly copy: CopyState }
+  /** Another agent goes on with what this one had. */
+  | { readonly kind: 'adopt' }
   | { readonly kind: 'order'; readonly verb: StartOrder }
   | { readonly kind: 'record'; readonly record: ArbiterRecord | null }
   | { readonly kind: 'won' }
@@ -104,11 +106,7 @@ export class LocalMachine {
     const known = this.#steps.get(key);
     if (known !== undefined) return known;
     const before = this.get(state);
-    const [after, effects] = mirrorStep(
-      event.kind === 'timer' ? onlyDue(before, event.timer) : before,
-      timed(before, event),
-      this.rules,
-    );
+    const [after, effects] = mirrorStep(beginning(before, event), timed(before, event), this.rules);
     const kept = effects.flatMap((effect) => localEffect(effect));
     const step = { state: this.#number(after), effects: kept };
     this.#steps.set(key, step);
@@ -138,6 +136,12 @@ export class LocalMachine {
     this.#numbers.set(text, this.#states.length - 1);
     return this.#states.length - 1;
   }
+}
+
+/** What the event is given to. */
+function beginning(state: MirrorState, event: LocalEvent): MirrorState {
+  if (event.kind === 'timer') return onlyDue(state, event.timer);
+  return event.kind === 'adopt' ? mirrorInit(state.config) : state;
 }
 
 /** Only that timer ends: the order of the others is anybody's guess. */
@@ -171,6 +175,8 @@ function timed(state: MirrorState, event: LocalEvent): MirrorEvent {
   const nowMs = 0;
   const id = event.kind === 'engineDone' ? (state.engine.pending?.id ?? 0) : (state.asked?.id ?? 0);
   switch (event.kind) {
+    case 'adopt':
+      return { kind: 'adopt', nowMs, state, lapsed: false };
     case 'boot':
     case 'message':
     case 'enginePeer':

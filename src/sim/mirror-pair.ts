@@ -173,4 +173,5 @@ export const pairWeights: Readonly<Record<string, number>> = {
   crash: 0.1,
   'crash after': 0.02,
   unheard: 0.03,
+  'not kept': 0.05,
 };

@@ -26,6 +26,8 @@ export interface MirrorSimOptions {
   readonly faults?: readonly MirrorFault[];
   /** A mirror of an application without replicated directories. */
   readonly noData?: boolean;
+  /** The application writes wherever it runs, not only for clients. */
+  readonly ownWrites?: boolean;
   /** Many faults, of every kind, at once. */
   readonly storm?: boolean;
   /** False: only what must never happen is looked for. */
@@ -117,6 +119,7 @@ function makeWorld(seed: number, options: MirrorSimOptions): MirrorWorld {
       maxloop,
       defaultPrim: typeof defaultPrim === 'number' ? { node: defaultPrim } : defaultPrim,
     }),
+    ownWrites: options.ownWrites === true,
     skew: draw.is(0.7) ? skew : 0,
   };
   return new MirrorWorld(seed, setting, network);
@@ -128,6 +131,7 @@ export function wholeMirror(seed: number, pace: MirrorPace = mirrorProfiles.defa
     rules: mirrorRules,
     timing: { ...pace, agentDeadlineMs },
     config: (me) => mirrorConfig(me, pace),
+    ownWrites: false,
     skew,
   };
   const world = new MirrorWorld(seed, setting, calmNetwork);

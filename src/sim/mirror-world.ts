@@ -34,6 +34,8 @@ export interface MirrorSetting {
   readonly rules: MirrorRules;
   readonly timing: KeeperTiming;
   readonly config: (me: number) => MirrorConfig;
+  /** The application writes by itself, also where no client reaches it. */
+  readonly ownWrites: boolean;
   /** Clocks run apart by up to this share, each. */
   readonly skew: number;
 }
@@ -291,13 +293,15 @@ export class MirrorWorld {
     if (isPair && isFree) this.after(0, () => this.connectSoon(100, 400));
   }
 
-  /** A client writes to whoever answers for the address. */
+  /** A client writes to whoever answers for the address, or the application wherever it runs. */
   #client(): void {
     this.after(this.chance.between(5, 80), () => {
       this.#client();
-      const node = this.nodes.find((one) => one.answers && one.app.runs);
-      if (node === undefined || !node.engineAwake) return;
-      if (node.engine.append(this.#writes + 1)) this.#writes++;
+      for (const node of this.nodes) {
+        const isAsked = node.answers || this.setting.ownWrites;
+        if (!isAsked || !node.app.runs || !node.engineAwake) continue;
+        if (node.engine.append(this.#writes + 1)) this.#writes++;
+      }
     });
   }
 }

@@ -208,6 +208,30 @@ describe('the real machine', () => {
     });
   }
 
+  /** Ways that once led to harm; they need not be possible any more. */
+  const once: readonly (readonly [string, readonly string[]])[] = [
+    [
+      'an agent died before its promise was on disk, and the next one served under it',
+      [
+        ...['write 0', 'silent 1', 'timer headStart 1', 'swap of 1', 'won 1, not kept, unheard'],
+        ...['write 1', 'ack 1', 'crash 1', 'restart 1', 'up 1', 'link up'],
+        ...['write 0', 'take write 3 at 1', 'have 0', 'ack 0'],
+      ],
+    ],
+  ];
+  for (const [found, names] of once) {
+    it(`once failed: ${found}`, () => {
+      const pair = pairOf({ writes: 4, epochs: 8, crashes: 2, troubles: 8, ...prompt });
+      let state = pair.start;
+      for (const name of names) {
+        const move = pair.moves(state).find((one) => one.name === name);
+        if (move === undefined) return;
+        state = move.next;
+        assert.equal(pair.harm(state), null);
+      }
+    });
+  }
+
   if (wanted.length === 5) {
     it(`loses nothing within ${wanted.join()}`, (t) => {
       const [writes = 0, epochs = 0, crashes = 0, troubles = 0, states = 0] = wanted;

@@ -20,7 +20,7 @@ const replay = process.env['MIRROR_SEED'];
 const storm = process.env['MIRROR_STORM'] === '1';
 const chunk = 1000;
 const first = Number(process.env['MIRROR_FIRST'] ?? 1);
-const seeds = Number(process.env['MIRROR_SEEDS'] ?? 6000);
+const seeds = Number(process.env['MIRROR_SEEDS'] ?? 16_000);
 const regressions = JSON.parse(
   readFileSync(new URL('../../../test/sim/mirror-regressions.json', import.meta.url), 'utf8'),
 ) as readonly { readonly seed: number; readonly found: string; readonly storm?: boolean }[];
@@ -54,6 +54,10 @@ if (replay !== undefined) {
         t.diagnostic(`${events} events, ${acknowledged} acknowledged changes, ${epochs} epochs`);
       });
     }
+
+    it('4000 storms, the application writes by itself: nothing lost, one answer, whole again', () => {
+      for (let seed = 1; seed <= 4000; seed++) mustHold(seed, { storm: true, ownWrites: true });
+    });
 
     it('a mirror without replicated directories', () => {
       for (let seed = 1; seed <= 500; seed++) mustHold(seed, { noData: true });
