@@ -5,7 +5,7 @@
  * `program`: no tests but a program, which is built with sanitizers for tests of dist/test/ to run;
  * `threaded`: the test cases, as doctest's filter, that TSan is for; all where absent).
  * Objects are kept in build/native-tests/ and made anew when a file below native/ that they include
- * has changed.
+ * has changed. Plainly, the objects of the engine are those that ship.
  * `--fuzz SECONDS`: the fuzzers instead (tools/lib/fuzz.mjs), each for that long; names, if any, are
  * theirs. Without any argument both run, the fuzzers for ten seconds each.
  */
@@ -54,6 +54,20 @@ function expand(pattern) {
     .sort();
 }
 
+/** Where the build of the product has put the object of a source; null: it has none. */
+function shipped(source) {
+  const path = join(root, 'build/Release/obj.target/replica_engine/native', source);
+  const object = path.replace(/\.cc$/, '.o');
+  return existsSync(object) ? object : null;
+}
+
+/** Brings those objects up to date. */
+function makeShipped() {
+  const args = ['-s', `-j${availableParallelism()}`, '-C', 'build', 'BUILDTYPE=Release'];
+  const made = spawnSync('make', [...args, 'replica_engine'], { stdio: 'inherit', cwd: root });
+  if (made.status !== 0) throw new StepError('the engine does not compile');
+}
+
 /** True when the object is newer than everything that its dependency file names. */
 function fresh(object) {
   const list = object.replace(/\.o$/, '.d');
@@ -94,17 +108,20 @@ async function buildSuite(name, suite, variant) {
   const tests = suite.program ? [] : ['test/main.cc', ...suite.tests.flatMap(expand)];
   const flags = [...common, ...variants[variant], ...(suite.flags ?? [])];
   const sources = [...tests, ...(suite.sources ?? []).flatMap(expand)];
+  const ships = variant === 'plain' && suite.flags === undefined;
   const objects = sources.map((source) => ({
     source,
+    made: ships ? shipped(source) : null,
     object: join(folder, `${source.replaceAll('/', '-').replace(/\.cc$/, '')}.o`),
     // Tests may use what the compiler calls conversions in doctest's macros.
     flags: source.startsWith('test/') ? [...flags, ...doctest] : flags,
   }));
-  const stale = objects.filter(({ object }) => !fresh(object));
+  const stale = objects.filter(({ made, object }) => made === null && !fresh(object));
   await inParallel(stale.map((o) => () => compile(o.source, o.object, o.flags)));
   const binary = join(folder, suite.program ? name : `${name}_test`);
-  const inputs = objects.map(({ object }) => object);
-  if (stale.length > 0 || !existsSync(binary)) {
+  const inputs = objects.map(({ made, object }) => made ?? object);
+  const linkedMs = existsSync(binary) ? statSync(binary).mtimeMs : 0;
+  if (inputs.some((object) => statSync(object).mtimeMs > linkedMs)) {
     const args = [...variants[variant], ...inputs, '-o', binary, '-pthread', ...(suite.libs ?? [])];
     const link = spawnSync('g++', args, { stdio: 'inherit' });
     if (link.status !== 0) throw new StepError(`${basename(binary)} does not link (${variant})`);
@@ -150,6 +167,7 @@ await runMain(async () => {
   const at = args.indexOf('--variant');
   const only = at < 0 ? Object.keys(variants) : args.splice(at, 2).slice(1);
   const names = args.length > 0 ? args : Object.keys(suites);
+  if (only.includes('plain') && existsSync(join(root, 'build/Makefile'))) makeShipped();
   // One binary runs while the next one is built.
   let running = Promise.resolve();
   for (const name of names) {

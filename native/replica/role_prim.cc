@@ -200,7 +200,9 @@ Failure PrimRole::begin_history() {
       std::make_unique<Rejoiner>(front_.tree(), front_.ids(), context_.events,
                                  uint32_t(front_.volumes().count()), line_.state, line_.resyncrate);
   const SuperState old = super_.state();
-  if (context_.resume && old.role == uint32_t(RoleKind::prim) && ring_->intact() &&
+  // A superblock that is clean was never saved for this serving: the worker died before that.
+  if (context_.resume && old.role == uint32_t(RoleKind::prim) && old.clean == 0 &&
+      ring_->intact() &&
       (context_.shared->role == uint32_t(RoleKind::prim) || same(ring_->last(), old.last))) {
     // What was dirty was known to the worker that died only; the marks cover it.
     if (old.base_state != 0) rejoiner_->own_marks();
