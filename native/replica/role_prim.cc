@@ -187,7 +187,11 @@ Failure PrimRole::find_beginning(Beginning& out) {
 }
 
 Failure PrimRole::give_ids() {
-  const auto found = scan_ids(front_.tree(), front_.ids(), line_.epoch);
+  Skip skip;
+  for (const std::string& rule : line_.skip) {
+    if (const int error = skip.add(rule); error != 0) return Failure::of(error, "skip");
+  }
+  const auto found = scan_ids(front_.tree(), front_.ids(), line_.epoch, skip);
   if (!found.ok()) return Failure::of(found.error, "giving ids to the files");
   const int error = front_.ids().sync();
   return error == 0 ? Failure{} : Failure::of(error, front_.volumes().state_path("ids"));

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <deque>
 #include <memory>
+#include <string>
 
 #include "common/fd.h"
 
@@ -54,37 +55,54 @@ Result<bool> has_entries(int directory, bool root) {
   return Result<bool>::success(false);
 }
 
+/** A directory that is still to be walked. */
+struct Place {
+  FileId id;
+  std::string path;  // below the volume's root, with a slash at its end; of the root: empty
+  bool local;        // not replicated, and what is in it neither
+};
+
 struct Scan {
   const Tree& tree;
   Ids& ids;
+  const Skip& skip;
   uint64_t epoch;
-  std::deque<FileId> directories;
+  std::deque<Place> directories;
   uint64_t made = 0;
 };
 
-/** Gives one name's file an id. 0 or errno. */
-int visit(Scan& scan, uint8_t volume, dev_t device, int directory, const char* name) {
+/** Gives one name's file an id, and that id what the name says. 0 or errno. */
+int visit(Scan& scan, const Place& in, uint8_t volume, dev_t device, int directory,
+          const char* name) {
   IdEntry entry;
   struct stat attributes;
   const int error = scan.tree.identify(directory, name, entry.handle, attributes);
   if (error == ENOENT) return 0;
   if (error != 0) return error;
   if (attributes.st_dev != device) return 0;  // another file system is mounted there
+  const bool is_directory = S_ISDIR(attributes.st_mode);
+  const std::string path = in.path + name;
+  const bool local = in.local || scan.skip.matches(path, is_directory);
   FileId id = scan.ids.find(volume, entry.handle);
-  if (id == 0) {
+  if (id != 0) {
+    // A server that was killed between giving a file this name and saying so.
+    constexpr uint8_t none = id_local | id_unlinked;
+    scan.ids.set_flags(id, local ? id_local : 0, local ? 0 : none);
+  } else {
     id = scan.ids.allocate(scan.epoch);
     entry.id = id;
     entry.type = attributes.st_mode & S_IFMT;
     entry.volume = volume;
+    entry.flags = local ? id_local : 0;
     if (const int full = scan.ids.put(entry); full != 0) return full;
     scan.made++;
   }
-  if (S_ISDIR(attributes.st_mode)) scan.directories.push_back(id);
+  if (is_directory) scan.directories.push_back({id, path + "/", local});
   return 0;
 }
 
-int visit_directory(Scan& scan, Tree& tree, FileId id) {
-  const auto file = tree.open(id);
+int visit_directory(Scan& scan, Tree& tree, const Place& place) {
+  const auto file = tree.open(place.id);
   if (file.error == ESTALE) return 0;
   if (!file.ok()) return file.error;
   struct stat attributes;
@@ -96,9 +114,9 @@ int visit_directory(Scan& scan, Tree& tree, FileId id) {
     const dirent* entry = readdir(stream.get());
     if (entry == nullptr) return errno;
     if (is_dot(entry->d_name)) continue;
-    if (id <= max_root && is_internal_name(entry->d_name)) continue;
-    const int error =
-        visit(scan, file.value->volume, attributes.st_dev, dirfd(stream.get()), entry->d_name);
+    if (place.id <= max_root && is_internal_name(entry->d_name)) continue;
+    const int error = visit(scan, place, file.value->volume, attributes.st_dev, dirfd(stream.get()),
+                            entry->d_name);
     if (error != 0) return error;
   }
 }
@@ -111,13 +129,15 @@ Result<bool> is_empty(const Tree& tree, uint8_t volume) {
   return entries;
 }
 
-Result<uint64_t> scan_ids(Tree& tree, Ids& ids, uint64_t epoch) {
-  Scan scan{tree, ids, epoch, {}};
-  for (size_t volume = 0; volume < tree.volumes(); volume++) scan.directories.push_back(volume + 1);
+Result<uint64_t> scan_ids(Tree& tree, Ids& ids, uint64_t epoch, const Skip& skip) {
+  Scan scan{tree, ids, skip, epoch, {}};
+  for (size_t volume = 0; volume < tree.volumes(); volume++) {
+    scan.directories.push_back({volume + 1, "", false});
+  }
   while (!scan.directories.empty()) {
-    const FileId id = scan.directories.front();
+    const Place place = std::move(scan.directories.front());
     scan.directories.pop_front();
-    const int error = visit_directory(scan, tree, id);
+    const int error = visit_directory(scan, tree, place);
     if (error != 0) return Result<uint64_t>::failure(error, "scan");
   }
   return Result<uint64_t>::success(scan.made);

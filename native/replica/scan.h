@@ -4,6 +4,7 @@
 
 #include "common/result.h"
 #include "replica/ids.h"
+#include "replica/skip.h"
 #include "replica/tree.h"
 
 /** Giving ids to what a directory already has. */
@@ -26,9 +27,10 @@ inline bool is_internal_name(std::string_view name) {
 Result<bool> is_empty(const Tree& tree, uint8_t volume);
 
 /**
- * Walks all volumes and gives every file that has none an id. It does not follow mounts or symbolic
- * links. How many files were new.
+ * Walks all volumes and gives every file that has none an id. Whether a file is replicated is what
+ * its name says (`skip`), also of one that has an id: a server that was killed may have given it a
+ * name and not yet the flags. It does not follow mounts or symbolic links. How many files were new.
  */
-Result<uint64_t> scan_ids(Tree& tree, Ids& ids, uint64_t epoch);
+Result<uint64_t> scan_ids(Tree& tree, Ids& ids, uint64_t epoch, const Skip& skip);
 
 }  // namespace holdfast::replica

@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 
+#include "replica/scan.h"
 #include "replica/tree.h"
 #include "test/replica_scratch.h"
 
@@ -105,4 +106,44 @@ TEST_CASE("tree: at most so many descriptors stay open") {
   for (const auto& file : seen) open += file.expired() ? 0 : 1;
   CHECK(open <= 16);
   CHECK(open > 0);
+}
+
+TEST_CASE("scan: whether a file is replicated is what its name says") {
+  if (!is_root()) {
+    MESSAGE("skipped: file handles need root");
+    return;
+  }
+  World world;
+  const int root = world.root.get();
+  for (const char* name : {"kept", "kept.new", "early", "late.new", "folder/x", "tmp/x"}) {
+    const std::string path(name);
+    if (const size_t slash = path.find('/'); slash != path.npos) {
+      REQUIRE(mkdirat(root, path.substr(0, slash).c_str(), 0755) == 0);
+    }
+    const Fd made(openat(root, name, O_CREAT | O_RDWR, 0600));
+    REQUIRE(made.valid());
+  }
+  // Killed between the name and what it says: linked out of O_TMPFILE, and moved to a local name.
+  const FileId early = world.know("early");
+  world.ids.set_flags(early, id_local | id_unlinked, 0);
+  const FileId late = world.know("late.new");
+  Skip skip;
+  REQUIRE(skip.add(".*\\.new") == 0);
+  REQUIRE(skip.add("=tmp") == 0);
+  const auto made = scan_ids(world.tree, world.ids, 2, skip);
+  REQUIRE(made.ok());
+  CHECK(made.value == 6);
+  const auto flags_of = [&](const char* name) {
+    IdEntry entry;
+    struct stat attributes;
+    REQUIRE(world.tree.identify(root, name, entry.handle, attributes) == 0);
+    REQUIRE(world.ids.get(world.ids.find(0, entry.handle), entry));
+    return entry.flags;
+  };
+  for (const char* name : {"kept", "early", "folder", "folder/x"}) CHECK(flags_of(name) == 0);
+  for (const char* name : {"kept.new", "late.new", "tmp", "tmp/x"}) {
+    CHECK(flags_of(name) == id_local);
+  }
+  IdEntry entry;
+  CHECK((world.ids.get(early, entry) && world.ids.get(late, entry)));
 }
