@@ -216,6 +216,8 @@ class Link final : public Log {
   void interrupt();
   void try_end(int64_t now_ns);
   int end_run();
+  void append_synced(const SyncedBody& body);
+  void send_synced();
   void is_whole();
   bool keeps_unapplied() const;
   void ask_applied(int64_t now_ns);

@@ -164,16 +164,9 @@ int Link::end_distant_run() {
     }
     forgives_ = false;
     held_.store(true);
-    left_.store(false);
-    const iovec part{const_cast<SyncedBody*>(&body), sizeof body};
-    synced_ = ring_.append(Kind::synced, 0, 1, {&part, 1}, epoch_);
-    last_.store(synced_, std::memory_order_release);
+    append_synced(body);
   }
-  stating_ = false;
-  save_failed_said_ = false;
-  raise_to(barrier_wanted_, synced_);
-  asked_.store(true);
-  kick();
+  send_synced();
   return 0;
 }
 

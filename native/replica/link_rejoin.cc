@@ -204,20 +204,29 @@ int Link::end_run() {
     if (alone_.load()) held_from_.store(0);
     held_.store(true);
     alone_.store(false);
-    left_.store(false);
-    const iovec part{const_cast<SyncedBody*>(&body), sizeof body};
-    // About no file: every record names one, so the first root.
-    synced_ = ring_.append(Kind::synced, 0, 1, {&part, 1}, epoch_);
-    last_.store(synced_, std::memory_order_release);
+    append_synced(body);
   }
   alone_noticed_ = false;
+  send_synced();
+  return 0;
+}
+
+/** The record that ends the run, out of a reservation; with the lock of appends. */
+void Link::append_synced(const SyncedBody& body) {
+  left_.store(false);
+  const iovec part{const_cast<SyncedBody*>(&body), sizeof body};
+  // About no file: every record names one, so the first root.
+  synced_ = ring_.append(Kind::synced, 0, 1, {&part, 1}, epoch_);
+  last_.store(synced_, std::memory_order_release);
+}
+
+/** At once: whoever syncs waits for it, and perhaps nothing else is about to be sent. */
+void Link::send_synced() {
   stating_ = false;
   save_failed_said_ = false;
   raise_to(barrier_wanted_, synced_);
-  // At once: whoever syncs waits for it, and perhaps nothing else is about to be sent.
   asked_.store(true);
   kick();
-  return 0;
 }
 
 bool Link::take_whole(const ReadyBody& whole) {

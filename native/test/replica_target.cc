@@ -61,6 +61,35 @@ void check_equal(Returned& target, Source& source) {
   CHECK(target.differences(source.history) == "");
 }
 
+/** In the middle of a resync, what the root's names say was applied. How much was reported of it.
+ */
+uint64_t reported(Returned& target, Source& source) {
+  together(target, source, 0);
+  begin(target, source, 60);
+  source.state_listing(1);
+  source.flush();
+  const Lsn last = source.stream.tail.lsn;
+  REQUIRE(source.await([&] { return source.ack.applied >= last; }));
+  CHECK(source.missing > 0);
+  return source.missing;
+}
+
+/** On a new connection of a source that has heard of everything up to `last`, nothing is told. */
+void check_heard(Returned& target, Source& source, Lsn last) {
+  source.hang_up();
+  source.missing = 0;
+  REQUIRE(source.call(target, last));
+  source.resume();
+  source.state_inode(1);
+  source.flush();
+  const Lsn next = source.stream.tail.lsn;
+  REQUIRE(source.await([&] { return source.ack.applied >= next; }));
+  CHECK(source.missing == 0);
+  end(target, source);
+  source.hang_up();
+  check_equal(target, source);
+}
+
 }  // namespace
 
 TEST_CASE("target: what is dirty is stated, and both are one again") {
@@ -142,14 +171,8 @@ TEST_CASE("target: what it lacks it reports until the source has heard of it") {
   if (skipped()) return;
   Source source(5, {});
   Returned target(source.history);
-  together(target, source, 0);
-  begin(target, source, 60);
-  source.state_listing(1);
-  source.flush();
+  const uint64_t told = reported(target, source);
   const Lsn last = source.stream.tail.lsn;
-  REQUIRE(source.await([&] { return source.ack.applied >= last; }));
-  const uint64_t told = source.missing;
-  CHECK(told > 0);
   // A source that does not know it any more, and a target that has a checkpoint behind it.
   target.kill();
   REQUIRE(target.start() == 0);
@@ -161,32 +184,15 @@ TEST_CASE("target: what it lacks it reports until the source has heard of it") {
   REQUIRE(source.await([&] { return source.ack.applied >= last; }));
   CHECK(source.missing >= told);
   // One that does.
-  source.hang_up();
-  source.missing = 0;
-  REQUIRE(source.call(target, last));
-  source.resume();
-  source.state_inode(1);
-  source.flush();
-  const Lsn next = source.stream.tail.lsn;
-  REQUIRE(source.await([&] { return source.ack.applied >= next; }));
-  CHECK(source.missing == 0);
-  end(target, source);
-  source.hang_up();
-  check_equal(target, source);
+  check_heard(target, source, last);
 }
 
 TEST_CASE("target: what an earlier process was heard to report, another one reports again") {
   if (skipped()) return;
   Source source(5, {});
   Returned target(source.history);
-  together(target, source, 0);
-  begin(target, source, 60);
-  source.state_listing(1);
-  source.flush();
+  const uint64_t told = reported(target, source);
   const Lsn last = source.stream.tail.lsn;
-  REQUIRE(source.await([&] { return source.ack.applied >= last; }));
-  const uint64_t told = source.missing;
-  CHECK(told > 0);
   // After a loss of power it may lack more than it did when it applied this for the first time.
   target.kill();
   REQUIRE(target.start() == 0);
@@ -197,18 +203,7 @@ TEST_CASE("target: what an earlier process was heard to report, another one repo
   REQUIRE(source.await([&] { return source.ack.applied >= last; }));
   CHECK(source.missing >= told);
   // From then on it counts what was heard.
-  source.hang_up();
-  source.missing = 0;
-  REQUIRE(source.call(target, last));
-  source.resume();
-  source.state_inode(1);
-  source.flush();
-  const Lsn next = source.stream.tail.lsn;
-  REQUIRE(source.await([&] { return source.ack.applied >= next; }));
-  CHECK(source.missing == 0);
-  end(target, source);
-  source.hang_up();
-  check_equal(target, source);
+  check_heard(target, source, last);
 }
 
 TEST_CASE("target: killed right behind the end of the resync, it ends it by itself") {

@@ -11,6 +11,45 @@ export class Violation extends Error {
   }
 }
 
+/** What every run of one seed comes to. */
+export interface SeedResult {
+  readonly seed: number;
+  readonly ok: boolean;
+  /** The rule that was broken; null: none. */
+  readonly rule: string | null;
+  readonly text: string;
+  readonly events: number;
+  readonly steps: number;
+  readonly hash: number;
+  readonly virtualMs: number;
+  readonly trace: readonly string[];
+}
+
+/** The newest lines of what happened, and a hash over all of it. */
+export class Trace {
+  readonly #keep: number;
+  readonly #lines: string[] = [];
+  hash = 0;
+
+  /** `keep`: so many lines are shown; up to four times as many are held. */
+  constructor(keep: number) {
+    this.#keep = keep;
+  }
+
+  add(nowMs: number, text: string): void {
+    this.#lines.push(`${nowMs.toFixed(1)} ${text}`);
+    if (this.#lines.length > 4 * this.#keep) this.#lines.splice(0, 2 * this.#keep);
+  }
+
+  mix(nowMs: number, value: number): void {
+    this.hash = (Math.imul(this.hash ^ value, 0x01000193) ^ Math.floor(nowMs * 1000)) >>> 0;
+  }
+
+  last(): string[] {
+    return this.#lines.slice(-this.#keep);
+  }
+}
+
 /** mulberry32: 32 bits of state, good enough to draw faults, the same on every machine. */
 export class Chance {
   #state: number;

@@ -1,23 +1,13 @@
 /** One seed of a mirror: a world, its faults, safety after each event, liveness at the end. */
 import { type MirrorConfig, mirrorRules, type MirrorRules } from '../core/mirror.ts';
 import { type MirrorPace, mirrorProfiles, mirrorTiming } from '../core/mirror-timing.ts';
-import { Chance, Violation } from './kit.ts';
+import { Chance, type SeedResult, Violation } from './kit.ts';
 import { type MirrorFault, mirrorFaults, planMirrorFault } from './mirror-faults.ts';
 import { type MirrorNetwork, type MirrorSetting, MirrorWorld } from './mirror-world.ts';
 
-export interface MirrorResult {
-  readonly seed: number;
-  readonly ok: boolean;
-  /** The rule that was broken; null: none. */
-  readonly rule: string | null;
-  readonly text: string;
-  readonly events: number;
-  readonly steps: number;
-  readonly hash: number;
-  readonly virtualMs: number;
+export interface MirrorResult extends SeedResult {
   readonly acknowledged: number;
   readonly epoch: number;
-  readonly trace: readonly string[];
 }
 
 export interface MirrorSimOptions {
@@ -84,11 +74,11 @@ export function runMirrorSeed(seed: number, options: MirrorSimOptions = {}): Mir
     text: `${text} at ${world.nowMs.toFixed(1)} ms`,
     events: world.events,
     steps: world.steps,
-    hash: world.hash,
+    hash: world.trace.hash,
     virtualMs: world.nowMs,
     acknowledged: world.checks.acknowledgedCount,
     epoch: world.register.newest?.epoch ?? 0,
-    trace: world.lastTrace(),
+    trace: world.trace.last(),
   };
 }
 

@@ -6,7 +6,7 @@
  * arbiter), each cut by direction: a cut may take all of them, or one.
  */
 import type { ArbiterAnswer, Message, MirrorConfig, MirrorRules } from '../core/mirror.ts';
-import { Agenda, Chance } from './kit.ts';
+import { Agenda, Chance, Trace } from './kit.ts';
 import { MirrorChecks } from './mirror-checks.ts';
 import type { StreamMessage } from './mirror-engine.ts';
 import type { KeeperTiming, MirrorBeat } from './mirror-keeper.ts';
@@ -40,7 +40,6 @@ export interface MirrorSetting {
   readonly skew: number;
 }
 
-const traceLines = 160;
 /** The arbiter's client waits for so long. */
 const arbiterTimeoutMs = 1000;
 
@@ -55,10 +54,9 @@ export class MirrorWorld {
   nowMs = 0;
   events = 0;
   steps = 0;
-  hash = 0;
   /** How long the arbiter takes to answer, beside the network. */
   arbiterMs = 1;
-  readonly trace: string[] = [];
+  readonly trace = new Trace(160);
   readonly #cuts: Record<Plane, number[][]>;
   #session = 0;
   #connectAt = 0;
@@ -89,17 +87,12 @@ export class MirrorWorld {
   }
 
   record(who: string, text: string): void {
-    this.trace.push(`${this.nowMs.toFixed(1)} ${who} ${text}`);
-    if (this.trace.length > 4 * traceLines) this.trace.splice(0, 2 * traceLines);
+    this.trace.add(this.nowMs, `${who} ${text}`);
     this.mix(text.length);
   }
 
   mix(value: number): void {
-    this.hash = (Math.imul(this.hash ^ value, 0x01000193) ^ Math.floor(this.nowMs * 1000)) >>> 0;
-  }
-
-  lastTrace(): string[] {
-    return this.trace.slice(-traceLines);
+    this.trace.mix(this.nowMs, value);
   }
 
   /** Runs until a time, or until the condition (asked every 100 ms) holds; tells which. */

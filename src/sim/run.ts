@@ -3,23 +3,13 @@ import { farmRules, type FarmRules } from '../core/farm-rules.ts';
 import type { FarmConfig, FarmTiming } from '../core/farm.ts';
 import { type FaultKind, faultKinds, planFault } from './faults.ts';
 import { allGuards, type KeeperGuards } from './keeper.ts';
-import { Chance, Violation } from './kit.ts';
+import { Chance, type SeedResult, Violation } from './kit.ts';
 import { type NetworkOptions, World } from './world.ts';
 
-export interface SimResult {
-  readonly seed: number;
-  readonly ok: boolean;
-  /** The rule that was broken; null: none. */
-  readonly rule: string | null;
-  readonly text: string;
-  readonly events: number;
-  readonly steps: number;
-  readonly hash: number;
-  readonly virtualMs: number;
+export interface SimResult extends SeedResult {
   /** World.longestNearMs and longestFarMs. */
   readonly longestNearMs: number;
   readonly longestFarMs: number;
-  readonly trace: readonly string[];
 }
 
 export interface SimOptions {
@@ -67,11 +57,11 @@ function result(seed: number, world: World, rule: string | null, text: string): 
     text: `${text} at ${world.nowMs.toFixed(1)} ms`,
     events: world.events,
     steps: world.steps,
-    hash: world.hash,
+    hash: world.trace.hash,
     virtualMs: world.nowMs,
     longestNearMs: world.checks.longestNearMs,
     longestFarMs: world.checks.longestFarMs,
-    trace: world.lastTrace(),
+    trace: world.trace.last(),
   };
 }
 

@@ -6,7 +6,7 @@ import type { FarmConfig, FarmEffect, FarmEvent, Message, View } from '../core/f
 import type { FarmRules } from '../core/farm-rules.ts';
 import { Checks } from './checks.ts';
 import { Clients } from './clients.ts';
-import { Agenda, Chance } from './kit.ts';
+import { Agenda, Chance, Trace } from './kit.ts';
 import type { Heartbeat, KeeperGuards } from './keeper.ts';
 import { SimNode } from './node.ts';
 
@@ -54,8 +54,6 @@ export type Happening =
   | { readonly kind: 'recheck' }
   | { readonly kind: 'do'; readonly what: string; readonly act: () => void };
 
-const traceLines = 120;
-
 export class World {
   readonly chance: Chance;
   options: NetworkOptions;
@@ -64,8 +62,7 @@ export class World {
   nowMs = 0;
   events = 0;
   steps = 0;
-  hash = 0;
-  readonly trace: string[] = [];
+  readonly trace = new Trace(120);
   /** Heartbeats and channel from i to j are cut while > 0. */
   readonly cut: number[][];
   /** Part of the network that a node's clients are in. */
@@ -116,22 +113,13 @@ export class World {
   }
 
   record(node: number, kind: string, text: string): void {
-    this.trace.push(`${this.nowMs.toFixed(1)} n${node} ${kind} ${text}`);
-    if (this.trace.length > 4 * traceLines) this.trace.splice(0, 2 * traceLines);
-    this.#mix(text.length * 64 + node);
+    this.trace.add(this.nowMs, `n${node} ${kind} ${text}`);
+    this.trace.mix(this.nowMs, text.length * 64 + node);
   }
 
   note(node: number, event: FarmEvent): void {
     this.steps++;
-    this.#mix(node * 16 + event.kind.length);
-  }
-
-  #mix(value: number): void {
-    this.hash = (Math.imul(this.hash ^ value, 0x01000193) ^ Math.floor(this.nowMs * 1000)) >>> 0;
-  }
-
-  lastTrace(): string[] {
-    return this.trace.slice(-traceLines);
+    this.trace.mix(this.nowMs, node * 16 + event.kind.length);
   }
 
   /** Runs until a time, or until the condition (asked every 50 ms) holds; tells which. */

@@ -19,7 +19,7 @@ function each(act: (world: MirrorWorld) => void, pace?: MirrorPace): void {
       act(world);
     } catch (error) {
       if (error instanceof Error)
-        error.message += `\nseed ${seed}\n${world.lastTrace().join('\n')}`;
+        error.message += `\nseed ${seed}\n${world.trace.last().join('\n')}`;
       throw error;
     }
   }
