@@ -1,4 +1,8 @@
 /** The one typed model of cluster.xml and userconfig.xml. Durations are in ms, unit last in the name. */
+import type { MirrorPace, mirrorProfiles } from '../core/mirror-timing.ts';
+import type { DefaultPrim } from '../core/mirror-types.ts';
+
+export type { DefaultPrim } from '../core/mirror-types.ts';
 
 export interface ClusterNode {
   /** 0 to 63: the place of the node's first mention in cluster.xml. */
@@ -45,6 +49,10 @@ export interface ServiceConfig {
   readonly maxloop: number;
   readonly loopIntervalMs: number;
   readonly automaticReboot: boolean;
+  /** Of a mirror; false: a secondary whose primary is lost waits. Until an operator says otherwise. */
+  readonly failover: boolean;
+  /** Of a mirror: where service goes once both are in sync. */
+  readonly defaultPrim: DefaultPrim;
 }
 
 export interface VirtualAddr {
@@ -209,8 +217,16 @@ export interface HeartbeatConfig {
   readonly line: number;
 }
 
+export type TimingProfile = keyof typeof mirrorProfiles;
+
 export interface HeartConfig {
   readonly heartbeats: readonly HeartbeatConfig[];
+  readonly timing: TimingProfile;
+  /**
+   * When the peer is suspect, and how long a lease lasts: those of the profile, or as `suspect` and
+   * `lease` say. heartbeatMs is that of cluster.xml.
+   */
+  readonly pace: MirrorPace;
 }
 
 /** What of a directory is not replicated. */

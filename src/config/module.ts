@@ -2,6 +2,7 @@ import { checkForm } from './check-form.ts';
 import { readChecks } from './checks.ts';
 import type { Parsed } from './cluster.ts';
 import { actions, belowBin, childOf, childrenOf, Fields, signatureOf } from './fields.ts';
+import { readDefaultPrim, readHeart } from './heart.ts';
 import { expandMacros } from './macros.ts';
 import type {
   ClusterConfig,
@@ -16,7 +17,7 @@ import type {
   VirtualHostname,
 } from './model.ts';
 import { Problems } from './problems.ts';
-import { readHeart, readRfs } from './rfs.ts';
+import { readRfs } from './rfs.ts';
 import { schemaOf } from './schema.ts';
 import { suggestion } from './suggest.ts';
 import { readVip } from './vip.ts';
@@ -78,6 +79,9 @@ function readService(
   const errd = childOf(element, 'errd');
   if (user === undefined) problems.warning('HF-CONFIG-065', element.line);
   if (errd !== undefined && user === undefined) problems.error('HF-CONFIG-066', errd.line);
+  const { cluster } = options;
+  const heart = mode === 'mirror' ? readHeart(element, fields, cluster) : null;
+  const rfs = mode === 'mirror' ? readRfs(element, heart, fields, cluster) : null;
   const service: ServiceConfig = {
     mode,
     boot: fields.oneOf(element, 'boot', ['ignore', 'on', 'off', 'auto']),
@@ -85,15 +89,17 @@ function readService(
     maxloop: fields.int(element, 'maxloop'),
     loopIntervalMs: fields.ms(element, 'loop_interval'),
     automaticReboot: fields.on(element, 'automatic_reboot'),
+    failover: fields.on(element, 'failover'),
+    defaultPrim:
+      mode === 'mirror' ? readDefaultPrim(element, rfs?.nodes ?? [], fields, cluster) : 'alone',
   };
-  const heart = mode === 'mirror' ? readHeart(element, fields, options.cluster) : null;
   return {
     name: options.name,
     service,
-    ...readFarm(fields.child(element, 'farm'), mode, fields, options.cluster),
-    vip: readVip(childOf(element, 'vip'), mode, fields, options.cluster),
+    ...readFarm(fields.child(element, 'farm'), mode, fields, cluster),
+    vip: readVip(childOf(element, 'vip'), mode, fields, cluster),
     heart,
-    rfs: mode === 'mirror' ? readRfs(element, heart, fields, options.cluster) : null,
+    rfs,
     user: user === undefined ? null : readUser(user, fields),
     checks: readChecks(childOf(element, 'check'), fields),
     errd: errd === undefined ? null : readErrd(errd, fields),

@@ -1,12 +1,12 @@
-/** What of userconfig.xml is a mirror's: its networks, and the directories that it replicates. */
+/** What of userconfig.xml says which directories a mirror replicates, and how. */
 import { posix } from 'node:path';
 import { paths } from '../paths.ts';
 import { whyNotEre } from './ere.ts';
 import { childOf, childrenOf, type Fields } from './fields.ts';
+import { ignored, lanName } from './heart.ts';
 import type {
   ClusterConfig,
   DistantConfig,
-  HeartbeatConfig,
   HeartConfig,
   ReplicatedDir,
   RfsConfig,
@@ -51,94 +51,6 @@ const withoutEffect: ReadonlyMap<string, string> = new Map([
     'namespacepolicy',
   ].map((name) => [name, 'a resynchronisation sends what differs, at its own pace'] as const),
 ]);
-
-/** Reads `<heart>`; where it is missing says so. */
-export function readHeart(
-  service: Element,
-  fields: Fields,
-  cluster: ClusterConfig,
-): HeartConfig | null {
-  const heart = childOf(service, 'heart');
-  if (heart === undefined) {
-    fields.problems.error('HF-CONFIG-110', service.line, { element: 'heart' });
-    return null;
-  }
-  for (const [attribute, reason] of [
-    ['port', 'heartbeats of all modules use the port of cluster.xml'],
-    ['permanent_arp', 'no neighbour entry is made permanent'],
-  ] as const) {
-    if (fields.given(heart, attribute)) ignored(heart, attribute, reason, fields);
-  }
-  const pulseMs = fields.msWithin(heart, 'pulse', [10, '10ms'], [60_000, '1m']);
-  const timeoutMs = timeoutOf(heart, pulseMs, fields);
-  const idents = new Map<string, number>();
-  const heartbeats = childrenOf(heart, 'heartbeat').flatMap((element): HeartbeatConfig[] => {
-    const name = lanName(element, fields, cluster);
-    if (name === null) return [];
-    const ident = fields.given(element, 'ident') ? fields.text(element, 'ident') : name;
-    const first = idents.get(ident);
-    if (first !== undefined) {
-      const values = { element: 'heartbeat', name: ident, first };
-      fields.problems.error('HF-CONFIG-068', element.line, values);
-    } else idents.set(ident, element.line);
-    const own = fields.given(element, 'pulse')
-      ? fields.msWithin(element, 'pulse', [10, '10ms'], [60_000, '1m'])
-      : pulseMs;
-    const isOwn = fields.given(element, 'timeout') || own !== pulseMs;
-    const limit = fields.given(element, 'timeout') ? element : heart;
-    return [
-      {
-        lan: name,
-        ident,
-        pulseMs: own,
-        timeoutMs: isOwn ? timeoutOf(limit, own, fields) : timeoutMs,
-        line: element.line,
-      },
-    ];
-  });
-  return { heartbeats };
-}
-
-function timeoutOf(element: Element, pulseMs: number, fields: Fields): number {
-  const ms = fields.msWithin(element, 'timeout', [100, '100ms'], [600_000, '10m']);
-  if (ms <= pulseMs && !fields.bad(element)) {
-    fields.problems.error('HF-CONFIG-111', fields.line(element, 'timeout'), {
-      timeout: ms,
-      pulse: pulseMs,
-    });
-  }
-  return ms;
-}
-
-/** The network that an element names; null, and said, where it names none of cluster.xml. */
-function lanName(
-  element: Element,
-  fields: Fields,
-  cluster: ClusterConfig,
-  attribute = 'name',
-): string | null {
-  const { problems } = fields;
-  if (!fields.given(element, attribute)) {
-    if (!fields.bad(element)) {
-      problems.error('HF-CONFIG-112', element.line, { element: element.name });
-    }
-    return null;
-  }
-  const name = fields.text(element, attribute);
-  const known = cluster.lans.map((lan) => lan.name);
-  if (known.includes(name)) return name;
-  problems.error('HF-CONFIG-064', fields.line(element, attribute), {
-    name,
-    suggestion: suggestion(name, known),
-    allowed: known.join(', '),
-  });
-  return null;
-}
-
-function ignored(element: Element, attribute: string, reason: string, fields: Fields): void {
-  const values = { attribute, element: element.name, reason };
-  fields.problems.warning('HF-CONFIG-049', fields.line(element, attribute), values);
-}
 
 /** Reads `<rfs>`; where it is missing says so. */
 export function readRfs(

@@ -437,4 +437,22 @@ export const configErrors = {
     sentence: 'network "{lan}" of <distant node="{name}"> does not hold {missing}',
     hint: 'Either server of the mirror may be the primary one: name a network of cluster.xml that holds both and the node of the distant copy.',
   },
+  'HF-CONFIG-123': {
+    sentence:
+      'suspect = {suspect} ms of <heart> is shorter than what cluster.xml detects: pulse {pulse} ms × slost_count {count} = {least} ms',
+    hint: 'Choose a longer profile with timing, or lower pulse or slost_count of cluster.xml; `holdfast timing` shows what follows.',
+  },
+  'HF-CONFIG-124': {
+    sentence: 'the times of <heart> do not fit together: {reason}',
+    hint: 'Leave suspect and lease out and choose a profile with timing; a lease is 1.5 times suspect there.',
+  },
+  'HF-CONFIG-125': {
+    sentence:
+      'defaultprim="{name}" is neither alone, lastprim nor a node of cluster.xml{suggestion}',
+    hint: 'Nodes of cluster.xml: {allowed}.',
+  },
+  'HF-CONFIG-126': {
+    sentence: 'defaultprim="{name}" is not one of the two servers of the mirror',
+    hint: 'Name one of the two servers on the network of replication, or write alone or lastprim.',
+  },
 } as const;

@@ -119,6 +119,40 @@ export const mirrorCases: readonly Case[] = [
     'timeout="30000"',
     'timeout="11m"',
   ]),
+  // Times of detection.
+  one('015:4', /timing="slow" of <heart>: not one of default, fast, vm or wan/, [
+    '<heart ',
+    '<heart timing="slow" ',
+  ]),
+  one('012:4', /unknown attribute "leese" of <heart>; did you mean "lease"\?/, [
+    '<heart ',
+    '<heart leese="1s" ',
+  ]),
+  one('072:4', /suspect="50ms" of <heart> is outside 100ms to 10m/, [
+    '<heart ',
+    '<heart suspect="50ms" lease="1s" ',
+  ]),
+  one('123:4', /suspect = 199 ms .*: pulse 50 ms × slost_count 4 = 200 ms/, [
+    '<heart ',
+    '<heart suspect="199ms" ',
+  ]),
+  one('124:4', /a lease of 1000 ms ends before the peer is suspect/, [
+    '<heart ',
+    '<heart lease="1s" ',
+  ]),
+  one('124:4', /30 ms between suspicion and the end of the lease are too few/, [
+    '<heart ',
+    '<heart suspect="1s" lease="1030ms" ',
+  ]),
+  // Where service goes.
+  one('125:3', /defaultprim="lastprime" is neither .*; did you mean "lastprim"\?/, [
+    'mode="mirror"',
+    'mode="mirror" defaultprim="lastprime"',
+  ]),
+  one('126:3', /defaultprim="web1" is not one of the two servers of the mirror/, [
+    'mode="mirror"',
+    'mode="mirror" defaultprim="web1"',
+  ]),
   // Networks.
   one('110:3', /needs <heart>/, [
     mirrorXml.slice(mirrorXml.indexOf('    <heart '), mirrorXml.indexOf('    <rfs')),

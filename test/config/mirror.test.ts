@@ -21,6 +21,8 @@ describe('userconfig.xml of a mirror', () => {
         { lan: 'office', ident: 'office', pulseMs: 700, timeoutMs: 30_000, line: 5 },
         { lan: 'private', ident: 'flow', pulseMs: 100, timeoutMs: 2000, line: 6 },
       ],
+      timing: 'default',
+      pace: { heartbeatMs: 50, suspectMs: 1000, leaseMs: 1500 },
     });
   });
 
@@ -96,6 +98,40 @@ describe('userconfig.xml of a mirror', () => {
     assert.equal(rfs?.directories[0]?.skip.length, 64);
     const wide = edited(mirrorXml, [confXml, replicated(15)]);
     assert.equal(config(parse(wide)).rfs?.directories.length, 16);
+  });
+
+  it('takes a profile of times, and figures in its place', () => {
+    const heart = (attributes: string) =>
+      config(parse(edited(mirrorXml, ['<heart ', `<heart ${attributes} `]))).heart;
+    const pace = (attributes: string) => {
+      const { suspectMs, leaseMs } = heart(attributes)?.pace ?? {};
+      return [suspectMs, leaseMs];
+    };
+    assert.equal(heart('timing="wan"')?.timing, 'wan');
+    assert.deepEqual(pace('timing="fast"'), [200, 300]);
+    assert.deepEqual(pace('timing="vm"'), [2400, 3600]);
+    assert.deepEqual(pace('timing="wan"'), [6000, 9000]);
+    assert.deepEqual(pace('suspect="3s"'), [3000, 4500]);
+    assert.deepEqual(pace('lease="4s"'), [1000, 4000]);
+    assert.deepEqual(pace('timing="fast" suspect="300" lease="800"'), [300, 800]);
+  });
+
+  it('leaves the times of a mirror run by hand alone, however slow the cluster is', () => {
+    const slow = edited(mirrorClusterXml, ['<lans>', '<lans pulse="1s" slost_count="10">']);
+    const parsed = parseModuleConfig(mirrorXml, {
+      name: 'db',
+      cluster: config(parseClusterConfig(slow)),
+    });
+    config(parsed);
+  });
+
+  it('says where service goes', () => {
+    const service = (attributes: string) =>
+      config(parse(edited(mirrorXml, ['mode="mirror"', `mode="mirror" ${attributes}`]))).service;
+    assert.deepEqual([mirror.service.failover, mirror.service.defaultPrim], [true, 'alone']);
+    assert.equal(service('failover="off"').failover, false);
+    assert.equal(service('defaultprim="lastprim"').defaultPrim, 'lastprim');
+    assert.deepEqual(service('defaultprim="db2"').defaultPrim, { node: 1 });
   });
 
   it('takes a limit for a resynchronisation, in KB per second', () => {

@@ -19,6 +19,8 @@ describe('userconfig.xml of a farm', () => {
       maxloop: 3,
       loopIntervalMs: 86_400_000,
       automaticReboot: false,
+      failover: true,
+      defaultPrim: 'alone',
     });
     assert.deepEqual(farm.farmLans, ['office']);
     assert.deepEqual(farm.ready, {

@@ -18,7 +18,7 @@ export const directions: Readonly<Record<string, readonly string[]>> = {
   errors: [],
   paths: [],
   version: [],
-  config: leafs,
+  config: ['core', ...leafs],
   native: leafs,
   module: ['config', ...leafs],
   arbiter: ['config', ...leafs],
