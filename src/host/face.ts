@@ -108,6 +108,64 @@ export interface ReplicaStatus {
   readonly verify: VerifyStatus | null;
 }
 
+/** Orders for a mirror that decides for itself, beside those of ModuleVerb. */
+export const pairVerbs = [
+  'prim',
+  'primforce',
+  'second',
+  'secondFullsync',
+  'secondDiscard',
+  'swap',
+  'swapNosync',
+  'failoverOn',
+  'failoverOff',
+] as const;
+export type PairVerb = (typeof pairVerbs)[number];
+
+/** A mirror that decides for itself, as this server sees it. */
+export interface PairStatus {
+  readonly role: 'primary' | 'secondary' | 'none';
+  /** Where it is in its way up or down: a phase of src/core/mirror-types.ts. */
+  readonly phase: string;
+  /** Newest record of the arbiter's register that is known here; null: none. */
+  readonly record: {
+    readonly incarnation: number;
+    readonly epoch: number;
+    readonly primary: string;
+    /** Servers that have everything that was acknowledged. */
+    readonly inSync: readonly string[];
+  } | null;
+  /** Nothing of an older epoch is taken or served. */
+  readonly promised: number;
+  readonly arbiter: {
+    /** What it is, "witness w1 (10.0.0.9:9530)". */
+    readonly text: string;
+    /** unknown: not asked yet. bad: it answers, and what it answers cannot be used. */
+    readonly state: 'ok' | 'silent' | 'bad' | 'unknown';
+    readonly why: string;
+  };
+  /** By whose word the virtual IP may answer here, and whether it may now. */
+  readonly lease: { readonly rule: 'off' | 'own' | 'peer'; readonly held: boolean };
+  readonly peer: {
+    readonly node: string;
+    readonly reach: 'silent' | 'heard' | 'both' | 'unknown';
+    /** As it says; null: it has not been heard of. */
+    readonly state: ModuleState | null;
+    readonly readiness: Readiness | null;
+  };
+  /** Operator's `failover on|off`: may this server take over? */
+  readonly failover: boolean;
+  readonly defaultPrim: string;
+  /** defaultprim `lastprim`: where service belongs; null: nowhere yet. */
+  readonly home: string | null;
+  readonly vip: {
+    readonly addrs: readonly string[];
+    readonly open: boolean;
+    readonly device: string | null;
+    readonly hook: string | null;
+  } | null;
+}
+
 export interface ModuleStatus {
   readonly name: string;
   readonly mode: 'mirror' | 'farm' | 'light';
@@ -123,6 +181,8 @@ export interface ModuleStatus {
   readonly farm: FarmStatus | null;
   /** Null where the module is no mirror, or is stopped. */
   readonly replica: ReplicaStatus | null;
+  /** Of a mirror that decides for itself: null elsewhere. */
+  readonly pair: PairStatus | null;
 }
 
 export interface PeerStatus {
@@ -200,10 +260,18 @@ export interface Agent {
    * Makes this node the mirror's primary. Where it is that already and its peer is away, `alone`
    * confirms that it is to acknowledge without it. `force`: also with a copy that is known to be an
    * older one; a distant copy's server goes on alone by it. Resolves when the application runs, or waits for the peer.
+   * A mirror that decides for itself is asked for `prim`, or with `force` for `primforce`; alone or not, it decides.
    */
   prim(module: string, alone: boolean, force: boolean): Promise<ModuleStatus>;
   /** Makes this node the mirror's secondary. */
   second(module: string, way: SecondWay): Promise<ModuleStatus>;
+  /**
+   * Of a mirror that decides for itself, on either server: its application goes to the other one; not `sync`:
+   * the server that it leaves keeps its copy as it is, until `start`. Resolves when it is there, or cannot go.
+   */
+  swap(module: string, sync: boolean): Promise<ModuleStatus>;
+  /** Of a mirror that decides for itself: may this server take over when the primary is lost? */
+  failover(module: string, on: boolean): Promise<ModuleStatus>;
   /** Compares both servers while the application runs; resolves with what was found. */
   verify(module: string): Promise<VerifyStatus>;
   /** Newest last; after: only records with a greater seq. */

@@ -232,6 +232,7 @@ export class HostedMirror implements Hosted {
       resources: {},
       farm: null,
       replica: this.stopped ? null : this.#engine.status(),
+      pair: null,
     };
   }
 

@@ -51,6 +51,16 @@ export class Mirrors {
     return mirror.status();
   }
 
+  async swap(module: string, sync: boolean): Promise<ModuleStatus> {
+    const verb = sync ? 'swap' : 'swap nosync';
+    throw new HoldfastError('HF-MIRROR-005', { module: this.#mirror(module, verb).name, verb });
+  }
+
+  async failover(module: string, on: boolean): Promise<ModuleStatus> {
+    const verb = `failover ${on ? 'on' : 'off'}`;
+    throw new HoldfastError('HF-MIRROR-005', { module: this.#mirror(module, verb).name, verb });
+  }
+
   async verify(module: string): Promise<VerifyStatus> {
     const mirror = this.#mirror(module, 'verify');
     this.#options.record(module, 'command', 'verify', {});

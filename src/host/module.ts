@@ -215,6 +215,7 @@ export class HostedModule implements Hosted {
             },
       farm: this.#farm?.status() ?? null,
       replica: null,
+      pair: null,
     };
   }
 

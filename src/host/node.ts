@@ -144,6 +144,14 @@ export class HostNode implements Agent {
     return this.#mirrors.second(module, way);
   }
 
+  swap(module: string, sync: boolean): Promise<ModuleStatus> {
+    return this.#mirrors.swap(module, sync);
+  }
+
+  failover(module: string, on: boolean): Promise<ModuleStatus> {
+    return this.#mirrors.failover(module, on);
+  }
+
   verify(module: string): Promise<VerifyStatus> {
     return this.#mirrors.verify(module);
   }
@@ -445,6 +453,7 @@ export class HostNode implements Agent {
       resources: {},
       farm: null,
       replica: null,
+      pair: null,
     };
   }
 

@@ -52,6 +52,7 @@ export function moduleStatus(name: string, over: Partial<ModuleStatus> = {}): Mo
     resources: {},
     farm: null,
     replica: null,
+    pair: null,
     ...over,
   };
 }
@@ -117,6 +118,14 @@ export class FakeAgent implements Agent {
 
   second(...args: Parameters<Agent['second']>): Promise<ModuleStatus> {
     return this.#act('second', args);
+  }
+
+  swap(...args: Parameters<Agent['swap']>): Promise<ModuleStatus> {
+    return this.#act('swap', args);
+  }
+
+  failover(...args: Parameters<Agent['failover']>): Promise<ModuleStatus> {
+    return this.#act('failover', args);
   }
 
   async verify(...args: Parameters<Agent['verify']>): Promise<VerifyStatus> {

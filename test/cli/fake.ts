@@ -63,6 +63,7 @@ export function moduleStatus(change: Partial<ModuleStatus> = {}): ModuleStatus {
     resources: { 'intf.eth0': 'up' },
     farm: farmStatus(),
     replica: null,
+    pair: null,
     ...change,
   };
 }
