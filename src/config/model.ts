@@ -150,8 +150,8 @@ export type CheckConfig =
   | (CheckBase & { readonly kind: 'splitbrain'; readonly exec: string; readonly arg: string });
 
 /**
- * The health gate of a farm: the VIP opens only while this answers. From `<farm><ready …/></farm>`;
- * null: open as soon as start_both has succeeded.
+ * The health gate: the VIP opens only while this answers. From `<ready>` in `<farm>`, or in `<heart>`
+ * of a mirror; null: open as soon as the start script has succeeded.
  */
 export interface ReadyConfig {
   readonly kind: 'tcp' | 'http' | 'script';

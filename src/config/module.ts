@@ -97,6 +97,7 @@ function readService(
     name: options.name,
     service,
     ...readFarm(fields.child(element, 'farm'), mode, fields, cluster),
+    ready: readGate(childOf(element, mode === 'mirror' ? 'heart' : 'farm'), fields),
     vip: readVip(childOf(element, 'vip'), mode, fields, cluster),
     heart,
     rfs,
@@ -156,7 +157,7 @@ function readFarm(
   mode: Mode,
   fields: Fields,
   cluster: ClusterConfig,
-): Pick<ModuleConfig, 'farmLans' | 'ready' | 'drainTimeoutMs'> {
+): Pick<ModuleConfig, 'farmLans' | 'drainTimeoutMs'> {
   const known = cluster.lans.map((lan) => lan.name);
   const farmLans = mode === 'farm' ? known : [];
   const problems = fields.problems;
@@ -180,17 +181,26 @@ function readFarm(
     }
     named.set(name, lan);
   }
-  const [ready, second] = childrenOf(farm, 'ready');
-  if (ready !== undefined && second !== undefined) {
-    const reason = `there can be only one, and one is on line ${ready.line}`;
-    const values = { element: 'ready', parent: 'farm', reason, allowed: '<lan>, one <ready>' };
-    problems.error('HF-CONFIG-011', second.line, values);
-  }
   return {
     farmLans: named.size > 0 ? [...named.keys()] : farmLans,
-    ready: ready === undefined ? null : readReady(ready, fields),
     drainTimeoutMs: fields.ms(farm, 'drain_timeout'),
   };
+}
+
+/** The health gate of a farm or a mirror. */
+function readGate(parent: Element | undefined, fields: Fields): ReadyConfig | null {
+  const [ready, second] = childrenOf(parent, 'ready');
+  if (ready !== undefined && second !== undefined) {
+    const reason = `there can be only one, and one is on line ${ready.line}`;
+    const values = {
+      element: 'ready',
+      parent: parent?.name ?? '',
+      reason,
+      allowed: '<lan>, one <ready>',
+    };
+    fields.problems.error('HF-CONFIG-011', second.line, values);
+  }
+  return ready === undefined ? null : readReady(ready, fields);
 }
 
 function readReady(element: Element, fields: Fields): ReadyConfig {

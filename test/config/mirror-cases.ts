@@ -144,6 +144,12 @@ export const mirrorCases: readonly Case[] = [
     '<heart ',
     '<heart suspect="1s" lease="1030ms" ',
   ]),
+  // The health gate.
+  one('071:7', /<ready kind="tcp"> needs the attribute "port"/, ['</heart>', '<ready/></heart>']),
+  one('011:7', /there can be only one, and one is on line 7/, [
+    '</heart>',
+    '<ready port="1"/><ready port="2"/></heart>',
+  ]),
   // Where service goes.
   one('125:3', /defaultprim="lastprime" is neither .*; did you mean "lastprim"\?/, [
     'mode="mirror"',

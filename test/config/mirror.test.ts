@@ -125,6 +125,22 @@ describe('userconfig.xml of a mirror', () => {
     config(parsed);
   });
 
+  it('takes a health gate', () => {
+    assert.equal(mirror.ready, null);
+    const gate = '<ready kind="http" port="8080" path="/health"/>';
+    const { ready } = config(parse(edited(mirrorXml, ['</heart>', `${gate}</heart>`])));
+    assert.deepEqual(ready, {
+      kind: 'http',
+      addr: '127.0.0.1',
+      port: 8080,
+      path: '/health',
+      intervalMs: 1000,
+      timeoutMs: 1000,
+      failures: 2,
+      action: 'restart',
+    });
+  });
+
   it('says where service goes', () => {
     const service = (attributes: string) =>
       config(parse(edited(mirrorXml, ['mode="mirror"', `mode="mirror" ${attributes}`]))).service;
