@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { HoldfastError } from '../errors.ts';
+import { arbiterAttributes, readArbiter } from './arbiter.ts';
 import { checkForm } from './check-form.ts';
 import { childOf, childrenOf, Fields } from './fields.ts';
 import type { ClusterConfig, ClusterNode, Lan, LanNode } from './model.ts';
@@ -37,7 +38,8 @@ export function parseClusterConfig(
     const fields = new Fields(schema, problems, form.bad);
     fields.preset(file.root);
     const lans = childOf(file.root, 'lans');
-    return lans === undefined ? null : withSignature(new ClusterReader(fields).read(lans));
+    if (lans === undefined) return null;
+    return withSignature(new ClusterReader(fields).read(lans, childOf(file.root, 'arbiter')));
   });
   return {
     config: problems.failed ? null : config,
@@ -46,9 +48,13 @@ export function parseClusterConfig(
   };
 }
 
-/** Adds the signature: equal for equal meaning, however the file is written. */
+/**
+ * Adds the signature: equal for equal meaning, however the file is written. A cluster without an
+ * arbiter has the signature that it had before there were any.
+ */
 function withSignature(config: Omit<ClusterConfig, 'signature'>): ClusterConfig {
-  const signature = createHash('sha256').update(JSON.stringify(config)).digest('hex');
+  const meaning = { ...config, arbiter: config.arbiter ?? undefined };
+  const signature = createHash('sha256').update(JSON.stringify(meaning)).digest('hex');
   return { ...config, signature };
 }
 
@@ -100,7 +106,7 @@ class ClusterReader {
     this.#problems = fields.problems;
   }
 
-  read(lans: Element): Omit<ClusterConfig, 'signature'> {
+  read(lans: Element, arbiter: Element | undefined): Omit<ClusterConfig, 'signature'> {
     const elements = childrenOf(lans, 'lan');
     this.#ignored(lans, 'mlost_count', 'the reachable node with the lowest id leads');
     if (elements.length > lansMax) {
@@ -111,12 +117,14 @@ class ClusterReader {
     const read = elements.map((element) => ({ element, nodes: this.#lanNodes(element) }));
     this.#names(elements, 'lan', 'HF-CONFIG-033');
     const command = this.#commandLan(lans, read);
+    const nodes = [...this.#nodes.values()];
     return {
-      nodes: [...this.#nodes.values()],
+      nodes,
       lans: read.map(({ element, nodes }, index): Lan => {
         return { name: this.#fields.text(element, 'name'), command: index === command, nodes };
       }),
       ...this.#timing(lans),
+      arbiter: arbiter === undefined ? null : readArbiter(arbiter, this.#fields, nodes),
     };
   }
 
@@ -311,7 +319,10 @@ class ClusterReader {
 /** What renderClusterXml needs of a configuration; timings that are absent are left to the defaults. */
 export type ClusterSource = Pick<ClusterConfig, 'nodes' | 'lans'> &
   Partial<
-    Pick<ClusterConfig, 'port' | 'heartbeatMs' | 'lostCount' | 'leaseMs' | 'agentDeadlineMs'>
+    Pick<
+      ClusterConfig,
+      'port' | 'heartbeatMs' | 'lostCount' | 'leaseMs' | 'agentDeadlineMs' | 'arbiter'
+    >
   >;
 
 /**
@@ -349,7 +360,11 @@ export function renderClusterXml(source: ClusterSource): string {
     }
     lines.push('    </lan>');
   }
-  lines.push('  </lans>', '</cluster>', '');
+  lines.push('  </lans>');
+  if (source.arbiter) {
+    lines.push(`  <arbiter${attributes(arbiterAttributes(source.arbiter, source.nodes))}/>`);
+  }
+  lines.push('</cluster>', '');
   return lines.join('\n');
 }
 

@@ -9,6 +9,7 @@ export {
   readConfigText,
   renderClusterXml,
 } from './cluster.ts';
+export { witnessPort } from './arbiter.ts';
 export { conflictsBetween } from './conflicts.ts';
 export * from './model.ts';
 export { type ModuleOptions, parseModuleConfig } from './module.ts';

@@ -24,6 +24,33 @@ export interface Lan {
   readonly nodes: readonly LanNode[];
 }
 
+/** Where the records lie by which mirrors decide who is primary. Host names are refused everywhere. */
+export type ArbiterConfig =
+  /** Mirrors are run by hand. */
+  | { readonly type: 'operator' }
+  /** `holdfast witness` on a further machine; its certificate of the cluster's CA names it. */
+  | {
+      readonly type: 'witness';
+      readonly name: string;
+      readonly addr: string;
+      readonly port: number;
+    }
+  | {
+      readonly type: 'etcd';
+      /** `http://ADDR:PORT` or `https://ADDR:PORT`. */
+      readonly endpoints: readonly string[];
+      /** Keys begin with it; begins and ends with "/". */
+      readonly prefix: string;
+      /** PEM files; null: of the system, or none. */
+      readonly caFile: string | null;
+      readonly certFile: string | null;
+      readonly keyFile: string | null;
+    }
+  /** A directory that all servers mount. */
+  | { readonly type: 'directory'; readonly path: string }
+  /** On the disk of that node, which serves it to the others. */
+  | { readonly type: 'static'; readonly node: number };
+
 export interface ClusterConfig {
   readonly nodes: readonly ClusterNode[];
   readonly lans: readonly Lan[];
@@ -34,6 +61,8 @@ export interface ClusterConfig {
   readonly lostCount: number;
   readonly leaseMs: number;
   readonly agentDeadlineMs: number;
+  /** Null: none is configured, and mirrors are run by hand. */
+  readonly arbiter: ArbiterConfig | null;
   /** SHA-256 of the canonical content, hex: equal on nodes that have the same configuration. */
   readonly signature: string;
 }

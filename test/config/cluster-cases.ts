@@ -14,6 +14,13 @@ const manyLans = Array.from(
     `<lan name="l${i}"><node name="web1" addr="10.${i + 1}.0.1"/><node name="web2" addr="10.${i + 1}.0.2"/><node name="web3" addr="10.${i + 1}.0.3"/></lan>`,
 ).join('\n');
 
+/** Puts an `<arbiter>` on line 17. */
+const arbiter = (attributes: string): readonly [string, string] => [
+  '  </lans>\n',
+  `  </lans>\n<arbiter ${attributes}/>`,
+];
+const etcd = (attributes: string) => arbiter(`type="etcd" endpoints=${attributes}`);
+
 /** Mistakes in clusterXml of the fixtures. */
 export const clusterCases: readonly Case[] = [
   // The form.
@@ -138,4 +145,38 @@ export const clusterCases: readonly Case[] = [
     '<node name="Web2" addr="fd00::2"/>',
   ]),
   one('051:11', /"OFFICE" and "office" of lans differ only/, ['name="private"', 'name="OFFICE"']),
+  // The arbiter.
+  one('013:17', /<arbiter> needs the attribute "type"/, arbiter('')),
+  one('015:17', /type="ping" of <arbiter>: not one of operator/, arbiter('type="ping"')),
+  one('130:17', /"witness"> needs the attribute "addr"/, arbiter('type="witness" name="w"')),
+  one('130:17 130:17', /"name"[^]*"addr"/, arbiter('type="witness"')),
+  one('130:17', /type="directory"> needs the attribute "path"/, arbiter('type="directory"')),
+  one('130:17', /type="static"> needs the attribute "node"/, arbiter('type="static"')),
+  one('130:17', /type="etcd"> needs the attribute "endpoints"/, arbiter('type="etcd"')),
+  one('130:17', /type="etcd"> needs the attribute "key"/, etcd('"http://10.0.0.1" cert="/c"')),
+  one(
+    '131:18',
+    /"path" is not for <arbiter type="operator">/,
+    arbiter('type="operator"\npath="/"'),
+  ),
+  one('131:17', /"port" is not for/, arbiter('type="static" node="web1" port="9530"')),
+  one('132:17', /endpoints="http:\/\/etcd:2379"/, etcd('"http://10.0.0.1 http://etcd:2379"')),
+  one('132:17', /endpoints="10.0.0.1:2379"/, etcd('"10.0.0.1:2379"')),
+  one('132:17', /endpoints="http:\/\/10.0.0.1:70000"/, etcd('"http://10.0.0.1:70000"')),
+  one('132:17', /endpoints="http:\/\/10.0.0.1 http/, etcd('"http://10.0.0.1 http://10.0.0.1"')),
+  one('132:17', /prefix="mirrors"/, etcd('"http://10.0.0.1" prefix="mirrors"')),
+  one('133:17', /path="shared\/dir"/, arbiter('type="directory" path="shared/dir"')),
+  one('133:17', /path="\/a\/..\/b"/, arbiter('type="directory" path="/a/../b"')),
+  one('134:17', /node "web9" of <arbiter>/, arbiter('type="static" node="web9"')),
+  one(
+    '135:17',
+    /witness "WEB1" has the name/,
+    arbiter('type="witness" name="WEB1" addr="10.0.0.9"'),
+  ),
+  one(
+    '030:17',
+    /addr="w.example" of <arbiter>/,
+    arbiter('type="witness" name="w" addr="w.example"'),
+  ),
+  one('011:18', /there can be only one/, arbiter('type="operator"/>\n<arbiter type="operator"')),
 ];

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import {
+  type ArbiterConfig,
   type ClusterConfig,
   parseClusterConfig,
   readClusterConfig,
@@ -46,6 +47,7 @@ describe('cluster.xml', () => {
       lostCount: 4,
       leaseMs: 150,
       agentDeadlineMs: 5000,
+      arbiter: null,
     };
     assert.deepEqual(rest, expected);
   });
@@ -128,6 +130,50 @@ describe('cluster.xml', () => {
       ),
     );
     assert.deepEqual(config(parseClusterConfig(renderClusterXml(nat))), nat);
+  });
+
+  it('says where the arbiter is, of each type', () => {
+    const files = 'ca="/etc/etcd/ca.pem" cert="/etc/etcd/c.pem" key="/etc/etcd/k.pem"';
+    const read: readonly (readonly [string, ArbiterConfig])[] = [
+      ['type="operator"', { type: 'operator' }],
+      ['type="static" node="web2"', { type: 'static', node: 1 }],
+      ['type="directory" path="/mnt/shared/"', { type: 'directory', path: '/mnt/shared' }],
+      [
+        'type="witness" name="w1" addr="[FD00::9]"',
+        { type: 'witness', name: 'w1', addr: 'fd00::9', port: 9530 },
+      ],
+      [
+        'type="etcd" endpoints="http://10.0.0.5  https://[fd00::6]:4001/"',
+        {
+          type: 'etcd',
+          endpoints: ['http://10.0.0.5:2379', 'https://[fd00::6]:4001'],
+          prefix: '/holdfast/',
+          caFile: null,
+          certFile: null,
+          keyFile: null,
+        },
+      ],
+      [
+        `type="etcd" endpoints="https://10.0.0.5:2379" prefix="/ha/" ${files}`,
+        {
+          type: 'etcd',
+          endpoints: ['https://10.0.0.5:2379'],
+          prefix: '/ha/',
+          caFile: '/etc/etcd/ca.pem',
+          certFile: '/etc/etcd/c.pem',
+          keyFile: '/etc/etcd/k.pem',
+        },
+      ],
+    ];
+    const signatures = new Set([cluster.signature]);
+    for (const [attributes, expected] of read) {
+      const xml = edited(clusterXml, ['</cluster>', `<arbiter ${attributes}/></cluster>`]);
+      const parsed = config(parseClusterConfig(xml));
+      assert.deepEqual(parsed.arbiter, expected);
+      assert.deepEqual(config(parseClusterConfig(renderClusterXml(parsed))), parsed);
+      signatures.add(parsed.signature);
+    }
+    assert.equal(signatures.size, read.length + 1, 'each is another configuration');
   });
 
   it('is written with defaults left out where they are not given', () => {

@@ -21,7 +21,7 @@ export const directions: Readonly<Record<string, readonly string[]>> = {
   config: ['core', ...leafs],
   native: leafs,
   module: ['config', ...leafs],
-  arbiter: ['config', ...leafs],
+  arbiter: ['core', 'config', ...leafs],
   checkers: ['module', ...engines],
   alerts: ['config', ...leafs],
   host: belowHost,
