@@ -454,6 +454,7 @@ export const configErrors = {
   'HF-CONFIG-126': {
     sentence: 'defaultprim="{name}" is not one of the two servers of the mirror',
     hint: 'Name one of the two servers on the network of replication, or write alone or lastprim.',
+  },
   'HF-CONFIG-130': {
     sentence: '<arbiter type="{type}"> needs the attribute "{attribute}"',
     hint: 'docs/operate/arbiter.md shows a line of each type.',
