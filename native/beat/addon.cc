@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -15,7 +16,9 @@
  */
 namespace {
 
+using holdfast::beat::Announcement;
 using holdfast::beat::Event;
+using holdfast::beat::ModuleConfig;
 using holdfast::beat::Shared;
 using holdfast::beat::Stats;
 using holdfast::beat::StatsRow;
@@ -38,6 +41,8 @@ class BeatClient : public Napi::ObjectWrap<BeatClient> {
         {InstanceMethod<&BeatClient::drain>("drain"), InstanceMethod<&BeatClient::lost>("lost"),
          InstanceMethod<&BeatClient::restart>("restart"),
          InstanceMethod<&BeatClient::confirm>("confirm"),
+         InstanceMethod<&BeatClient::announce>("announce"),
+         InstanceMethod<&BeatClient::is_announced>("isAnnounced"),
          InstanceMethod<&BeatClient::stats>("stats"), InstanceMethod<&BeatClient::close>("close")});
   }
 
@@ -114,6 +119,33 @@ class BeatClient : public Napi::ObjectWrap<BeatClient> {
     return info.Env().Undefined();
   }
 
+  /**
+   * announce(buffer of ModuleConfig records, at most max_modules): they replace what was announced;
+   * false when their size is wrong. A heartbeat that is composed later speaks of them.
+   */
+  Napi::Value announce(const Napi::CallbackInfo& info) {
+    auto buffer = info[0].As<Napi::Uint8Array>();
+    const size_t size = buffer.ByteLength();
+    const bool fits = size % sizeof(ModuleConfig) == 0 && size <= sizeof(Announcement::modules);
+    if (shared_ == nullptr || !fits) return Napi::Boolean::New(info.Env(), false);
+    Announcement announcement;
+    // By the clock, so that it is above those of any former agent.
+    number_ = std::max(number_ + 1, static_cast<uint64_t>(holdfast::boot_ns()));
+    announcement.number = number_;
+    announcement.count = static_cast<uint32_t>(size / sizeof(ModuleConfig));
+    std::memcpy(announcement.modules, buffer.Data(), size);
+    shared_->announcement.write(announcement);
+    return Napi::Boolean::New(info.Env(), true);
+  }
+
+  /** isAnnounced(): the heartbeat thread acts by the newest announcement of this client, if there
+   * is one. */
+  Napi::Value is_announced(const Napi::CallbackInfo& info) {
+    const bool acts =
+        shared_ != nullptr && shared_->announced.load(std::memory_order_acquire) >= number_;
+    return Napi::Boolean::New(info.Env(), acts);
+  }
+
   /** stats(buffer of sizeof(Stats)): copies the counters; false when the writer was in the way. */
   Napi::Value stats(const Napi::CallbackInfo& info) {
     auto buffer = info[0].As<Napi::Uint8Array>();
@@ -128,6 +160,7 @@ class BeatClient : public Napi::ObjectWrap<BeatClient> {
   }
 
   Shared* shared_ = nullptr;
+  uint64_t number_ = 0;
 };
 
 /** nowMs(): CLOCK_BOOTTIME in ms with a fraction. */
@@ -144,6 +177,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   const auto number = [&](const char* name, size_t value) {
     layout.Set(name, Napi::Number::New(env, static_cast<double>(value)));
   };
+  number("module", sizeof(ModuleConfig));
   number("event", sizeof(Event));
   number("eventAtNs", offsetof(Event, at_ns));
   number("stats", sizeof(Stats));

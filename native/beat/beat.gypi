@@ -5,6 +5,7 @@
     'beat_files': [
       'control.cc',
       'engine.cc',
+      'engine_lease.cc',
       'engine_receive.cc',
       'engine_report.cc',
       'notify.cc',

@@ -7,7 +7,8 @@
 /**
  * Commands of the agent to holdfastd on fd 3, little endian: CommandHeader, then `size` bytes.
  * src/native/beat.ts writes them. The other direction carries doorbells only, bytes without
- * meaning: "there are events".
+ * meaning: "there are events". What the agent announces is in the shared memory (shm.h) when
+ * `announce` is sent, which has no content and only wakes the heartbeat thread.
  */
 namespace holdfast::beat {
 
@@ -45,18 +46,8 @@ struct CommandPeer {
   uint8_t zero[6];
 };
 
-/** announce: any number up to max_modules of these. */
-struct CommandModule {
-  uint32_t key;
-  uint32_t flags;
-  uint64_t view_epoch;
-  uint64_t view_members;
-  uint64_t slots;
-};
-
 static_assert(sizeof(CommandConfigure) == 88 && offsetof(CommandConfigure, heartbeat_ns) == 56);
 static_assert(sizeof(CommandLan) == 64 && sizeof(CommandPeer) == 64);
-static_assert(sizeof(CommandModule) == 32);
 
 inline constexpr size_t lease_map_path_max = 256;
 inline constexpr size_t command_max = sizeof(CommandConfigure) + max_lans * sizeof(CommandLan) +

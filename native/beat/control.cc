@@ -51,7 +51,7 @@ bool Control::command(CommandType type, const uint8_t* data, size_t size) {
     case CommandType::configure:
       return configure(data, size);
     case CommandType::announce:
-      return announce(data, size);
+      return size == 0 && thread_.announced();
     case CommandType::ready:
       ready_ = true;
       return size == 0;
@@ -73,11 +73,10 @@ bool Control::configure(const uint8_t* data, size_t size) {
   if (!within) return false;
   const size_t lists = head.lan_count * sizeof(CommandLan) + head.peer_count * sizeof(CommandPeer);
   if (size != sizeof head + lists + head.lease_map_size) return false;
-  const uint64_t longest = 3600 * static_cast<uint64_t>(ns_per_s);
   const bool timing = head.heartbeat_ns >= static_cast<uint64_t>(ns_per_ms) &&
                       head.suspect_ns > head.heartbeat_ns && head.lease_ns >= head.heartbeat_ns &&
-                      head.agent_deadline_ns > 0 && head.suspect_ns <= longest &&
-                      head.lease_ns <= longest && head.agent_deadline_ns <= longest;
+                      head.agent_deadline_ns > 0 && head.suspect_ns <= longest_ns &&
+                      head.lease_ns <= longest_ns && head.agent_deadline_ns <= longest_ns;
   if (!timing || !parse_lans(head, data + sizeof head)) return false;
   wanted_.cluster = head.cluster;
   std::memcpy(wanted_.key, head.key, sizeof wanted_.key);
@@ -198,21 +197,6 @@ void Control::sweep() {
     close_lease_map(it->words);
     it = retired_.erase(it);
   }
-}
-
-bool Control::announce(const uint8_t* data, size_t size) {
-  const size_t count = size / sizeof(CommandModule);
-  if (size % sizeof(CommandModule) != 0 || count > max_modules) return false;
-  Announcement& draft = thread_.announcement_draft();
-  draft.count = static_cast<uint32_t>(count);
-  for (size_t i = 0; i < count; i++) {
-    CommandModule module;
-    std::memcpy(&module, data + i * sizeof module, sizeof module);
-    draft.modules[i] = {module.key, module.flags, module.view_epoch, module.view_members,
-                        module.slots};
-  }
-  thread_.publish_announcement();
-  return true;
 }
 
 }  // namespace holdfast::beat

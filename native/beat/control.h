@@ -46,7 +46,6 @@ class Control {
 
   bool command(CommandType type, const uint8_t* data, size_t size);
   bool configure(const uint8_t* data, size_t size);
-  bool announce(const uint8_t* data, size_t size);
   bool parse_lans(const CommandConfigure& head, const uint8_t* data);
   void open_sockets();
   void open_map();

@@ -7,12 +7,6 @@
 namespace holdfast::beat {
 namespace {
 
-/** Calls `f` with each node of a mask, lowest first. */
-template <typename F>
-void each_node(uint64_t mask, F f) {
-  for (; mask != 0; mask &= mask - 1) f(static_cast<uint32_t>(std::countr_zero(mask)));
-}
-
 bool same_address(const SocketAddress& a, const SocketAddress& b) {
   return std::memcmp(&a, &b, sizeof a) == 0;
 }
@@ -79,26 +73,22 @@ void Engine::configure(const Config& config, int64_t now) {
 
 void Engine::announce(const Announcement& announcement, int64_t now) {
   bool changed = announcement.count != module_count_;
-  uint64_t slots_before = 0, slots_after = 0;
-  for (uint32_t i = 0; i < module_count_; i++) slots_before |= modules_[i].config.slots;
+  withdraw_leases(announcement);
   Module next[max_modules];
   for (uint32_t i = 0; i < announcement.count; i++) {
     const ModuleConfig& config = announcement.modules[i];
-    slots_after |= config.slots;
     for (uint32_t j = 0; j < module_count_; j++) {
       if (modules_[j].config.key == config.key) next[i] = modules_[j];
     }
     // The agent knows a view at least as new as the one that excluded this node.
     if (config.view_epoch >= next[i].excluded_epoch) next[i].excluded_epoch = 0;
-    if (config.slots == 0) next[i].lease_end = next[i].listen_until = 0;
-    if ((config.flags & module_open) == 0) next[i].must_shut = false;
+    change_rule(next[i], config, now);
     next[i].config = config;
     changed = changed || i >= module_count_ ||
               std::memcmp(&modules_[i].config, &config, sizeof config) != 0;
   }
   std::copy(next, next + announcement.count, modules_);
   module_count_ = announcement.count;
-  write_slots(slots_before & ~slots_after, 0);
   each_node(nodes_, [&](uint32_t node) {
     const Peer& peer = peers_[node];
     if (peer.reach == Reach::silent) return;
@@ -132,9 +122,12 @@ void Engine::woke(int64_t now) {
 
 void Engine::tick(int64_t now, int64_t agent_alive, bool may_judge) {
   if (!config_.configured()) return;
+  agent_alive_ = agent_alive;
   hung_ = now - std::min(agent_alive, now) > config_.agent_deadline_ns;
   for (uint32_t i = 0; hung_ && i < module_count_; i++) {
-    if ((modules_[i].config.flags & module_open) != 0) modules_[i].must_shut = true;
+    const ModuleConfig& ours = modules_[i].config;
+    if (ours.rule == LeaseRule::view && (ours.flags & module_open) != 0)
+      modules_[i].must_shut = true;
   }
   if (may_judge) judged_at_ = now;
   // Put off, not called off: a flood must not hide that a peer is gone.
@@ -250,68 +243,6 @@ void Engine::send_all(int64_t now) {
     }
   });
   for (uint32_t lan = 0; lan < config_.lan_count; lan++) note_send_error(lan, errors[lan], now);
-}
-
-void Engine::renew_leases(int64_t now) {
-  for (uint32_t i = 0; i < module_count_; i++) {
-    Module& module = modules_[i];
-    const ModuleConfig& ours = module.config;
-    if (ours.slots == 0 || config_.lease_map == nullptr) continue;
-    const Claims claims = claims_on(ours, now);
-    const LeaseVerdict verdict =
-        lease_verdict({now, last_send_, config_.heartbeat_ns, config_.suspect_ns, config_.lease_ns,
-                       hung_ || module.must_shut, config_.me, ours.view_members, ours.view_epoch,
-                       module.excluded_epoch, claims.counted_by},
-                      lease_peers_);
-    if (verdict.why == LeaseWhy::excluded_by_view) {
-      write_slots(ours.slots, 0);
-      module.lease_end = 0;
-    } else if (verdict.why != LeaseWhy::agent_hung) {
-      if (now < module.listen_until) continue;
-      // Silent by now: others may have its clients by a view that its filter does not have yet.
-      if (module.lease_end <= now && claims.ahead) continue;
-      write_slots(ours.slots, verdict.end_ns);
-      module.lease_end = verdict.end_ns;
-      leases_renewed_++;
-    }
-    if (module.reported && module.why == verdict.why) continue;
-    module.reported = true;
-    module.why = verdict.why;
-    emit_lease(module, now);
-  }
-}
-
-Engine::Claims Engine::claims_on(const ModuleConfig& ours, int64_t now) const {
-  Claims claims;
-  each_node(nodes_, [&](uint32_t node) {
-    const Peer& peer = peers_[node];
-    const int64_t heard = lease_peers_[node].last_heard_ns;
-    if (heard == 0 || now - heard > config_.suspect_ns || peer.hung) return;
-    for (uint32_t i = 0; i < peer.module_count; i++) {
-      const WireModule& theirs = peer.modules[i];
-      if (theirs.key != ours.key || theirs.view_members == 0) continue;
-      const bool open = (theirs.flags & module_open) != 0;
-      const bool with_us = (theirs.view_members >> config_.me & 1) != 0;
-      if (with_us) claims.counted_by |= uint64_t{1} << node;
-      if (theirs.view_epoch > ours.view_epoch || (open && !with_us)) claims.ahead = true;
-    }
-  });
-  return claims;
-}
-
-void Engine::write_slots(uint64_t slots, int64_t end) {
-  if (config_.lease_map == nullptr) return;
-  each_node(slots, [&](uint32_t slot) {
-    __atomic_store_n(config_.lease_map + slot, static_cast<uint64_t>(std::max(end, int64_t{0})),
-                     __ATOMIC_RELEASE);
-  });
-}
-
-void Engine::release_leases() {
-  for (uint32_t i = 0; i < module_count_; i++) {
-    write_slots(modules_[i].config.slots, 0);
-    modules_[i].lease_end = modules_[i].listen_until = 0;
-  }
 }
 
 }  // namespace holdfast::beat

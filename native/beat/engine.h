@@ -1,4 +1,5 @@
 #pragma once
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 
@@ -11,6 +12,12 @@
 #include "common/sha256.h"
 
 namespace holdfast::beat {
+
+/** Calls `f` with each node, or slot, of a mask, lowest first. */
+template <typename F>
+void each_node(uint64_t mask, F f) {
+  for (; mask != 0; mask &= mask - 1) f(static_cast<uint32_t>(std::countr_zero(mask)));
+}
 
 /** What the engine asks of the thread that drives it. */
 class Port {
@@ -35,7 +42,10 @@ class Engine {
 
   /** Takes a configuration over. What stays the same in it keeps its state. */
   void configure(const Config& config, int64_t now);
-  /** Takes the modules over; sends at once when something changed. */
+  /**
+   * Takes the modules over, which must make sense; sends at once when something changed. Leases
+   * that it withdraws are 0 when it returns.
+   */
   void announce(const Announcement& announcement, int64_t now);
   /** First call after each wake, before the sockets are drained: notes how late it is. */
   void woke(int64_t now);
@@ -90,6 +100,9 @@ class Engine {
     uint64_t excluded_epoch = 0;
     int64_t lease_end = 0;     // as written; 0: none
     int64_t listen_until = 0;  // the lease lapsed by own lateness: hear the others first
+    int64_t rule_since = 0;
+    // Rule peer: send time of the newest own heartbeat that a consenting one echoed; 0: none.
+    int64_t consented_ns = 0;
     LeaseWhy why = LeaseWhy::ok;
     bool reported = false;
     // Its agent hung while its filter was open: others may have its clients by now.
@@ -108,7 +121,12 @@ class Engine {
   void take_modules(uint32_t node, const Heartbeat& beat, int64_t arrival);
   void check_excluded(const WireModule& theirs);
   void judge(uint32_t node, int64_t now, bool may_suspect);
+  void withdraw_leases(const Announcement& next);
+  static void change_rule(Module& module, const ModuleConfig& next, int64_t now);
   void renew_leases(int64_t now);
+  void renew_by_view(Module& module, int64_t now);
+  void renew_of_mirror(Module& module, int64_t now);
+  void take_consents(uint32_t node, const Heartbeat& beat, int64_t echoed);
   /** What the others that are heard say of a module, as far as its lease is concerned. */
   struct Claims {
     uint64_t counted_by = 0;  // LeaseInput
@@ -147,6 +165,7 @@ class Engine {
   int64_t planned_ = 0;  // the wake that was promised by next_wake
   int64_t judged_at_ = 0;
   int64_t doubt_until_ = 0;  // own lateness: suspect nobody before
+  int64_t agent_alive_ = 0;
   bool hung_ = false;
   int64_t worst_lateness_ = 0;
   int64_t recent_lateness_[2] = {};  // this half minute and the one before

@@ -133,18 +133,22 @@ void Engine::take_echoes(uint32_t node, uint32_t lan, const Heartbeat& beat, int
   Peer& peer = peers_[node];
   peer.proven_sequence = std::max(peer.proven_sequence, proof_of(beat));
   if (beat.header.echo_boot != boot_) return;
+  int64_t newest = 0;
   for (uint32_t i = 0; i < beat.header.lan_count; i++) {
     const WireEcho& echo = beat.echoes[i];
     const bool plausible = echo.sequence > 0 && echo.sequence <= sequence_ &&
                            echo.sent_ns <= static_cast<uint64_t>(last_send_);
     if (!plausible) continue;
     const int64_t sent = static_cast<int64_t>(echo.sent_ns);
-    lease_peers_[node].echoed_ns = std::max(lease_peers_[node].echoed_ns, sent);
+    newest = std::max(newest, sent);
     if (i != lan) continue;
     Link& link = peer.links[lan];
     const int64_t rtt = std::max(arrival - sent - int64_t{echo.held_us} * ns_per_us, int64_t{0});
     link.rtt_ns = link.rtt_ns == 0 ? rtt : link.rtt_ns + (rtt - link.rtt_ns) / 8;
   }
+  if (newest == 0) return;
+  lease_peers_[node].echoed_ns = std::max(lease_peers_[node].echoed_ns, newest);
+  take_consents(node, beat, newest);
 }
 
 void Engine::take_modules(uint32_t node, const Heartbeat& beat, int64_t arrival) {
@@ -177,7 +181,8 @@ void Engine::check_excluded(const WireModule& theirs) {
   for (uint32_t i = 0; i < module_count_; i++) {
     Module& module = modules_[i];
     const ModuleConfig& ours = module.config;
-    if (ours.key != theirs.key || (ours.flags & module_running) == 0) continue;
+    if (ours.key != theirs.key || ours.rule != LeaseRule::view) continue;
+    if ((ours.flags & module_running) == 0) continue;
     const bool without_us =
         theirs.view_members != 0 && (theirs.view_members >> config_.me & 1) == 0;
     if (!without_us) continue;

@@ -13,6 +13,7 @@ void Engine::emit_peer(uint32_t node, int64_t now) {
   event.hung = peer.hung ? 1 : 0;
   event.boot = peer.boot;
   event.at_ns = static_cast<uint64_t>(now);
+  event.heard_ns = static_cast<uint64_t>(lease_peers_[node].last_heard_ns);
   port_.event(event);
 }
 

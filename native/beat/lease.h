@@ -10,7 +10,13 @@
 namespace holdfast::beat {
 
 /** Values are those of the lease event. */
-enum class LeaseWhy : uint8_t { ok = 0, agent_hung = 1, not_echoed = 2, excluded_by_view = 3 };
+enum class LeaseWhy : uint8_t {
+  ok = 0,
+  agent_hung = 1,
+  not_echoed = 2,
+  excluded_by_view = 3,
+  no_consent = 4,  // of a mirror: the peer's heartbeats do not let it live
+};
 
 /** What the rule needs to know of one other node. */
 struct LeasePeer {
@@ -76,6 +82,43 @@ inline LeaseVerdict lease_verdict(const LeaseInput& in, const LeasePeer* peers) 
     end = std::min(end, peer.echoed_ns + in.suspect_ns - lease_margin_ns(in.suspect_ns));
   }
   return {end, end > in.now_ns ? LeaseWhy::ok : LeaseWhy::not_echoed};
+}
+
+/** What the two rules of a mirror need to know. */
+struct MirrorLeaseInput {
+  int64_t now_ns;
+  int64_t last_send_ns;
+  int64_t lease_ns;
+  int64_t agent_alive_ns;     // the agent's last sign of life
+  int64_t agent_deadline_ns;  // the cluster's
+  int64_t
+      consented_ns;  // send time of the newest own heartbeat that a consenting one echoed; 0: none
+  int64_t held_until_ns;  // what was promised already
+};
+
+/** The agent of a primary that goes alone must be no deader than its lease is long. */
+inline LeaseVerdict lease_by_own_life(const MirrorLeaseInput& in) {
+  const int64_t deadline = std::min(in.agent_deadline_ns, in.lease_ns);
+  const bool lives = in.now_ns - std::min(in.agent_alive_ns, in.now_ns) <= deadline;
+  const int64_t end =
+      lives ? std::max(in.held_until_ns, in.last_send_ns + in.lease_ns) : in.held_until_ns;
+  return {end, end > in.now_ns ? LeaseWhy::ok
+               : lives         ? LeaseWhy::not_echoed
+                               : LeaseWhy::agent_hung};
+}
+
+/**
+ * The peer waits for longer than a lease from its last consenting heartbeat on, and what that one
+ * echoed was sent before. What was promised before stands: it is no later than that.
+ */
+inline LeaseVerdict lease_by_consent(const MirrorLeaseInput& in) {
+  const bool lives = in.now_ns - std::min(in.agent_alive_ns, in.now_ns) <= in.agent_deadline_ns;
+  const bool counts = lives && in.consented_ns > 0;
+  const int64_t end =
+      counts ? std::max(in.held_until_ns, in.consented_ns + in.lease_ns) : in.held_until_ns;
+  return {end, end > in.now_ns ? LeaseWhy::ok
+               : lives         ? LeaseWhy::no_consent
+                               : LeaseWhy::agent_hung};
 }
 
 }  // namespace holdfast::beat

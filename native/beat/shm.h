@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "beat/limits.h"
+#include "beat/model.h"
 #include "common/seqlock.h"
 #include "common/spsc_ring.h"
 
@@ -14,7 +15,7 @@
  */
 namespace holdfast::beat {
 
-inline constexpr uint32_t shm_magic = 0x48464d31;
+inline constexpr uint32_t shm_magic = 0x48464d32;
 inline constexpr uint32_t ring_capacity = 4096;
 
 enum class EventKind : uint8_t { peer = 1, module = 2, lan = 3, lease = 4, fault = 5 };
@@ -35,8 +36,9 @@ struct Event {
   uint64_t boot;          // peer
   uint64_t view_epoch;    // module
   uint64_t view_members;  // module
+  uint64_t heard_ns;      // peer: arrival of its newest heartbeat on any network; 0: never heard
 };
-static_assert(sizeof(Event) == 48 && offsetof(Event, key) == 8 && offsetof(Event, at_ns) == 16);
+static_assert(sizeof(Event) == 56 && offsetof(Event, key) == 8 && offsetof(Event, at_ns) == 16);
 
 struct StatsRow {
   uint8_t node;
@@ -90,6 +92,13 @@ struct Shared {
   alignas(64) std::atomic<uint64_t> agent_alive_ns;
   /** Set by the heartbeat thread when it rings, cleared by the agent before it drains. */
   alignas(64) std::atomic<uint32_t> rung;
+  /**
+   * Agent: what it announces. It is here and not a command, so that what was withdrawn is in no
+   * heartbeat that answers one which arrived later, however late the main thread is.
+   */
+  Seqlock<Announcement> announcement;
+  /** Number of the newest announcement that the heartbeat thread acts by. */
+  alignas(64) std::atomic<uint64_t> announced;
   SpscRing<Event, ring_capacity> events;
   Seqlock<Stats> stats;
 };

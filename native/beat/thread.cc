@@ -63,9 +63,11 @@ void HeartbeatThread::publish_config() {
   wake();
 }
 
-void HeartbeatThread::publish_announcement() {
-  announcements_.publish();
+bool HeartbeatThread::announced() {
   wake();
+  Announcement said;
+  // In the way of a writer: a later one of its commands finds it.
+  return !shared_.announcement.read(said) || makes_sense(said);
 }
 
 void HeartbeatThread::request_resync() {
@@ -192,7 +194,7 @@ bool HeartbeatThread::drain_lan(uint32_t lan) {
 
 void HeartbeatThread::take_commands() {
   // Announcements first: a configuration sent before one of them is then seen as well.
-  const Announcement* announcement = announcements_.take();
+  take_announcement(boot_ns());
   const Config* config = configs_.take();
   const bool resync = resync_.exchange(false, std::memory_order_acq_rel);
   const int64_t now = boot_ns();
@@ -206,8 +208,22 @@ void HeartbeatThread::take_commands() {
     config_ = *config;
     generation_.store(config->generation, std::memory_order_release);
   }
-  if (announcement != nullptr) engine_.announce(*announcement, now);
   if (resync) engine_.resync(now);
+}
+
+/**
+ * In each turn, woken for it or not: no heartbeat is composed by an older announcement than the one
+ * that was whole when the turn's datagrams had been read. One that is being written is found in a
+ * later turn.
+ */
+void HeartbeatThread::take_announcement(int64_t now) {
+  const uint64_t at = shared_.announcement.sequence.load(std::memory_order_acquire);
+  if (at == announcement_seen_ || !shared_.announcement.read(announcement_)) return;
+  announcement_seen_ = at;
+  if (!makes_sense(announcement_)) return;
+  engine_.announce(announcement_, now);
+  shared_.announced.store(announcement_.number, std::memory_order_release);
+  emitted_ = true;
 }
 
 void HeartbeatThread::finish_turn(int64_t now) {

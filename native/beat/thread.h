@@ -31,8 +31,8 @@ class HeartbeatThread final : private Port {
 
   Config& config_draft() { return configs_.draft(); }
   void publish_config();
-  Announcement& announcement_draft() { return announcements_.draft(); }
-  void publish_announcement();
+  /** The agent announced something in the shared memory; false: it makes no sense. */
+  bool announced();
   /** Has everything known sent as events again. */
   void request_resync();
   void set_agent_restarts(uint32_t count) {
@@ -55,6 +55,7 @@ class HeartbeatThread final : private Port {
   bool drain();
   bool drain_lan(uint32_t lan);
   void take_commands();
+  void take_announcement(int64_t now);
   void finish_turn(int64_t now);
   void wake();
 
@@ -66,7 +67,8 @@ class HeartbeatThread final : private Port {
   Config config_;
   Stats stats_{};
   TripleBuffer<Config> configs_;
-  TripleBuffer<Announcement> announcements_;
+  Announcement announcement_{};
+  uint64_t announcement_seen_ = 0;  // of the seqlock
   std::atomic<bool> resync_{false};
   std::atomic<bool> stopping_{false};
   std::atomic<uint32_t> agent_restarts_{0};

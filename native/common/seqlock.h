@@ -19,10 +19,13 @@ struct Seqlock {
   alignas(64) std::atomic<uint64_t> sequence;
   std::atomic<uint64_t> words[sizeof(T) / 8];
 
-  /** Writer: stores the first `bytes` of `value` (a multiple of 8); the rest keeps its content. */
+  /**
+   * Writer: stores the first `bytes` of `value` (a multiple of 8); the rest keeps its content. One
+   * that died in the middle leaves what nobody reads, until the next writer wrote.
+   */
   void write(const T& value, size_t bytes = sizeof(T)) {
-    const uint64_t before = sequence.load(std::memory_order_relaxed);
-    sequence.store(before + 1, std::memory_order_relaxed);
+    const uint64_t odd = sequence.load(std::memory_order_relaxed) | 1;
+    sequence.store(odd, std::memory_order_relaxed);
     std::atomic_thread_fence(std::memory_order_release);
     const char* from = reinterpret_cast<const char*>(&value);
     for (size_t i = 0; i < bytes / 8; i++) {
@@ -30,7 +33,7 @@ struct Seqlock {
       std::memcpy(&word, from + i * 8, 8);
       words[i].store(word, std::memory_order_relaxed);
     }
-    sequence.store(before + 2, std::memory_order_release);
+    sequence.store(odd + 1, std::memory_order_release);
   }
 
   /** Reader: copies the value; false when the writer was in the way `tries` times. */

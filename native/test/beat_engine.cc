@@ -168,7 +168,7 @@ TEST_CASE("engine: after a hang an open VIP stays silent until the agent says th
   const auto say = [&](uint32_t flags) {
     Announcement announcement{};
     announcement.count = 1;
-    announcement.modules[0] = {9, flags, 1, 3, 1};
+    announcement.modules[0] = {9, flags, 1, 3, 1, LeaseRule::view, 0, 0};
     world[0].engine->announce(announcement, world[0].local(world.now));
   };
   say(module_running | module_open);

@@ -171,6 +171,22 @@ TEST_CASE("seqlock: a copy is never torn") {
   CHECK(whole);
 }
 
+TEST_CASE("seqlock: what a writer left half done is read only after the next one wrote") {
+  struct Value {
+    uint64_t a, b;
+  };
+  auto lock = std::make_unique<Seqlock<Value>>();
+  lock->write({1, 1});
+  lock->sequence.store(3);
+  lock->words[0].store(7);
+  Value value{};
+  CHECK_FALSE(lock->read(value));
+  lock->write({2, 2});
+  REQUIRE(lock->read(value));
+  CHECK(value.a == 2);
+  CHECK(value.b == 2);
+}
+
 TEST_CASE("seqlock: a reader gives up when a writer died in the middle") {
   auto lock = std::make_unique<Seqlock<beat::Stats>>();
   lock->sequence.store(1);

@@ -114,9 +114,19 @@ class World {
   Node& operator[](uint32_t id) { return *all[id]; }
 
   void announce(uint32_t id, uint64_t epoch, uint64_t members, uint64_t slots, uint32_t key = 9) {
+    ModuleConfig module{};
+    module.key = key;
+    module.flags = module_running;
+    module.view_epoch = epoch;
+    module.view_members = members;
+    module.slots = slots;
+    announce(id, module);
+  }
+
+  void announce(uint32_t id, const ModuleConfig& module) {
     Announcement announcement;
     announcement.count = 1;
-    announcement.modules[0] = {key, module_running, epoch, members, slots};
+    announcement.modules[0] = module;
     Node& node = *all[id];
     node.engine->announce(announcement, node.local(now));
     wake(node);

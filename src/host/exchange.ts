@@ -86,6 +86,7 @@ export class Exchange {
             viewEpoch,
             viewMembers,
             leaseSlots: serving ? [leaseSlot] : [],
+            lease: { rule: 'view' },
           }),
         send: (to, message) => {
           channel.send(to, { kind: 'farm', module: config.name, message });

@@ -1,4 +1,4 @@
-/** Writes the commands that holdfastd reads on fd 3: the frames of native/beat/command.h. */
+/** Writes what holdfastd reads: the frames of native/beat/command.h on fd 3, announcements of model.h. */
 import assert from 'node:assert';
 import type { BeatConfig, BeatModule } from './beat.ts';
 
@@ -7,7 +7,7 @@ const headSize = 8;
 const configureSize = 88;
 const addressSize = 56;
 const entrySize = 64;
-const moduleSize = 32;
+const moduleSize = 48;
 // Limits of native/beat/limits.h and command.h.
 const nodesMax = 64;
 const lansMax = 8;
@@ -23,7 +23,7 @@ function frame(type: keyof typeof types, size: number): { bytes: Buffer; body: D
 }
 
 /** A command without content. */
-export function encodeSignal(type: 'hello' | 'ready'): Buffer {
+export function encodeSignal(type: 'hello' | 'announce' | 'ready'): Buffer {
   return frame(type, 0).bytes;
 }
 
@@ -76,10 +76,15 @@ function writeAddress(bytes: Buffer, at: number, addr: string): void {
   bytes.set(text, at);
 }
 
-/** The modules that this node announces. */
-export function encodeAnnounce(modules: readonly BeatModule[]): Buffer {
+// LeaseRule of native/beat/model.h.
+const rules = { view: 0, off: 1, own: 2, peer: 3 } as const;
+const leaseMsMax = 3_600_000;
+
+/** The modules that this node announces: ModuleConfig records. */
+export function encodeModules(modules: readonly BeatModule[]): Buffer {
   assert(modules.length <= modulesMax, `at most ${modulesMax} modules`);
-  const { bytes, body } = frame('announce', modules.length * moduleSize);
+  const bytes = Buffer.alloc(modules.length * moduleSize);
+  const body = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   modules.forEach((module, index) => {
     const at = index * moduleSize;
     body.setUint32(at, module.key, true);
@@ -92,6 +97,14 @@ export function encodeAnnounce(modules: readonly BeatModule[]): Buffer {
       slots |= 1n << BigInt(slot);
     }
     body.setBigUint64(at + 24, slots, true);
+    const { lease } = module;
+    body.setUint32(at + 32, rules[lease.rule], true);
+    if (lease.rule === 'view' || lease.rule === 'off') return;
+    assert(lease.leaseMs >= 1 && lease.leaseMs <= leaseMsMax, 'leaseMs');
+    body.setBigUint64(at + 40, nsOf(lease.leaseMs), true);
+    if (lease.rule === 'own') return;
+    assert(lease.peer >= 0 && lease.peer < nodesMax, 'peer is a node id');
+    body.setUint32(at + 36, lease.peer, true);
   });
   return bytes;
 }

@@ -3,7 +3,8 @@ import type { BeatEvent, BeatStats, FaultWhat, LeaseWhy, Reach } from './beat.ts
 
 /** Sizes and offsets of native/beat/shm.h; openBeat compares them with those of the addon. */
 export const layout = {
-  event: 48,
+  module: 48,
+  event: 56,
   eventAtNs: 16,
   stats: 120 + 64 * 8 * 48,
   statsRows: 120,
@@ -11,7 +12,13 @@ export const layout = {
 } as const;
 
 const reaches: readonly Reach[] = ['silent', 'heard', 'both'];
-const whys: readonly LeaseWhy[] = ['ok', 'agent_hung', 'not_echoed', 'excluded_by_view'];
+const whys: readonly LeaseWhy[] = [
+  'ok',
+  'agent_hung',
+  'not_echoed',
+  'excluded_by_view',
+  'no_consent',
+];
 const faults: readonly (FaultWhat | undefined)[] = [undefined, 'bind', 'send', 'lease_map'];
 
 function pick<T>(list: readonly (T | undefined)[], index: number): T {
@@ -45,6 +52,7 @@ function decodeEvent(view: DataView, at: number): BeatEvent {
         reach: pick(reaches, value),
         boot: view.getBigUint64(at + 24, true),
         hung: view.getUint8(at + 4) === 1,
+        heardMs: view.getBigUint64(at + 48, true) === 0n ? -1 : nsToMs(view, at + 48),
         atMs,
       };
     case 2:

@@ -5,9 +5,10 @@
  * so a dead or stopped agent costs no heartbeat.
  */
 
+import assert from 'node:assert';
 import { Socket } from 'node:net';
 import { HoldfastError } from '../errors.ts';
-import { encodeAnnounce, encodeConfigure, encodeSignal } from './beat-commands.ts';
+import { encodeConfigure, encodeModules, encodeSignal } from './beat-commands.ts';
 import { decodeEvents, decodeStats, layout } from './beat-records.ts';
 import { loadAddon } from './load.ts';
 
@@ -43,8 +44,25 @@ export interface BeatConfig {
   readonly leaseMap: string | null;
 }
 
-/** Bits of BeatModule.flags, carried in each heartbeat. */
-export const moduleFlag = { running: 1, ready: 2, draining: 4 } as const;
+/**
+ * Bits of BeatModule.flags, carried in each heartbeat. consent is a mirror's: the lease of the other server may
+ * live by this heartbeat, if it knows of an epoch that is as new.
+ */
+export const moduleFlag = { running: 1, ready: 2, draining: 4, consent: 8 } as const;
+
+/** By what the leases of a module are renewed. */
+export type BeatLease =
+  /** Of a farm: by the view. */
+  | { readonly rule: 'view' }
+  /** Not at all: the slots are 0. */
+  | { readonly rule: 'off' }
+  /** As long as the agent confirms life, at least every leaseMs. */
+  | { readonly rule: 'own'; readonly leaseMs: number }
+  /**
+   * To the send time of the newest own heartbeat that a consenting heartbeat of the peer echoes, plus leaseMs,
+   * if that one tells of no later epoch than announced here.
+   */
+  | { readonly rule: 'peer'; readonly peer: number; readonly leaseMs: number };
 
 /** What this node says of one module in each heartbeat. */
 export interface BeatModule {
@@ -56,6 +74,7 @@ export interface BeatModule {
   readonly viewMembers: bigint;
   /** Lease slots renewed for this module; empty: none. */
   readonly leaseSlots: readonly number[];
+  readonly lease: BeatLease;
 }
 
 export type Reach =
@@ -79,6 +98,8 @@ export type BeatEvent =
       readonly boot: bigint;
       /** The peer says that its agent has not confirmed life in time. */
       readonly hung: boolean;
+      /** Arrival (CLOCK_BOOTTIME, ms) of its newest heartbeat on any network; -1: never heard. */
+      readonly heardMs: number;
       /** CLOCK_BOOTTIME of the change, ms. */
       readonly atMs: number;
     }
@@ -101,7 +122,10 @@ export type BeatEvent =
       readonly atMs: number;
     }
   | {
-      /** The leases of one module were withheld or granted again, with the reason. */
+      /**
+       * The leases of one module were withheld or granted again, with the reason; by the rules own and peer:
+       * ran out, or run again.
+       */
       readonly kind: 'lease';
       /** Key of the module. */
       readonly key: number;
@@ -119,7 +143,7 @@ export type BeatEvent =
       readonly atMs: number;
     };
 
-export type LeaseWhy = 'ok' | 'agent_hung' | 'not_echoed' | 'excluded_by_view';
+export type LeaseWhy = 'ok' | 'agent_hung' | 'not_echoed' | 'excluded_by_view' | 'no_consent';
 export type FaultWhat = 'bind' | 'send' | 'lease_map';
 
 /** Counters of the heartbeat thread since holdfastd started; names are metric labels. */
@@ -163,8 +187,16 @@ export interface BeatStats {
 
 export interface Beat {
   configure(config: BeatConfig): void;
-  /** Sets the module part of the heartbeats and the leases to renew; goes out at once. */
+  /**
+   * Sets the module part of the heartbeats and the leases to renew; goes out at once. When it returns, no
+   * heartbeat that says anything older answers one that arrives from now on.
+   */
   announce(modules: readonly BeatModule[]): void;
+  /**
+   * Resolves when the heartbeat thread acts by the newest announcement: leases that it withdrew are 0 and
+   * heartbeats say the new. Never, when holdfastd is lost.
+   */
+  announced(): Promise<void>;
   /** The agent is alive; call at least every agentDeadlineMs / 4. */
   confirm(): void;
   /** Everything serves: tells the service manager (READY=1). */
@@ -193,6 +225,8 @@ interface BeatClient {
   lost(): number;
   restart(): void;
   confirm(): void;
+  announce(modules: Uint8Array): boolean;
+  isAnnounced(): boolean;
   stats(buffer: Uint8Array): boolean;
   close(): void;
 }
@@ -217,6 +251,7 @@ class BeatOverShm implements Beat {
   readonly #stats = new Uint8Array(layout.stats);
   #listener: ((events: readonly BeatEvent[]) => void) | null = null;
   readonly #lostListeners: (() => void)[] = [];
+  readonly #waiting: (() => void)[] = [];
   #eventsLost: number;
   #draining = false;
   #closed = false;
@@ -245,7 +280,16 @@ class BeatOverShm implements Beat {
   }
 
   announce(modules: readonly BeatModule[]): void {
-    this.#socket.write(encodeAnnounce(modules));
+    if (this.#closed) return;
+    assert(this.#client.announce(encodeModules(modules)), 'the shared memory takes it');
+    this.#socket.write(encodeSignal('announce'));
+  }
+
+  async announced(): Promise<void> {
+    if (this.#client.isAnnounced()) return;
+    await new Promise<void>((resolve) => {
+      this.#waiting.push(resolve);
+    });
   }
 
   confirm(): void {
@@ -286,7 +330,18 @@ class BeatOverShm implements Beat {
     this.#client.close();
   }
 
+  /** The thread rings after it took an announcement, whether there are events or not. */
+  #settle(): void {
+    if (this.#waiting.length === 0 || !this.#client.isAnnounced()) return;
+    for (const resolve of this.#waiting.splice(0)) resolve();
+  }
+
   #drain(): void {
+    this.#take();
+    this.#settle();
+  }
+
+  #take(): void {
     if (this.#listener === null || this.#draining || this.#closed) return;
     const count = this.#client.drain(this.#events);
     if (count === batchSize) {

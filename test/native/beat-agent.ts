@@ -7,6 +7,7 @@ import { openBeat, type BeatConfig, type BeatModule } from '../../src/native/bea
 
 export type AgentCommand =
   | { readonly op: 'announce'; readonly modules: readonly AgentModule[] }
+  | { readonly op: 'announced' }
   | { readonly op: 'stats' }
   | { readonly op: 'ready' }
   | { readonly op: 'block'; readonly ms: number }
@@ -46,6 +47,9 @@ createInterface({ input: process.stdin }).on('line', (line) => {
   switch (command.op) {
     case 'announce':
       beat.announce(command.modules.map((m) => ({ ...m, viewMembers: BigInt(m.viewMembers) })));
+      break;
+    case 'announced':
+      void beat.announced().then(() => say({ kind: 'announced' }));
       break;
     case 'stats':
       say({ kind: 'stats', nowMs: beat.nowMs(), stats: beat.stats() });

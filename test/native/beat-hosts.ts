@@ -140,7 +140,15 @@ export class Host {
   }
 
   announce(change: Partial<AgentModule> = {}): void {
-    const module = { key: 7, flags: 1, viewEpoch: 1, viewMembers: '3', leaseSlots: [], ...change };
+    const module: AgentModule = {
+      key: 7,
+      flags: 1,
+      viewEpoch: 1,
+      viewMembers: '3',
+      leaseSlots: [],
+      lease: { rule: 'view' },
+      ...change,
+    };
     this.send({ op: 'announce', modules: [module] });
   }
 

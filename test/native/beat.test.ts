@@ -256,6 +256,36 @@ describe('holdfastd and the lease map', { skip, ...slow }, () => {
     assert.ok(leaseMs(7) > (await nowMs()));
   });
 
+  it('of a mirror: lives by the consent of the peer, and off is in force when announced says so', async () => {
+    const leaseMsLong = 600;
+    const lease = { rule: 'peer', peer: 1, leaseMs: leaseMsLong } as const;
+    b.announce({ flags: 9, viewEpoch: 6, viewMembers: '0', lease: { rule: 'off' } });
+    await a.next({ kind: 'module', node: 1, viewEpoch: 6 });
+    a.announce({ viewEpoch: 6, viewMembers: '0', leaseSlots: [9], lease });
+    await a.next({ kind: 'lease', renewing: true, why: 'ok' });
+    assert.ok(leaseMs(9) > (await nowMs()));
+    // Without consent it runs out, and the agent hears of it.
+    b.announce({ flags: 1, viewEpoch: 6, viewMembers: '0', lease: { rule: 'off' } });
+    b.send({ op: 'announced' });
+    await b.next({ kind: 'announced' });
+    const dissentMs = await nowMs();
+    const lapsed = await a.next({ kind: 'lease', renewing: false });
+    assert.equal(lapsed['why'], 'no_consent');
+    assert.ok(leaseMs(9) <= dissentMs + leaseMsLong);
+    // By its own life it runs again.
+    a.announce({
+      viewEpoch: 7,
+      viewMembers: '0',
+      leaseSlots: [9],
+      lease: { rule: 'own', leaseMs: leaseMsLong },
+    });
+    await a.next({ kind: 'lease', renewing: true, why: 'ok' });
+    a.announce({ viewEpoch: 7, viewMembers: '0', leaseSlots: [9], lease: { rule: 'off' } });
+    a.send({ op: 'announced' });
+    await a.next({ kind: 'announced' });
+    assert.equal(leaseMs(9), 0);
+  });
+
   it('lapses when holdfastd is stopped, and is released when it ends', async () => {
     a.announce({ viewEpoch: 5, leaseSlots: [8] });
     while (leaseMs(8) === 0) {
