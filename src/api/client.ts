@@ -11,6 +11,8 @@ import type {
   ModuleVerb,
   NodeStatus,
   SecondWay,
+  TimingQuery,
+  TimingRow,
   VerifyStatus,
 } from '../host/face.ts';
 
@@ -18,12 +20,6 @@ import type {
 export type AgentTarget =
   | { readonly socketPath: string }
   | { readonly dial: () => Promise<Duplex>; readonly where: string };
-
-export interface TimingRow {
-  readonly name: string;
-  readonly ms: number;
-  readonly meaning: string;
-}
 
 /** One node of the cluster as another one sees it. */
 export interface ClusterNodeStatus {
@@ -70,6 +66,8 @@ export interface AgentClient {
   command(module: string, verb: ModuleVerb): Promise<ModuleStatus>;
   prim(module: string, alone: boolean, force?: boolean): Promise<ModuleStatus>;
   second(module: string, way?: SecondWay): Promise<ModuleStatus>;
+  swap(module: string, sync: boolean): Promise<ModuleStatus>;
+  failover(module: string, on: boolean): Promise<ModuleStatus>;
   verify(module: string): Promise<VerifyStatus>;
   installModule(name: string, archive: Uint8Array, replace: boolean): Promise<ModuleStatus>;
   packageModule(name: string): Promise<Uint8Array>;
@@ -87,7 +85,7 @@ export interface AgentClient {
   }): AsyncGenerator<EventRecord, void, void>;
   log(module: string | null, lines: number): Promise<readonly string[]>;
   why(module: string): Promise<readonly string[]>;
-  timing(): Promise<readonly TimingRow[]>;
+  timing(query?: Partial<TimingQuery>): Promise<readonly TimingRow[]>;
   metrics(): Promise<string>;
   clusterStatus(): Promise<ClusterStatus>;
   /** A new join token; `replaces` names a dead node whose place the joining server takes. */
@@ -150,6 +148,8 @@ function makeClient(target: AgentTarget, base: string): AgentClient {
     command: (module, verb) => act(`${at(module)}/${verb}`, {}),
     prim: (module, alone, force = false) => act(`${at(module)}/prim`, { alone, force }),
     second: (module, way = 'plain') => act(`${at(module)}/second`, { way }),
+    swap: (module, sync) => act(`${at(module)}/swap`, { sync }),
+    failover: (module, on) => act(`${at(module)}/failover`, { on }),
     verify: (module) =>
       json({
         method: 'POST',
@@ -177,7 +177,7 @@ function makeClient(target: AgentTarget, base: string): AgentClient {
     followEvents: (options = {}) => followEvents(target, base, options),
     log: (module, lines) => get(`/log${queryString({ module, lines })}`),
     why: (module) => get(`${at(module)}/why`),
-    timing: () => get('/timing'),
+    timing: (query = {}) => get(`/timing${queryString({ ...query })}`),
     metrics: async () => (await raw({ method: 'GET', path: '/metrics' })).toString('utf8'),
     clusterStatus: () => get('/cluster'),
     issueToken: (options = {}) => act('/cluster/tokens', options),

@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { HoldfastError } from '../errors.ts';
 import { type Agent, type ModuleStatus, secondWays } from '../host/face.ts';
+import { mirrorProfiles } from '../core/mirror-timing.ts';
 import { type ClusterService, JoinRequest } from './cluster.ts';
 
 /** Greatest module archive, bytes. */
@@ -67,6 +68,13 @@ const PrimBody = z.strictObject({
   force: z.boolean().default(false),
 });
 const SecondBody = z.strictObject({ way: z.enum(secondWays).default('plain') });
+const SwapBody = z.strictObject({ sync: z.boolean().default(true) });
+const FailoverBody = z.strictObject({ on: z.boolean() });
+const profiles = Object.keys(mirrorProfiles) as (keyof typeof mirrorProfiles)[];
+const TimingQuery = z.strictObject({
+  module: name.optional(),
+  profile: z.enum(profiles).optional(),
+});
 const ClusterBody = z.strictObject({ xml, scope: z.enum(['node', 'cluster']).default('cluster') });
 const TokenBody = z.strictObject({
   ttlMs: z
@@ -136,8 +144,13 @@ function nodeRoutes({ agent }: RouteContext): Route[] {
     {
       method: 'GET',
       path: '/timing',
-      summary: 'The chain of deadlines in force',
-      handle: () => json(agent.timing()),
+      summary:
+        'The chains of deadlines in force: of the cluster, of a mirror, or as a profile would make it',
+      query: TimingQuery,
+      handle: ({ query }) => {
+        const { module, profile } = query as z.infer<typeof TimingQuery>;
+        return json(agent.timing({ module: module ?? null, profile: profile ?? null }));
+      },
     },
     {
       method: 'GET',
@@ -166,7 +179,7 @@ function mirrorRoutes(agent: Agent): Route[] {
       method: 'POST',
       path: '/modules/:module/prim',
       summary:
-        'Makes this node the primary of a mirror; alone: to acknowledge without its peer; force: with an older copy',
+        'Makes this node the primary of a mirror; alone: to acknowledge without its peer; force: with an older copy, and what it lacks is given up',
       body: PrimBody,
       handle: async ({ params, body }) => {
         const { alone, force } = body as z.infer<typeof PrimBody>;
@@ -181,6 +194,23 @@ function mirrorRoutes(agent: Agent): Route[] {
       body: SecondBody,
       handle: async ({ params, body }) =>
         json(await agent.second(of(params), (body as z.infer<typeof SecondBody>).way)),
+    },
+    {
+      method: 'POST',
+      path: '/modules/:module/swap',
+      summary:
+        'Moves the application of a mirror to the other server; not sync: the server that it leaves keeps its copy as it is',
+      body: SwapBody,
+      handle: async ({ params, body }) =>
+        json(await agent.swap(of(params), (body as z.infer<typeof SwapBody>).sync)),
+    },
+    {
+      method: 'POST',
+      path: '/modules/:module/failover',
+      summary: 'Whether this server of a mirror takes over by itself',
+      body: FailoverBody,
+      handle: async ({ params, body }) =>
+        json(await agent.failover(of(params), (body as z.infer<typeof FailoverBody>).on)),
     },
     {
       method: 'POST',

@@ -1,3 +1,4 @@
+import { createInterface } from 'node:readline';
 import { type AgentClient, connectAgent } from '../api/client.ts';
 import { type Paths, paths } from '../paths.ts';
 
@@ -9,6 +10,10 @@ export interface Io {
   readonly tty: boolean;
   readonly color: boolean;
   readonly columns: number;
+  /** A person sits at standard input, and sees what is told on stderr. */
+  readonly canAsk: boolean;
+  /** Asks on stderr; the line that was answered, empty at the end of the input. */
+  ask(question: string): Promise<string>;
   readonly paths: Paths;
   /** Aborts at Ctrl-C, which from this call on no longer ends the process by itself. */
   untilInterrupt(): AbortSignal;
@@ -31,11 +36,25 @@ export function processIo(): Io {
     tty,
     color: tty && (process.env['NO_COLOR'] ?? '') === '',
     columns: process.stdout.columns ?? 100,
+    canAsk: process.stdin.isTTY === true && process.stderr.isTTY === true,
+    ask,
     paths: where,
     untilInterrupt,
     nowMs: () => Date.now(),
     connect: () => connectAgent({ socketPath: where.agentSocket }),
   };
+}
+
+async function ask(question: string): Promise<string> {
+  const lines = createInterface({ input: process.stdin, output: process.stderr });
+  try {
+    return await new Promise((resolve) => {
+      lines.once('close', () => resolve(''));
+      lines.question(question, resolve);
+    });
+  } finally {
+    lines.close();
+  }
 }
 
 function untilInterrupt(): AbortSignal {

@@ -9,6 +9,7 @@ import { farmCommands } from './commands/farm.ts';
 import { mirrorCommands } from './commands/mirror.ts';
 import { moduleCommands } from './commands/module.ts';
 import { observeCommands } from './commands/observe.ts';
+import { pairCommands } from './commands/pair.ts';
 import { quarantineCommands } from './commands/quarantine.ts';
 import { statusCommand } from './commands/status.ts';
 import { exitCodeOf, exitCodes, reportError } from './exit.ts';
@@ -38,6 +39,7 @@ export async function buildProgram(run: Run, withLab: boolean): Promise<Command>
   moduleCommands(program, run);
   farmCommands(program, run);
   mirrorCommands(program, run);
+  pairCommands(program, run);
   quarantineCommands(program, run);
   clusterCommands(program, run);
   if (withLab) await mountLab(program, run);

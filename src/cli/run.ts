@@ -97,23 +97,13 @@ export async function onNodes<T>(
   show: (value: T) => string,
 ): Promise<void> {
   const { io } = run;
-  const client = io.connect();
-  const nodes = await namedNodes(client, options.host);
-  if (nodes === null || typeof nodes === 'string') {
-    const value = await call(nodes === null ? client : client.onNode(nodes));
-    if (options.json === true) printJson(io, value);
-    else io.out(show(value));
+  const answers = await fromNodes(run, options, call);
+  const [only] = answers;
+  if (only !== undefined && !isSeveral(options)) {
+    if (options.json === true) printJson(io, only.result);
+    else io.out(show(only.result as T));
     return;
   }
-  const answers = await Promise.all(
-    nodes.map(async (node) => {
-      try {
-        return { node, result: await call(client.onNode(node)), failure: null };
-      } catch (failure) {
-        return { node, result: undefined, failure: { cause: failure } };
-      }
-    }),
-  );
   for (const { failure } of answers) {
     if (failure !== null && run.exitCode === 0) run.exitCode = exitCodeOf(failure.cause);
   }
@@ -130,6 +120,46 @@ export async function onNodes<T>(
     const lines = text.trimEnd().split('\n');
     io.out(`${node}:\n${lines.map((line) => (line === '' ? '' : `  ${line}`)).join('\n')}\n`);
   }
+}
+
+/** What one of the nodes of -H answered; exactly one of result and failure. */
+export interface NodeAnswer<T> {
+  /** Empty: this one. */
+  readonly node: string;
+  readonly result: T | undefined;
+  readonly failure: { readonly cause: unknown } | null;
+}
+
+const isSeveral = ({ host }: CommonOptions): boolean =>
+  host === '*' || host?.includes(',') === true;
+
+/** Runs `call` on this node or on those of -H, all at once. Of a single node a failure is thrown. */
+export async function fromNodes<T>(
+  run: Run,
+  options: CommonOptions,
+  call: (client: AgentClient) => Promise<T>,
+): Promise<readonly NodeAnswer<T>[]> {
+  const client = run.io.connect();
+  const nodes = await namedNodes(client, options.host);
+  if (nodes === null || typeof nodes === 'string') {
+    const result = await call(nodes === null ? client : client.onNode(nodes));
+    return [{ node: nodes ?? '', result, failure: null }];
+  }
+  return Promise.all(
+    nodes.map(async (node) => {
+      try {
+        return { node, result: await call(client.onNode(node)), failure: null };
+      } catch (cause) {
+        return { node, result: undefined, failure: { cause } };
+      }
+    }),
+  );
+}
+
+/** Tells a failure of one of several nodes; the exit code is that of the first one. */
+export function tellFailure(run: Run, options: CommonOptions, cause: unknown): void {
+  reportError(run.io, cause, options.json === true);
+  if (run.exitCode === 0) run.exitCode = exitCodeOf(cause);
 }
 
 /**

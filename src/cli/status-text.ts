@@ -12,6 +12,7 @@ import type {
 } from '../host/face.ts';
 import { bucketCount } from '../core/farm-types.ts';
 import { bytesText } from '../config/values.ts';
+import { pairRows } from './pair-text.ts';
 import { type Cell, duration, microseconds, plural, stateCell, table } from './format.ts';
 
 /** Share of one group: `33 %`, with the buckets that are only held for old connections. */
@@ -34,9 +35,22 @@ function servingText(farm: FarmStatus): string {
 function moduleRow(module: ModuleStatus): readonly Cell[] {
   const { farm } = module;
   const own = [module.name, module.mode, stateCell(module)];
-  if (module.replica !== null) return [...own, '', '', replicaCell(module.replica)];
+  if (module.replica !== null || module.pair !== null)
+    return [...own, openText(module), '', mirrorCell(module)];
   if (farm === null) return own;
   return [...own, servingText(farm), sharesText(farm.groups), farm.members.join(' ')];
+}
+
+/** Whether the address of a mirror that decides for itself answers here. */
+function openText({ pair }: ModuleStatus): string {
+  const vip = pair?.vip ?? null;
+  if (vip === null) return '';
+  return vip.open && pair?.lease.held === true ? 'yes' : 'no';
+}
+
+function mirrorCell({ replica, pair }: ModuleStatus): string {
+  if (replica !== null) return replicaCell(replica);
+  return pair === null ? '' : `${pair.peer.node} ${pair.peer.state ?? 'not heard yet'}`;
 }
 
 /** `with db2`, `db2 lost`; then each distant copy: `dr1 in sync`, `dr1 lost`. */
@@ -252,6 +266,7 @@ export function moduleText(module: ModuleStatus, color: boolean, detail = false)
   const resources = Object.entries(module.resources).map(([name, value]) => `${name} ${value}`);
   const rows: readonly (readonly [string, string])[] = [
     ...(module.farm === null ? [] : farmRows(module.farm)),
+    ...(module.pair === null ? [] : pairRows(module.pair)),
     ...(module.replica === null ? [] : replicaRows(module.replica, detail)),
     ...(resources.length === 0 ? [] : [['resources', resources.join(', ')] as const]),
     ['restarts', `${module.loopCount} of at most ${module.maxloop}`],

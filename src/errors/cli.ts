@@ -46,4 +46,18 @@ export const cliErrors = {
     hint: 'Name one: `holdfast confcheck {file} --cluster FILE`.',
     exit: 2,
   },
+  'HF-CLI-011': {
+    sentence: '`holdfast {command}` may give up data, and nobody is there to be asked',
+    hint: 'Read what it says (without --json), then give --yes.',
+  },
+  'HF-CLI-012': {
+    sentence: 'nothing was done: the answer was not yes',
+    hint: '',
+  },
+  'HF-CLI-013': {
+    sentence:
+      '`holdfast prim --{option}` is for mirrors that are run by hand; {module} has an arbiter',
+    hint: '`holdfast primforce -m {module}` makes this server primary with the copy that it has, and says what is given up by it.',
+    exit: 64,
+  },
 } as const;

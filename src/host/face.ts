@@ -1,6 +1,9 @@
 /** What the agent shows and takes: the types that the API, the CLI and the lab share. */
 import type { ClusterConfig } from '../config/model.ts';
 import type { ErrorRecord } from '../errors.ts';
+import type { TimingQuery, TimingRow } from './timing.ts';
+
+export type { TimingQuery, TimingRow } from './timing.ts';
 
 export type ModuleState = 'STOP' | 'WAIT' | 'ALONE' | 'UP' | 'PRIM' | 'SECOND';
 /** Shown red, magenta, green. */
@@ -285,8 +288,8 @@ export interface Agent {
   log(module: string | null, lines: number): Promise<readonly string[]>;
   /** Why the module is where it is: its refusals and conditions, newest first. */
   why(module: string): readonly string[];
-  /** The chain of deadlines in force, ms. */
-  timing(): readonly { readonly name: string; readonly ms: number; readonly meaning: string }[];
+  /** The chains of deadlines in force, or those that a profile would make. */
+  timing(query: TimingQuery): readonly TimingRow[];
   /** Prometheus text exposition. */
   metrics(): string;
   /** The cluster.xml in force, as text and as model. */

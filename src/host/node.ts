@@ -41,7 +41,7 @@ import { Mirrors } from './mirrors.ts';
 import { HostedModule, type ModulePorts } from './module.ts';
 import { freeNumber, RecordFile } from './record.ts';
 import { RuntimeFile } from './runtime.ts';
-import { timingRows } from './timing.ts';
+import { timingChains, type TimingQuery, type TimingRow } from './timing.ts';
 import { watchReady } from './watch.ts';
 
 /** A node holds at most this many modules: the module part of a heartbeat has 32 places. */
@@ -276,8 +276,8 @@ export class HostNode implements Agent {
     return hosted?.why() ?? [new HoldfastError('HF-AGENT-004', { module }).message];
   }
 
-  timing(): readonly { name: string; ms: number; meaning: string }[] {
-    return timingRows(this.#cluster);
+  timing(query: TimingQuery): readonly TimingRow[] {
+    return timingChains(this.#cluster, this.#modules.values(), query);
   }
 
   metrics(): string {

@@ -184,8 +184,9 @@ export class FakeAgent implements Agent {
     return [`because of ${module}`];
   }
 
-  timing(): ReturnType<Agent['timing']> {
-    return [{ name: 'lease', ms: 150, meaning: 'silence' }];
+  timing(query: Parameters<Agent['timing']>[0]): ReturnType<Agent['timing']> {
+    this.calls.push(['timing', query]);
+    return [{ of: 'cluster', name: 'lease', ms: 150, meaning: 'silence' }];
   }
 
   metrics(): string {

@@ -105,6 +105,10 @@ describe('client and routes', () => {
     assert.deepEqual(agent.calls.pop(), ['prim', 'web', true, false]);
     await local.second('web');
     assert.deepEqual(agent.calls.pop(), ['second', 'web', 'plain']);
+    await local.swap('web', false);
+    assert.deepEqual(agent.calls.pop(), ['swap', 'web', false]);
+    await local.failover('web', false);
+    assert.deepEqual(agent.calls.pop(), ['failover', 'web', false]);
     assert.deepEqual((await local.verify('web')).figures, { files: 3 });
     assert.deepEqual(agent.calls.pop(), ['verify', 'web']);
     await local.power('web', 'b', null, 64);
@@ -124,7 +128,12 @@ describe('client and routes', () => {
     assert.deepEqual(await local.log(null, 5), ['agent 5']);
     assert.deepEqual(await local.log('web', 7), ['web 7']);
     assert.deepEqual(await local.why('web'), ['because of web']);
-    assert.deepEqual(await local.timing(), agent.timing());
+    assert.deepEqual(await local.timing(), [
+      { of: 'cluster', name: 'lease', ms: 150, meaning: 'silence' },
+    ]);
+    assert.deepEqual(agent.calls.at(-1), ['timing', { module: null, profile: null }]);
+    await local.timing({ module: 'db', profile: 'wan' });
+    assert.deepEqual(agent.calls.at(-1), ['timing', { module: 'db', profile: 'wan' }]);
     assert.equal(await local.metrics(), 'holdfast_up{node="a"} 1\n');
     assert.equal((await local.clusterStatus()).nodes.length, 2);
     assert.equal(await local.clusterXml(), agent.xml);
@@ -166,6 +175,9 @@ describe('client and routes', () => {
 describe('requests that are not valid', () => {
   for (const [method, path, body, where] of [
     ['POST', '/modules/web/prim', '{"alone":1}', 'body.alone'],
+    ['POST', '/modules/web/swap', '{"sync":"no"}', 'body.sync'],
+    ['POST', '/modules/web/failover', '{}', 'body.on'],
+    ['GET', '/timing?profile=slow', '', 'query.profile'],
     ['POST', '/modules/web/second', '{"alone":true}', 'body'],
     ['POST', '/modules/web/drain', '{"node":"b"}', 'body.on'],
     ['POST', '/modules/web/drain', '{"node":"b","on":1}', 'body.on'],

@@ -108,7 +108,7 @@ describe('-H', () => {
       list.map((one) => one.node),
       ['n1', 'n2'],
     );
-    assert.deepEqual(list[0]?.result, [{ name: 'lease', ms: 150, meaning: 'the VIP lapses' }]);
+    assert.deepEqual(list[0]?.result, here.timingRows);
     assert.equal(list[1]?.error?.code, 'HF-PEER-001');
     assert.equal(code, 69);
   });
@@ -352,6 +352,7 @@ describe('log, events, why, timing', () => {
       state: 'UP',
       readiness: 'Ready',
       why: ['not serving because start_both failed'],
+      pair: null,
     });
   });
 

@@ -10,6 +10,8 @@ import type {
   NodeStatus,
   ReplicaStatus,
   SecondWay,
+  TimingQuery,
+  TimingRow,
   VerifyStatus,
 } from '../../src/host/face.ts';
 import { pathsBelow } from '../../src/paths.ts';
@@ -111,6 +113,7 @@ export class FakeNode implements AgentClient {
   journal: EventRecord[] = [];
   logLines: string[] = [];
   whyLines: string[] = [];
+  timingRows: TimingRow[] = [{ of: 'cluster', name: 'lease', ms: 150, meaning: 'the VIP lapses' }];
   configErrors: ErrorRecord[] = [];
   verified: VerifyStatus = { running: false, figures: {}, differences: [], differing: 0 };
   readonly asked: unknown[][] = [];
@@ -163,6 +166,10 @@ export class FakeNode implements AgentClient {
     this.#answer(() => this.#module(module), 'prim', module, alone, force);
   second = (module: string, way: SecondWay = 'plain') =>
     this.#answer(() => this.#module(module), 'second', module, way);
+  swap = (module: string, sync: boolean) =>
+    this.#answer(() => this.#module(module), 'swap', module, sync);
+  failover = (module: string, on: boolean) =>
+    this.#answer(() => this.#module(module), 'failover', module, on);
   verify = (module: string) => this.#answer(() => this.verified, 'verify', module);
   installModule = (name: string, archive: Uint8Array, replace: boolean) =>
     this.#answer(() => moduleStatus({ name, state: 'STOP' }), 'install', name, archive, replace);
@@ -189,8 +196,8 @@ export class FakeNode implements AgentClient {
   log = (module: string | null, lines: number) =>
     this.#answer(() => this.logLines.slice(-lines), 'log', module, lines);
   why = (module: string) => this.#answer(() => this.whyLines, 'why', module);
-  timing = () =>
-    this.#answer(() => [{ name: 'lease', ms: 150, meaning: 'the VIP lapses' }], 'timing');
+  timing = (query: Partial<TimingQuery> = {}) =>
+    this.#answer(() => this.timingRows, 'timing', query);
   metrics = () => this.#answer(() => '', 'metrics');
   clusterStatus = () =>
     this.#answer(
@@ -258,6 +265,8 @@ export interface CliOptions {
   readonly color?: boolean;
   readonly tty?: boolean;
   readonly interrupt?: AbortSignal;
+  /** What a person types; without it, nobody is there. */
+  readonly answer?: string;
   /** Sees all of stdout each time it grows. */
   readonly onOut?: (out: string) => void;
 }
@@ -279,6 +288,11 @@ export function fakeIo(
     tty: options.tty ?? false,
     color: options.color ?? false,
     columns: 100,
+    canAsk: options.answer !== undefined,
+    ask: async (question) => {
+      text.err += question;
+      return options.answer ?? '';
+    },
     paths: pathsBelow(options.root ?? '/nonexistent'),
     untilInterrupt: () => options.interrupt ?? new AbortController().signal,
     nowMs: () => nowMs,

@@ -1,4 +1,4 @@
-/** prim, second, verify: a mirror run by hand. */
+/** prim, second, verify: orders that all mirrors have. */
 import { constants } from 'node:os';
 import type { Command } from 'commander';
 import type { AgentClient } from '../../api/client.ts';
@@ -34,15 +34,19 @@ export function mirrorCommands(program: Command, run: Run): void {
     program.command('prim').description('make this server the primary of a mirror'),
   ).option(
     '--alone',
-    'confirm that it is to go on without the other server: what is written is on this one only',
+    'of a mirror run by hand: confirm that it is to go on without the other server: what is written is on this one only',
   );
   prim.option(
     '--force',
-    'also with a copy that is known to be older, was being brought up to date, or is a distant one: what it lacks is lost',
+    'of a mirror run by hand: also with a copy that is known to be older, was being brought up to date, or is a distant one: what it lacks is lost',
   );
   act(run, prim, async (options: PrimOptions, argument) => {
     const client = oneAgent(run, options, 'prim');
     const name = await chosenModule(client, 'prim', options.module ?? argument);
+    const option = options.force === true ? 'force' : options.alone === true ? 'alone' : null;
+    if (option !== null && (await client.module(name)).pair !== null) {
+      throw new HoldfastError('HF-CLI-013', { option, module: name });
+    }
     const module = await client.prim(name, options.alone === true, options.force === true);
     if (options.json === true) printJson(run.io, module);
     else run.io.out(moduleLine(module, run.io.color));

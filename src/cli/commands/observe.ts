@@ -2,22 +2,26 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Command } from 'commander';
 import type { AgentClient } from '../../api/client.ts';
-import type { EventRecord } from '../../host/face.ts';
+import { mirrorProfiles } from '../../core/mirror-timing.ts';
+import { HoldfastError } from '../../errors.ts';
+import type { EventRecord, PairStatus, TimingRow } from '../../host/face.ts';
 import { version } from '../../version.ts';
 import { newLines } from '../follow.ts';
 import { moduleLine, table, timestamp } from '../format.ts';
+import { pairRows } from '../pair-text.ts';
 import {
   act,
   chosenModule,
   type CommonOptions,
+  fromNodes,
   oneAgent,
   onNodes,
   printJson,
   type Run,
+  tellFailure,
   wholeNumber,
   withJson,
   withModule,
-  withNodes,
 } from '../run.ts';
 
 interface LinesOptions extends CommonOptions {
@@ -45,32 +49,63 @@ export function observeCommands(program: Command, run: Run): void {
       options,
       async (client) => {
         const name = await chosenModule(client, 'why', options.module ?? argument);
-        const [{ state, readiness }, reasons] = await Promise.all([
+        const [{ state, readiness, pair }, reasons] = await Promise.all([
           client.module(name),
           client.why(name),
         ]);
-        return { name, state, readiness, why: reasons };
+        return { name, state, readiness, why: reasons, pair };
       },
-      (module) => moduleLine(module, run.io.color),
+      (module) => moduleLine(module, run.io.color) + factsText(module.pair),
     );
   });
-  const timing = program
-    .command('timing')
-    .description('print the deadlines in force and what each is for');
-  act(run, withNodes(timing), async (options: CommonOptions) => {
-    await onNodes(
-      run,
-      options,
-      (client) => client.timing(),
-      (rows) =>
-        table(
-          ['DEADLINE', 'MS', 'MEANING'],
-          rows.map((row) => [row.name, String(row.ms), row.meaning]),
-          false,
-        ),
-    );
-  });
+  timingCommand(program, run);
   versionCommand(program, run);
+}
+
+/** What decisions are made by, below the reasons. */
+function factsText(pair: PairStatus | null): string {
+  if (pair === null) return '';
+  return pairRows(pair)
+    .map(([name, text]) => `  (${name}: ${text})\n`)
+    .join('');
+}
+
+interface TimingOptions extends CommonOptions {
+  readonly profile?: string;
+}
+
+const profiles = Object.keys(mirrorProfiles) as readonly (keyof typeof mirrorProfiles)[];
+
+function timingCommand(program: Command, run: Run): void {
+  const command = withModule(
+    program
+      .command('timing')
+      .description(
+        'print the deadlines in force, of the cluster and of its mirrors, and what each is for',
+      ),
+    'only those of this module',
+  ).option('--profile <name>', `those that a mirror would have here: ${profiles.join(', ')}`);
+  act(run, command, async (options: TimingOptions, argument) => {
+    const profile = profiles.find((name) => name === options.profile);
+    if (options.profile !== undefined && profile === undefined) {
+      const expected = `one of ${profiles.join(', ')}`;
+      const values = { value: options.profile, expected, command: 'timing' };
+      throw new HoldfastError('HF-CLI-005', values);
+    }
+    const query = { module: options.module ?? argument ?? null, profile: profile ?? null };
+    await onNodes(run, options, (client) => client.timing(query), timingText);
+  });
+}
+
+/** One table for each chain, under its name where there are several. */
+function timingText(rows: readonly TimingRow[]): string {
+  const head = ['DEADLINE', 'MS', 'MEANING'];
+  const cells = (of: string) =>
+    rows.filter((row) => row.of === of).map(({ name, ms, meaning }) => [name, String(ms), meaning]);
+  const chains = [...new Set(rows.map(({ of }) => of))];
+  const [only] = chains;
+  if (only !== undefined && chains.length === 1) return table(head, cells(only), false);
+  return chains.map((of) => `${of}\n${table(head, cells(of), false, '  ')}`).join('\n');
 }
 
 function lines(texts: readonly string[]): string {
@@ -127,7 +162,9 @@ function eventsCommand(program: Command, run: Run): void {
   const command = withModule(
     program
       .command('events')
-      .description('print the journal: transitions, refusals, alerts, commands'),
+      .description(
+        'print the journal: transitions, refusals, alerts, commands; of several nodes in the order of time',
+      ),
     'only those of this module',
   )
     .option('-n, --lines <count>', 'so many of the newest', '50')
@@ -137,7 +174,7 @@ function eventsCommand(program: Command, run: Run): void {
     const module = options.module ?? argument ?? null;
     const read = (client: AgentClient) => client.events({ limit, module });
     if (options.follow !== true) {
-      await onNodes(run, options, read, (events) => events.map(eventLine).join(''));
+      await mergedEvents(run, options, read, limit);
       return;
     }
     const client = oneAgent(run, options, 'events -f');
@@ -152,6 +189,37 @@ function eventsCommand(program: Command, run: Run): void {
       print(event);
     }
   });
+}
+
+/**
+ * The newest events of the nodes asked for, in the order of time. A node that does not answer is told on
+ * stderr and hides nothing of the others.
+ */
+async function mergedEvents(
+  run: Run,
+  options: LinesOptions,
+  read: (client: AgentClient) => Promise<readonly EventRecord[]>,
+  limit: number,
+): Promise<void> {
+  const { io } = run;
+  const answers = await fromNodes(run, options, read);
+  const lists = answers.flatMap(({ result }) => (result === undefined ? [] : [result]));
+  for (const { failure } of answers) if (failure !== null) tellFailure(run, options, failure.cause);
+  const events = merge(lists).slice(-limit);
+  if (options.json === true) printJson(io, events);
+  else io.out(events.map(eventLine).join(''));
+}
+
+/** By wall time; but events of one node stay in its order, though its clock was set back. */
+function merge(lists: readonly (readonly EventRecord[])[]): readonly EventRecord[] {
+  const stamped = lists.flatMap((events) => {
+    let at = 0;
+    return events.map((event) => {
+      at = Math.max(at, event.wallMs);
+      return { event, at };
+    });
+  });
+  return stamped.toSorted((a, b) => a.at - b.at).map(({ event }) => event);
 }
 
 function versionCommand(program: Command, run: Run): void {
