@@ -5,6 +5,11 @@ import type { ClusterConfig, DefaultPrim, HeartbeatConfig, HeartConfig } from '.
 import { suggestion } from './suggest.ts';
 import type { Element } from './xml.ts';
 
+/** True where mirrors decide for themselves who is primary; else they are run by hand. */
+export function hasArbiter({ arbiter }: ClusterConfig): boolean {
+  return arbiter !== null && arbiter.type !== 'operator';
+}
+
 /** Reads `<heart>`; where it is missing says so. */
 export function readHeart(
   service: Element,
@@ -99,8 +104,8 @@ function readPace(
 function checkPace(heart: Element, pace: MirrorPace, fields: Fields, cluster: ClusterConfig): void {
   const named = ['suspect', 'lease', 'timing'].find((attribute) => fields.given(heart, attribute));
   // A mirror that is run by hand suspects nobody.
-  if (named === undefined) return;
-  const line = fields.line(heart, named);
+  if (named === undefined && !hasArbiter(cluster)) return;
+  const line = fields.line(heart, named ?? 'timing');
   const { heartbeatMs, lostCount } = cluster;
   const least = heartbeatMs * lostCount;
   if (pace.suspectMs < least) {

@@ -10,6 +10,7 @@ export {
   renderClusterXml,
 } from './cluster.ts';
 export { witnessPort } from './arbiter.ts';
+export { hasArbiter } from './heart.ts';
 export { conflictsBetween } from './conflicts.ts';
 export * from './model.ts';
 export { type ModuleOptions, parseModuleConfig } from './module.ts';

@@ -2,7 +2,7 @@ import { checkForm } from './check-form.ts';
 import { readChecks } from './checks.ts';
 import type { Parsed } from './cluster.ts';
 import { actions, belowBin, childOf, childrenOf, Fields, signatureOf } from './fields.ts';
-import { readDefaultPrim, readHeart } from './heart.ts';
+import { hasArbiter, readDefaultPrim, readHeart } from './heart.ts';
 import { expandMacros } from './macros.ts';
 import type {
   ClusterConfig,
@@ -72,9 +72,10 @@ function readService(
 ): ModuleConfig | null {
   const problems = fields.problems;
   const mode = fields.oneOf(element, 'mode', ['farm', 'light', 'mirror']);
-  if (mode === 'mirror') problems.warning('HF-CONFIG-060', fields.line(element, 'mode'));
-  belongsElsewhere(element, mode, fields);
-  notActedOn(element, mode, fields);
+  const byHand = mode === 'mirror' && !hasArbiter(options.cluster);
+  if (byHand) problems.warning('HF-CONFIG-060', fields.line(element, 'mode'));
+  belongsElsewhere(element, mode, byHand, fields);
+  notActedOn(element, byHand, fields);
   const user = childOf(element, 'user');
   const errd = childOf(element, 'errd');
   if (user === undefined) problems.warning('HF-CONFIG-065', element.line);
@@ -111,7 +112,7 @@ function readService(
 }
 
 /** Elements and attributes of another mode. */
-function belongsElsewhere(service: Element, mode: Mode, fields: Fields) {
+function belongsElsewhere(service: Element, mode: Mode, byHand: boolean, fields: Fields) {
   const wrong = (element: Element | undefined, other: string) => {
     if (element === undefined) return;
     const values = { element: element.name, mode: other, own: mode };
@@ -132,7 +133,8 @@ function belongsElsewhere(service: Element, mode: Mode, fields: Fields) {
     if (!fields.given(service, attribute)) continue;
     const line = fields.line(service, attribute);
     if (mode === 'mirror') {
-      const reason = 'a mirror is run by hand in this version';
+      if (!byHand) continue;
+      const reason = 'without <arbiter> in cluster.xml a mirror is run by hand';
       fields.problems.warning('HF-CONFIG-049', line, { attribute, element: 'service', reason });
     } else {
       fields.problems.warning('HF-CONFIG-076', line, { attribute, element: 'service', mode });
@@ -141,8 +143,8 @@ function belongsElsewhere(service: Element, mode: Mode, fields: Fields) {
 }
 
 /** What a later version will act on: said, so that nobody relies on it. */
-function notActedOn(service: Element, mode: Mode, fields: Fields) {
-  const later = ['vhost', 'errd', 'check', 'failover', ...(mode === 'mirror' ? ['vip'] : [])];
+function notActedOn(service: Element, byHand: boolean, fields: Fields) {
+  const later = ['vhost', 'errd', 'check', 'failover', ...(byHand ? ['vip'] : [])];
   for (const name of later) {
     const element = childOf(service, name);
     const empty = name === 'check' && element?.children.length === 0;

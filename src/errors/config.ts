@@ -206,8 +206,9 @@ export const configErrors = {
   },
   // userconfig.xml: the module.
   'HF-CONFIG-060': {
-    sentence: 'mode="mirror" is run by hand in this version: nothing is taken over by itself',
-    hint: 'Run `holdfast prim` on one server and `holdfast second` on the other.',
+    sentence:
+      'without <arbiter> in cluster.xml a mode="mirror" is run by hand: nothing is taken over by itself',
+    hint: 'Add an <arbiter> to cluster.xml, or run `holdfast prim` on one server and `holdfast second` on the other.',
   },
   'HF-CONFIG-061': {
     sentence: '<{element}> belongs to mode="{mode}", this module is mode="{own}"',

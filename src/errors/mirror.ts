@@ -22,7 +22,7 @@ export const mirrorErrors = {
   },
   'HF-MIRROR-005': {
     sentence:
-      'module {module} is a mirror, which is run by hand in this version: {verb} is not for it',
+      'module {module} is run by hand, since cluster.xml has no <arbiter>: {verb} is not for it',
     hint: 'Run `holdfast prim -m {module}` on the server with the newer data, `holdfast second -m {module}` on the other.',
     http: 409,
   },

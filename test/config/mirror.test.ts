@@ -56,6 +56,23 @@ describe('userconfig.xml of a mirror', () => {
     });
   });
 
+  it('decides for itself where the cluster has an arbiter', () => {
+    const decided = (attributes = '') => {
+      const arbiter = '<arbiter type="directory" path="/mnt/arbiter"/></cluster>';
+      const edits = [
+        ['</cluster>', arbiter],
+        ['<lans>', `<lans${attributes}>`],
+      ] as const;
+      return parseModuleConfig(
+        edited(mirrorXml, ['mode="mirror"', 'mode="mirror" failover="off" defaultprim="db2"']),
+        { name: 'db', cluster: config(parseClusterConfig(edited(mirrorClusterXml, ...edits))) },
+      );
+    };
+    assert.deepEqual(places(decided().warnings), []);
+    const slow = decided(' pulse="300ms"');
+    assert.deepEqual(places(slow.errors), ['123:4']);
+  });
+
   it('is said to be run by hand', () => {
     assert.deepEqual(places(parsed.warnings), ['060:3']);
   });
