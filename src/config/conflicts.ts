@@ -1,7 +1,7 @@
 import { HoldfastError } from '../errors.ts';
 import type { ModuleConfig } from './model.ts';
 import { nested } from './rfs.ts';
-import { groupsMax, rulesMax, vipsMax } from './vip.ts';
+import { groupsMax, mirrorGroups, mirrorRules, rulesMax, vipsMax } from './vip.ts';
 
 /**
  * What keeps modules from being active on the same servers, although each alone is right: two have
@@ -61,10 +61,11 @@ function crowdedDevices(modules: readonly ModuleConfig[]): HoldfastError[] {
   for (const device of devices) {
     const on = modules.filter((module) => devicesOf(module).includes(device));
     const groups = on.flatMap((module) => module.vip?.groups ?? []);
+    const mirrors = on.filter((module) => module.service.mode === 'mirror').length;
     const counts = [
       ['virtual IPs', vipsMax, on.flatMap((module) => vipsOf(module, device)).length],
-      ['groups', groupsMax, groups.length],
-      ['rules', rulesMax, groups.flatMap((group) => group.rules).length],
+      ['groups', groupsMax, groups.length + mirrors * mirrorGroups],
+      ['rules', rulesMax, groups.flatMap((group) => group.rules).length + mirrors * mirrorRules],
     ] as const;
     for (const [what, limit, count] of counts) {
       if (count <= limit) continue;

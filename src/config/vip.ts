@@ -21,6 +21,10 @@ import {
 } from './values.ts';
 import type { Element } from './xml.ts';
 
+/** What a mirror takes in the filter of a device: one table, and rules for TCP, UDP and ICMP. */
+export const mirrorGroups = 1;
+export const mirrorRules = 3;
+
 /** What the filter of one network device holds (FARM_VIPS, FARM_TABLES, FARM_RULES of its ABI). */
 export const vipsMax = 32;
 export const groupsMax = 16;
@@ -33,8 +37,8 @@ export function readVip(
   fields: Fields,
   cluster: ClusterConfig,
 ): VipConfig | null {
-  if (element === undefined || mode !== 'farm') return null;
-  return new VipReader(fields, cluster).read(element);
+  if (element === undefined || mode === 'light') return null;
+  return new VipReader(mode, fields, cluster).read(element);
 }
 
 interface Vip {
@@ -49,12 +53,14 @@ interface PlacedRule {
 }
 
 class VipReader {
+  readonly #mode: 'farm' | 'mirror';
   readonly #fields: Fields;
   readonly #cluster: ClusterConfig;
   readonly #vips = new Map<string, Vip>();
   readonly #rules: PlacedRule[] = [];
 
-  constructor(fields: Fields, cluster: ClusterConfig) {
+  constructor(mode: 'farm' | 'mirror', fields: Fields, cluster: ClusterConfig) {
+    this.#mode = mode;
     this.#fields = fields;
     this.#cluster = cluster;
   }
@@ -70,22 +76,22 @@ class VipReader {
     if (
       !list.some((child) => childOf(child, 'virtual_interface') || childOf(child, 'real_interface'))
     ) {
-      fields.problems.error('HF-CONFIG-102', element.line);
+      const isFarm = this.#mode === 'farm';
+      fields.problems.error(isFarm ? 'HF-CONFIG-102' : 'HF-CONFIG-108', element.line);
     }
-    const groups = this.#groups(childrenOf(childOf(element, 'loadbalancing_list'), 'group'));
+    const groups = this.#balancing(childOf(element, 'loadbalancing_list'));
     if (this.#vips.size > vipsMax) {
       const values = { limit: vipsMax, what: 'virtual IPs' };
       fields.problems.error('HF-CONFIG-089', element.line, values);
     }
     this.#overlaps();
-    this.#uncovered();
+    if (this.#mode === 'farm') this.#uncovered();
     return { tcpreset: fields.on(element, 'tcpreset'), interfaces, groups };
   }
 
   #interface(element: Element): VipInterface {
     const fields = this.#fields;
     const real = childOf(element, 'real_interface');
-    if (real !== undefined) fields.problems.error('HF-CONFIG-085', real.line);
     const virtual = childOf(element, 'virtual_interface');
     return {
       name: fields.given(element, 'name') ? fields.text(element, 'name') : null,
@@ -93,8 +99,39 @@ class VipReader {
       arpreroute: fields.on(element, 'arpreroute'),
       arpIntervalMs: fields.msWithin(element, 'arpinterval', [1000, '1s'], [86_400_000, '1d']),
       arpElapseMs: fields.ms(element, 'arpelapse'),
-      virtualInterface: virtual === undefined ? null : this.#virtualInterface(virtual),
+      virtualInterface:
+        this.#mode === 'mirror'
+          ? this.#realInterface(real, virtual)
+          : this.#farmInterface(real, virtual),
     };
+  }
+
+  #farmInterface(
+    real: Element | undefined,
+    virtual: Element | undefined,
+  ): VipInterface['virtualInterface'] {
+    if (real !== undefined) this.#fields.problems.error('HF-CONFIG-085', real.line);
+    return virtual === undefined ? null : this.#virtualInterface(virtual);
+  }
+
+  /** The addresses of a mirror answer with the MAC address of the device that they are on. */
+  #realInterface(
+    real: Element | undefined,
+    virtual: Element | undefined,
+  ): VipInterface['virtualInterface'] {
+    if (virtual !== undefined) this.#fields.problems.error('HF-CONFIG-106', virtual.line);
+    if (real === undefined) return null;
+    const addrs = childrenOf(real, 'virtual_addr')
+      .map((child) => this.#virtualAddr(child, 'vmac_directed'))
+      .filter((addr) => addr !== null);
+    return { type: 'vmac_directed', mac: null, addrs };
+  }
+
+  #balancing(list: Element | undefined): readonly LoadGroup[] {
+    if (list === undefined) return [];
+    if (this.#mode === 'farm') return this.#groups(childrenOf(list, 'group'));
+    this.#fields.problems.error('HF-CONFIG-105', list.line);
+    return [];
   }
 
   #devicesOnce(list: readonly Element[]) {
@@ -143,9 +180,11 @@ class VipReader {
   #virtualAddr(element: Element, type: VirtualInterface['type']): VirtualAddr | null {
     const fields = this.#fields;
     const address = fields.address(element, 'addr');
-    if (fields.text(element, 'where') === 'one_side_alias') {
+    const where = this.#mode === 'farm' ? 'alias' : 'one_side_alias';
+    if (fields.given(element, 'where') && fields.text(element, 'where') !== where) {
+      const code = this.#mode === 'farm' ? 'HF-CONFIG-084' : 'HF-CONFIG-107';
       const values = { addr: fields.text(element, 'addr') };
-      fields.problems.error('HF-CONFIG-084', fields.line(element, 'where'), values);
+      fields.problems.error(code, fields.line(element, 'where'), values);
     }
     if (address === null) return null;
     const addr = address.text;
@@ -159,7 +198,7 @@ class VipReader {
     return {
       addr,
       prefix: this.#prefix(element, address),
-      where: 'alias',
+      where,
       check: fields.on(element, 'check'),
       connections: fields.on(element, 'connections'),
       line: element.line,

@@ -385,6 +385,22 @@ export const configErrors = {
     sentence: 'modules {names} have {count} {what} together; the filter of {place} holds {limit}',
     hint: 'Remove some, or put a module on another device with <interface name="…">.',
   },
+  'HF-CONFIG-105': {
+    sentence: '<loadbalancing_list> in mode="mirror": the primary server answers all clients',
+    hint: 'Remove it, or write mode="farm".',
+  },
+  'HF-CONFIG-106': {
+    sentence: '<virtual_interface> is for a farm; a mirror has <real_interface>',
+    hint: 'Write <real_interface> in its place: the primary server answers with its own MAC address.',
+  },
+  'HF-CONFIG-107': {
+    sentence: 'where="alias" of {addr}: in a mirror the address is on the primary server only',
+    hint: 'Write where="one_side_alias", or leave it out.',
+  },
+  'HF-CONFIG-108': {
+    sentence: '<vip> in mode="mirror" has no <real_interface>',
+    hint: 'Add <interface_list> with <real_interface> and its <virtual_addr>, or remove <vip>.',
+  },
   // userconfig.xml: mirrors.
   'HF-CONFIG-110': {
     sentence: 'mode="mirror" needs <{element}>',

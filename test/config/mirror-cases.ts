@@ -57,8 +57,32 @@ const ere = (value: string) => [single, [regex, `<notreplicated regexpath="${val
 const distant = (...cases: readonly (readonly [string, RegExp, string])[]) =>
   cases.map(([at, says, attributes]) => one(at, says, [conf, `<distant ${attributes}/>${conf}`]));
 
+const addr = (value: string, attributes = '') => `<virtual_addr addr="${value}" ${attributes}/>`;
+/** Puts a `<vip>` on line 18. */
+const vip = (content: string): readonly [string, string] => [
+  '<user/>',
+  `<vip><interface_list><interface>${content}</interface></interface_list></vip><user/>`,
+];
+const real = (addrs: string) => vip(`<real_interface>${addrs}</real_interface>`);
+
 /** Mistakes in mirrorXml. */
 export const mirrorCases: readonly Case[] = [
+  // Virtual IPs.
+  one('108:18', /has no <real_interface>/, ['<user/>', '<vip/><user/>']),
+  one('108:18', /has no <real_interface>/, vip('')),
+  one(
+    '106:18',
+    /<virtual_interface> is for a farm/,
+    vip(`<virtual_interface type="vmac_directed">${addr('10.0.0.100')}</virtual_interface>`),
+  ),
+  one('107:18', /"alias" of 10.0.0.100: in a mirror/, real(addr('10.0.0.100', 'where="alias"'))),
+  one('105:18', /<loadbalancing_list> in mode="mirror"/, real(addr('10.0.0.100')), [
+    '</vip>',
+    '<loadbalancing_list><group name="g"><rule port="80" proto="tcp" filter="on_addr"/></group></loadbalancing_list></vip>',
+  ]),
+  one('080:18', /10.0.0.100/, real(addr('10.0.0.100') + addr('10.0.0.100'))),
+  one('081:18', /10.0.0.2.*db2/, real(addr('10.0.0.2'))),
+  one('083:18', /10.0.0.255/, real(addr('10.0.0.255', 'netmask="24"'))),
   // Names and forms.
   one('012:8', /unknown attribute "asinc" of <rfs>; did you mean "async"\?/, ['async=', 'asinc=']),
   one('012:9', /unknown attribute "journalsize" of <rfs>; did you mean "journal"\?/, [

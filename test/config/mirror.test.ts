@@ -262,7 +262,10 @@ describe('attributes of SafeKit without effect', () => {
         mirrorXml,
         ['mode="mirror"', 'mode="mirror" failover="off" defaultprim="lastprim"'],
         ['<heart ', '<heart port="8888" permanent_arp="off" '],
-        ['<user/>', '<user/><vip/><check><splitbrain ident="w" arg="10.0.0.254"/></check>'],
+        [
+          '<user/>',
+          '<user/><vip><interface_list><interface><real_interface><virtual_addr addr="10.0.0.100"/></real_interface></interface></interface_list></vip><check><splitbrain ident="w" arg="10.0.0.254"/></check>',
+        ],
       ),
     );
     config(parsed);

@@ -130,10 +130,11 @@ export const moduleCases: readonly Case[] = [
   ]),
   one('019:5', /text is not allowed in <farm>/, ['<farm>', '<farm>port 80']),
   // The module.
-  one('110:4 110:4 061:5', /<farm> belongs to mode="farm", this module is mode="mirror"/, [
-    'mode="farm"',
-    'mode="mirror"',
-  ]),
+  one(
+    '110:4 110:4 061:5 106:12 106:19 105:24',
+    /<farm> belongs to mode="farm", this module is mode="mirror"/,
+    ['mode="farm"', 'mode="mirror"'],
+  ),
   one('061:40', /<heart> belongs to mode="mirror", this module is mode="farm"/, [
     '<user ',
     '<heart><heartbeat name="office"/></heart><user ',
