@@ -10,6 +10,7 @@
     'native/beat/beat.gypi',
     'native/link/link.gypi',
     'native/replica/replica.gypi',
+    'native/witness/witness.gypi',
     'native/lab/lab.gypi',
     'native/lab/replica/replica_tool.gypi',
     'native/test/tools/tools.gypi',

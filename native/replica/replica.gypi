@@ -59,6 +59,7 @@
       'target.cc',
       'target_files.cc',
       'tls.cc',
+      '../common/tls_identity.cc',
       'tree.cc',
       'undo.cc',
       'undo_back.cc',

@@ -114,48 +114,6 @@ struct TlsBio {
   }
 };
 
-TlsIdentity::~TlsIdentity() {
-  SSL_CTX_free(context_);
-}
-
-Result<bool> TlsIdentity::open(const TlsFiles& files) {
-  const std::pair<const std::string&, const char*> all[] = {
-      {files.cert, "cert"}, {files.key, "key"}, {files.ca, "ca"}};
-  for (const auto& [path, what] : all) {
-    if (access(path.c_str(), R_OK) != 0) return Result<bool>::failure(errno, what);
-  }
-  ERR_clear_error();
-  SSL_CTX_free(context_);
-  context_ = SSL_CTX_new(TLS_method());
-  if (context_ == nullptr) return Result<bool>::failure(ENOMEM, "SSL_CTX_new");
-  SSL_CTX_set_min_proto_version(context_, TLS1_3_VERSION);
-  SSL_CTX_set_max_proto_version(context_, TLS1_3_VERSION);
-  SSL_CTX_set_options(context_, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
-  SSL_CTX_set_num_tickets(context_, 0);
-  SSL_CTX_set_session_cache_mode(context_, SSL_SESS_CACHE_OFF);
-  SSL_CTX_set_mode(context_, SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-  SSL_CTX_set_verify(context_, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
-  // 128 bits are ample, and AES-128 is the fastest where the processor has AES.
-  SSL_CTX_set_ciphersuites(context_, "TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256");
-#if defined(__x86_64__)
-  if (__builtin_cpu_supports("aes") == 0) {
-    SSL_CTX_set_ciphersuites(context_, "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256");
-  }
-#endif
-  const char* wrong = nullptr;
-  if (SSL_CTX_use_certificate_chain_file(context_, files.cert.c_str()) != 1) {
-    wrong = "cert";
-  } else if (SSL_CTX_use_PrivateKey_file(context_, files.key.c_str(), SSL_FILETYPE_PEM) != 1 ||
-             SSL_CTX_check_private_key(context_) != 1) {
-    wrong = "key";
-  } else if (SSL_CTX_load_verify_file(context_, files.ca.c_str()) != 1) {
-    wrong = "ca";
-  }
-  ERR_clear_error();
-  if (wrong != nullptr) return Result<bool>::failure(EKEYREJECTED, wrong);
-  return Result<bool>::success(true);
-}
-
 TlsStream::TlsStream() : in_(in_size) {
   out_.reserve(chunk + chunk / 16);
   sending_.reserve(chunk + chunk / 16);

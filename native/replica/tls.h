@@ -10,9 +10,9 @@
 
 #include "common/fd.h"
 #include "common/result.h"
+#include "common/tls_identity.h"
 
 struct ssl_st;
-struct ssl_ctx_st;
 
 /**
  * TLS 1.3 (RFC 8446) between the two servers of a mirror, on OpenSSL 3. OpenSSL sees memory only:
@@ -27,29 +27,8 @@ enum class Io {
   closed,   // the connection is over; error() says why
 };
 
-/** Paths of PEM files: this server's certificate (chain) and key, and the cluster's authority. */
-struct TlsFiles {
-  std::string cert;
-  std::string key;
-  std::string ca;
-};
-
-/** What this server shows, and whom it believes. Serves any number of connections, both ways. */
-class TlsIdentity {
- public:
-  TlsIdentity() = default;
-  ~TlsIdentity();
-  TlsIdentity(const TlsIdentity&) = delete;
-  TlsIdentity& operator=(const TlsIdentity&) = delete;
-
-  /** ENOENT, EACCES …: a file cannot be read; EKEYREJECTED: it is not what it should be. `call`
-   * names the file: "cert", "key" or "ca". */
-  Result<bool> open(const TlsFiles& files);
-  ssl_ctx_st* context() const { return context_; }
-
- private:
-  ssl_ctx_st* context_ = nullptr;
-};
+using holdfast::TlsFiles;
+using holdfast::TlsIdentity;
 
 /** How the socket below is set up. */
 struct SocketOptions {

@@ -20,6 +20,7 @@ import { readFileSync, statSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { join } from 'node:path';
 import type { Pkcs10CertificateRequest } from '@peculiar/x509';
+import { witnessSubject } from '../arbiter/witness.ts';
 import { HoldfastError } from '../errors.ts';
 import type { Paths } from '../paths.ts';
 import { makePrivateFolder, writeDurable } from './files.ts';
@@ -102,13 +103,22 @@ export async function makeCa(cluster: string): Promise<KeyPair> {
   return { cert: `${cert.toString('pem')}\n`, key: await exportKey(keys.privateKey) };
 }
 
-/** Makes a node's private key, and the request that asks the CA for its certificate. */
-export async function makeRequest(node: string): Promise<{ key: string; request: string }> {
+/** What a certificate is for. That of a witness opens no door of a node, and the reverse. */
+export type Role = 'node' | 'witness';
+
+const subjectOf = (name: string, role: Role): string =>
+  role === 'node' ? name : witnessSubject(name);
+
+/** Makes a private key, and the request that asks the CA for its certificate. */
+export async function makeRequest(
+  node: string,
+  role: Role = 'node',
+): Promise<{ key: string; request: string }> {
   checkNodeName(node);
   const x509 = await loadX509();
   const keys = await webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify']);
   const request = await x509.Pkcs10CertificateRequestGenerator.create({
-    name: [{ CN: [node] }],
+    name: [{ CN: [subjectOf(node, role)] }],
     keys,
     signingAlgorithm: algorithm,
   });
@@ -122,6 +132,7 @@ export async function makeRequest(node: string): Promise<{ key: string; request:
 export async function checkRequest(
   request: string,
   node: string,
+  role: Role = 'node',
 ): Promise<Pkcs10CertificateRequest> {
   checkNodeName(node);
   const refuse = (reason: string, cause?: unknown): HoldfastError =>
@@ -141,18 +152,21 @@ export async function checkRequest(
   if (namedCurve !== 'P-256') throw refuse(`its key is on ${namedCurve}, not on P-256`);
   if (!isSigned) throw refuse('its signature is wrong');
   const names = parsed.subjectName.getField('CN');
-  if (names.length !== 1 || names[0] !== node) throw refuse('its name is not that of the node');
+  if (names.length !== 1 || names[0] !== subjectOf(node, role)) {
+    throw refuse(`its name is not that of the ${role}`);
+  }
   return parsed;
 }
 
-/** Makes the certificate of a node from its request; `addrs` are addresses or host names. */
+/** Makes a certificate from its request; `addrs` are addresses or host names. */
 export async function signRequest(
   ca: KeyPair,
   request: string,
   node: string,
   addrs: readonly string[],
+  role: Role = 'node',
 ): Promise<string> {
-  const checked = await checkRequest(request, node);
+  const checked = await checkRequest(request, node, role);
   const x509 = await loadX509();
   const caCert = new x509.X509Certificate(ca.cert);
   const signingKey = await webcrypto.subtle.importKey(
@@ -165,7 +179,7 @@ export async function signRequest(
   const cert = await x509.X509CertificateGenerator.create({
     serialNumber: serial(),
     issuer: caCert.subjectName,
-    subject: [{ CN: [node] }],
+    subject: [{ CN: [subjectOf(node, role)] }],
     publicKey: checked.publicKey,
     signingKey,
     signingAlgorithm: algorithm,
@@ -180,7 +194,7 @@ export async function signRequest(
       ]),
       new x509.SubjectAlternativeNameExtension([
         { type: 'dns', value: node },
-        { type: 'url', value: `holdfast:node:${node}` },
+        { type: 'url', value: `holdfast:${role}:${node}` },
         ...addrs.map((addr) =>
           isIP(addr) === 0
             ? ({ type: 'dns', value: addr } as const)

@@ -8,6 +8,7 @@ import type { ArbiterAnswer, ArbiterRecord } from '../core/mirror-types.ts';
 import { DirectoryRegister } from './directory.ts';
 import type { RegisterQuestion } from './record.ts';
 import { staticRegister } from './static.ts';
+import { WitnessRegister } from './witness.ts';
 
 export type { ArbiterAnswer, ArbiterRecord } from '../core/mirror-types.ts';
 export type { RegisterQuestion } from './record.ts';
@@ -71,7 +72,11 @@ export function openRegister(config: ArbiterConfig, ports: RegisterPorts): Regis
       });
     case 'static':
       return staticRegister(config.node, ports);
-    case 'witness':
+    case 'witness': {
+      const { name, addr, port } = config;
+      const { clusterId, keyFiles, timeLimitMs } = ports;
+      return new WitnessRegister({ name, addr, port, clusterId, keyFiles, timeLimitMs });
+    }
     case 'etcd':
       throw new Error(`no register of type ${config.type}`);
   }

@@ -25,10 +25,6 @@ export class Waiting {
     this.#onLate = onLate;
   }
 
-  get count(): number {
-    return this.#waits.size;
-  }
-
   /** A new question, which has not left yet. */
   add(question: RegisterQuestion): {
     readonly id: number;

@@ -13,6 +13,8 @@ export interface World {
   crash(): Promise<void>;
   /** Questions go out, or seem to, and nothing comes back. Null: this kind has no such state. */
   readonly hang: (() => Promise<void>) | null;
+  /** Ends that. */
+  resume(): Promise<void>;
   /** Surely no question gets there; and back. */
   down(): Promise<void>;
   up(): Promise<void>;
@@ -248,6 +250,7 @@ async function answersInTime(world: World): Promise<void> {
   await world.hang();
   const read = await a.read('db');
   assert.equal(read.outcome, 'unreachable');
+  await world.resume();
   const after = await settled(() => world.open(1).read('db'));
   assert.ok(after.outcome === 'record');
   assert.ok([1, 2].includes(after.record?.epoch ?? 0));

@@ -40,6 +40,11 @@ export class DirectoryWorld implements World {
     return Promise.resolve();
   };
 
+  /** The process that hung was killed when the time limit came. */
+  resume(): Promise<void> {
+    return Promise.resolve();
+  }
+
   down(): Promise<void> {
     renameSync(join(this.path, markerName), join(this.path, 'away'));
     return Promise.resolve();
