@@ -222,8 +222,7 @@ void HeartbeatThread::take_announcement(int64_t now) {
   announcement_seen_ = at;
   if (!makes_sense(announcement_)) return;
   engine_.announce(announcement_, now);
-  shared_.announced.store(announcement_.number, std::memory_order_release);
-  emitted_ = true;
+  acted_by_ = announcement_.number;
 }
 
 void HeartbeatThread::finish_turn(int64_t now) {
@@ -236,6 +235,11 @@ void HeartbeatThread::finish_turn(int64_t now) {
     stats_.realtime = realtime_ ? 1 : 0;
     stats_.locked = locked_ ? 1 : 0;
     shared_.stats.write(stats_, stats_bytes(stats_.row_count));
+  }
+  // Only now: leases that it lets run do so.
+  if (shared_.announced.load(std::memory_order_relaxed) != acted_by_) {
+    shared_.announced.store(acted_by_, std::memory_order_release);
+    emitted_ = true;
   }
   if (!emitted_) return;
   emitted_ = false;

@@ -69,6 +69,7 @@ class HeartbeatThread final : private Port {
   TripleBuffer<Config> configs_;
   Announcement announcement_{};
   uint64_t announcement_seen_ = 0;  // of the seqlock
+  uint64_t acted_by_ = 0;           // number of the newest announcement that made sense
   std::atomic<bool> resync_{false};
   std::atomic<bool> stopping_{false};
   std::atomic<uint32_t> agent_restarts_{0};

@@ -91,6 +91,7 @@ class Link : public Napi::ObjectWrap<Link> {
          InstanceMethod<&Link::allow_mac>("allowMac"),
          InstanceMethod<&Link::disallow_mac>("disallowMac"),
          InstanceMethod<&Link::announce>("announce"), InstanceMethod<&Link::probe>("probe"),
+         InstanceMethod<&Link::ask>("ask"),
          InstanceMethod<&Link::reset_connections>("resetConnections"),
          InstanceMethod<&Link::watch>("watch"), InstanceMethod<&Link::close>("close")});
   }
@@ -204,10 +205,26 @@ class Link : public Napi::ObjectWrap<Link> {
     const int timeout_ms = info[2].As<Napi::Number>().Int32Value();
     return Task<std::optional<Mac>>::run(
         info.Env(), [=, at = *address] { return link::probe(device, at, timeout_ms); },
-        [](Napi::Env env, const std::optional<Mac>& mac) -> Napi::Value {
-          if (!mac) return env.Null();
-          return Napi::String::New(env, link::to_text(*mac));
-        });
+        mac_or_null);
+  }
+
+  static Napi::Value mac_or_null(Napi::Env env, const std::optional<Mac>& mac) {
+    if (!mac) return env.Null();
+    return Napi::String::New(env, link::to_text(*mac));
+  }
+
+  /** ask(device, from, target, timeoutMs): promise of a MAC or null */
+  Napi::Value ask(const Napi::CallbackInfo& info) {
+    const auto from = address_in(info, 1);
+    if (!from) return info.Env().Undefined();
+    const auto target = address_in(info, 2);
+    if (!target) return info.Env().Undefined();
+    const std::string device = text_of(info[0]);
+    const int timeout_ms = info[3].As<Napi::Number>().Int32Value();
+    return Task<std::optional<Mac>>::run(
+        info.Env(),
+        [=, own = *from, at = *target] { return link::ask(device, own, at, timeout_ms); },
+        mac_or_null);
   }
 
   /** resetConnections(addr): promise of a number */

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <functional>
 
 #include "common/clock.h"
 #include "common/fd.h"
@@ -56,17 +57,45 @@ bool is_router(const std::string& device) {
   return fd.valid() && read(fd.get(), &byte, 1) == 1 && byte != '0';
 }
 
-/** Takes what waits; the first claim by somebody else, if any. */
-std::optional<Mac> take_claim(int fd, const Address& address, const Mac& own) {
+/** Whether a frame is what is waited for, and whose it is. */
+using Matcher = std::function<std::optional<Mac>(const uint8_t* frame, size_t size)>;
+
+/** Takes what waits; the first that matches and is somebody else's, if any. */
+std::optional<Mac> take_match(int fd, const Matcher& matcher, const Mac& own) {
   uint8_t frame[1600];
   // Bounded, so that a flood cannot hold us beyond the timeout.
   for (int i = 0; i < 256; i++) {
     const ssize_t got = recv(fd, frame, sizeof frame, 0);
     if (got < 0) return {};
-    const std::optional<Mac> mac = claimant(frame, static_cast<size_t>(got), address);
+    const std::optional<Mac> mac = matcher(frame, static_cast<size_t>(got));
     if (mac.has_value() && *mac != own) return mac;
   }
   return {};
+}
+
+/** Sends `frame` three times within the timeout, until something matches. */
+Result<std::optional<Mac>> inquire(int fd, const Frame& frame, const Matcher& matcher,
+                                   const Mac& own, int timeout_ms) {
+  using Answer = Result<std::optional<Mac>>;
+  const int64_t start = boot_ns();
+  const int64_t end = start + timeout_ms * ns_per_ms;
+  for (int sent = 0;;) {
+    const int64_t now = boot_ns();
+    if (sent < probes && now >= start + (end - start) * sent / probes) {
+      const Result<int> result = send_frame(fd, frame);
+      if (!result.ok()) return Answer::failure(result.error, result.call);
+      sent++;
+    }
+    if (now >= end) return Answer::success({});
+    const int64_t next = sent < probes ? start + (end - start) * sent / probes : end;
+    const int64_t wait_ms = std::max<int64_t>(0, (next - now + ns_per_ms - 1) / ns_per_ms);
+    pollfd wait{fd, POLLIN, 0};
+    if (poll(&wait, 1, static_cast<int>(wait_ms)) > 0) {
+      const std::optional<Mac> mac = take_match(fd, matcher, own);
+      if (mac.has_value()) return Answer::success(mac);
+      if ((wait.revents & (POLLERR | POLLNVAL)) != 0) return Answer::failure(ENETDOWN, "poll");
+    }
+  }
 }
 
 }  // namespace
@@ -93,27 +122,28 @@ Result<std::optional<Mac>> probe(const std::string& device, const Address& addre
   const bool ip6 = address.family == AF_INET6;
   const Result<Fd> opened = open_packet(device, ip6 ? ETHERTYPE_IPV6 : ETHERTYPE_ARP);
   if (!opened.ok()) return Answer::failure(opened.error, opened.call);
-  const int fd = opened.value.get();
   const Frame frame = ip6 ? ns_probe(own.value, address) : arp_probe(own.value, address);
-  const int64_t start = boot_ns();
-  const int64_t end = start + timeout_ms * ns_per_ms;
-  for (int sent = 0;;) {
-    const int64_t now = boot_ns();
-    if (sent < probes && now >= start + (end - start) * sent / probes) {
-      const Result<int> result = send_frame(fd, frame);
-      if (!result.ok()) return Answer::failure(result.error, result.call);
-      sent++;
-    }
-    if (now >= end) return Answer::success({});
-    const int64_t next = sent < probes ? start + (end - start) * sent / probes : end;
-    const int64_t wait_ms = std::max<int64_t>(0, (next - now + ns_per_ms - 1) / ns_per_ms);
-    pollfd wait{fd, POLLIN, 0};
-    if (poll(&wait, 1, static_cast<int>(wait_ms)) > 0) {
-      const std::optional<Mac> mac = take_claim(fd, address, own.value);
-      if (mac.has_value()) return Answer::success(mac);
-      if ((wait.revents & (POLLERR | POLLNVAL)) != 0) return Answer::failure(ENETDOWN, "poll");
-    }
-  }
+  const Matcher claims = [&](const uint8_t* bytes, size_t size) {
+    return claimant(bytes, size, address);
+  };
+  return inquire(opened.value.get(), frame, claims, own.value, timeout_ms);
+}
+
+Result<std::optional<Mac>> ask(const std::string& device, const Address& from,
+                               const Address& target, int timeout_ms) {
+  using Answer = Result<std::optional<Mac>>;
+  if (from.family != target.family) return Answer::failure(EAFNOSUPPORT, "ask");
+  const Result<Mac> own = mac_of(device);
+  if (!own.ok()) return Answer::failure(own.error, own.call);
+  const bool ip6 = target.family == AF_INET6;
+  const Result<Fd> opened = open_packet(device, ip6 ? ETHERTYPE_IPV6 : ETHERTYPE_ARP);
+  if (!opened.ok()) return Answer::failure(opened.error, opened.call);
+  const Frame frame =
+      ip6 ? ns_question(own.value, from, target) : arp_question(own.value, from, target);
+  const Matcher answers = [&](const uint8_t* bytes, size_t size) {
+    return answerer(bytes, size, target, from);
+  };
+  return inquire(opened.value.get(), frame, answers, own.value, timeout_ms);
 }
 
 }  // namespace holdfast::link

@@ -19,4 +19,12 @@ Result<int> announce(const std::string& device, const Address& address, const Ma
  */
 Result<std::optional<Mac>> probe(const std::string& device, const Address& address, int timeout_ms);
 
+/**
+ * Asks for `target` as `from`, which is at the device's own MAC: whoever has the target learns
+ * that, and is returned when it answers. Asks three times within `timeout_ms`. Blocks, as probe
+ * does.
+ */
+Result<std::optional<Mac>> ask(const std::string& device, const Address& from,
+                               const Address& target, int timeout_ms);
+
 }  // namespace holdfast::link

@@ -18,6 +18,7 @@ constexpr size_t neighbour_size = 24;  // ICMPv6 head, flags, target
 constexpr size_t option_size = 8;
 constexpr uint8_t type_ns = 135;
 constexpr uint8_t type_na = 136;
+constexpr uint8_t option_source_address = 1;
 constexpr uint8_t option_target_address = 2;
 constexpr uint8_t flag_router = 0x80;
 constexpr uint8_t flag_override = 0x20;
@@ -78,6 +79,21 @@ Writer neighbour_head(Frame& frame, const Mac& destination, const Mac& device, s
   out.mac(destination).mac(device).u16(ethertype_ip6);
   out.u8(0x60).zeros(3).u16(static_cast<uint16_t>(payload)).u8(IPPROTO_ICMPV6).u8(255);
   return out.raw(from, 16).raw(to, 16);
+}
+
+/** To the solicited-node multicast address (RFC 4291 2.7.1): ff02::1:ffXX:XXXX, 33:33:ff:XX:XX:XX.
+ */
+Frame solicitation(const Mac& device, const uint8_t* from, const Address& target, bool with_mac) {
+  const uint8_t* ip = target.bytes.data();
+  const uint8_t group[16] = {0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, ip[13], ip[14], ip[15]};
+  const Mac group_mac = {0x33, 0x33, 0xff, ip[13], ip[14], ip[15]};
+  Frame frame;
+  const size_t size = neighbour_size + (with_mac ? option_size : 0);
+  Writer out = neighbour_head(frame, group_mac, device, size, from, group);
+  out.u8(type_ns).zeros(7).raw(ip, 16);
+  if (with_mac) out.u8(option_source_address).u8(1).mac(device);
+  put_checksum(frame);
+  return frame;
 }
 
 std::optional<Mac> mac_at(const uint8_t* bytes) {
@@ -151,17 +167,29 @@ Frame unsolicited_na(const Mac& device, const Mac& mac, const Address& address, 
 }
 
 Frame ns_probe(const Mac& device, const Address& address) {
-  const uint8_t* ip = address.bytes.data();
-  // Solicited-node multicast address (RFC 4291 2.7.1): ff02::1:ffXX:XXXX, its MAC
-  // 33:33:ff:XX:XX:XX.
-  const uint8_t group[16] = {0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, ip[13], ip[14], ip[15]};
-  const Mac group_mac = {0x33, 0x33, 0xff, ip[13], ip[14], ip[15]};
   static constexpr uint8_t unspecified[16] = {};
-  Frame frame;
-  Writer out = neighbour_head(frame, group_mac, device, neighbour_size, unspecified, group);
-  out.u8(type_ns).zeros(7).raw(ip, 16);
-  put_checksum(frame);
-  return frame;
+  return solicitation(device, unspecified, address, false);
+}
+
+Frame arp_question(const Mac& device, const Address& from, const Address& target) {
+  return arp(device, 1, device, from.bytes.data(), Mac{}, target.bytes.data());
+}
+
+Frame ns_question(const Mac& device, const Address& from, const Address& target) {
+  return solicitation(device, from.bytes.data(), target, true);
+}
+
+std::optional<Mac> answerer(const uint8_t* frame, size_t size, const Address& address,
+                            const Address& asker) {
+  const std::optional<Mac> mac = claimant(frame, size, address);
+  if (!mac) return {};
+  // claimant() has looked at the sizes.
+  const uint8_t* packet = frame + ethernet_size;
+  const bool ip6 = address.family == AF_INET6;
+  const bool replies = ip6 || (packet[6] == 0 && packet[7] == 2);
+  // Of an ARP packet the target address, of an IPv6 packet the destination.
+  const uint8_t* to = packet + 24;
+  return replies && std::memcmp(to, asker.bytes.data(), asker.size()) == 0 ? mac : std::nullopt;
 }
 
 std::optional<Mac> claimant(const uint8_t* frame, size_t size, const Address& address) {

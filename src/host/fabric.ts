@@ -3,12 +3,13 @@
  * slots, and the module part of the heartbeats.
  */
 import { existsSync } from 'node:fs';
+import { BlockList, isIPv4 } from 'node:net';
 import { join } from 'node:path';
-import type { ClusterConfig, ModuleConfig } from '../config/model.ts';
+import type { ClusterConfig, ModuleConfig, VipInterface } from '../config/model.ts';
 import { HoldfastError } from '../errors.ts';
 import type { Beat, BeatConfig, BeatModule } from '../native/beat.ts';
 import type { Filter } from '../native/filter.ts';
-import type { Link } from '../native/link.ts';
+import type { Link, LinkAddress } from '../native/link.ts';
 import { FarmDevice } from './device.ts';
 import type { PeerTable } from './peers.ts';
 import { suspectMs } from './timing.ts';
@@ -69,7 +70,7 @@ export class Fabric {
   /** One device for each interface of the module, opened where needed. HF-AGENT-008. */
   devicesFor(config: ModuleConfig, node: string): readonly FarmDevice[] {
     return (config.vip?.interfaces ?? []).map((iface) => {
-      const name = iface.name ?? this.#deviceOfLan(config.farmLans[0]);
+      const name = iface.name ?? this.#deviceOf(config, iface);
       if (name === null) throw new HoldfastError('HF-AGENT-008', { node, module: config.name });
       return this.#open(name);
     });
@@ -179,6 +180,15 @@ export class Fabric {
     };
   }
 
+  /** A farm's is on its first network; a mirror's where its address belongs, else on its first network. */
+  #deviceOf(config: ModuleConfig, iface: VipInterface): string | null {
+    if (config.service.mode !== 'mirror') return this.#deviceOfLan(config.farmLans[0]);
+    const vip = iface.virtualInterface?.addrs[0]?.addr;
+    const own = this.#options.link.addresses();
+    const near = vip === undefined ? undefined : own.find((entry) => contains(entry, vip));
+    return near?.device ?? this.#deviceOfLan(config.heart?.heartbeats[0]?.lan);
+  }
+
   #deviceOfLan(lanName: string | undefined): string | null {
     const lan = this.#cluster.lans.find((entry) => entry.name === lanName);
     const own = lan?.nodes.find((entry) => entry.node === this.#options.me);
@@ -191,6 +201,15 @@ export class Fabric {
     if (device === null) return null;
     return this.#options.link.devices().find((entry) => entry.name === device)?.mac ?? null;
   }
+}
+
+/** Is an address in the network of a device's address? A host's own (/32, /128) is no network. */
+function contains({ addr, prefix }: LinkAddress, other: string): boolean {
+  const family = isIPv4(addr) ? 'ipv4' : 'ipv6';
+  if (isIPv4(other) !== isIPv4(addr) || prefix >= (family === 'ipv4' ? 32 : 128)) return false;
+  const network = new BlockList();
+  network.addSubnet(addr, prefix, family);
+  return network.check(other, family);
 }
 
 /** FNV-1a, 32 bit: the module's key in heartbeats (reference: Fowler, Noll, Vo; offset basis 2166136261). */

@@ -51,6 +51,11 @@ export interface Link {
    * another host that answers or announces it, or null.
    */
   probe(device: string, addr: string, timeoutMs: number): Promise<string | null>;
+  /**
+   * Asks by ARP or NS for `target` as `from`, which is at the device's own MAC: who has the target learns that.
+   * Three times within timeoutMs; resolves to the MAC that answered `from`, or null.
+   */
+  ask(device: string, from: string, target: string, timeoutMs: number): Promise<string | null>;
   /** Ends local TCP connections that use this address (SOCK_DESTROY); returns how many. */
   resetConnections(addr: string): Promise<number>;
   /** Changes from now on; one listener. */
@@ -77,6 +82,7 @@ interface NativeLink {
   disallowMac(device: string, mac: string): void;
   announce(device: string, addr: string, mac: string): void;
   probe(device: string, addr: string, timeoutMs: number): Promise<string | null>;
+  ask(device: string, from: string, target: string, timeoutMs: number): Promise<string | null>;
   resetConnections(addr: string): Promise<number>;
   watch(listener: (events: readonly NativeEvent[]) => void): void;
   close(): void;
@@ -175,6 +181,22 @@ class NetlinkLink implements Link {
       return await this.native.probe(device, addr, Math.round(timeoutMs));
     } catch (error) {
       throw refused(`to probe for ${addr} on ${device}`, error);
+    }
+  }
+
+  async ask(
+    device: string,
+    from: string,
+    target: string,
+    timeoutMs: number,
+  ): Promise<string | null> {
+    checkAddress(from);
+    checkAddress(target);
+    assert(timeoutMs >= 1 && timeoutMs <= probeMsMax, 'timeoutMs');
+    try {
+      return await this.native.ask(device, from, target, Math.round(timeoutMs));
+    } catch (error) {
+      throw refused(`to ask for ${target} as ${from} on ${device}`, error);
     }
   }
 
