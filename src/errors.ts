@@ -1,4 +1,5 @@
 import { agentErrors } from './errors/agent.ts';
+import { arbiterErrors } from './errors/arbiter.ts';
 import { cliErrors } from './errors/cli.ts';
 import { clusterErrors } from './errors/cluster.ts';
 import { configErrors } from './errors/config.ts';
@@ -22,6 +23,7 @@ export interface ErrorSpec {
 
 export const errorRegistry = {
   ...agentErrors,
+  ...arbiterErrors,
   ...cliErrors,
   ...clusterErrors,
   ...configErrors,

@@ -13,6 +13,8 @@ export interface Paths {
   readonly run: string;
   readonly agentSocket: string;
   readonly log: string;
+  /** On a machine that is a witness: keys and records of the clusters it serves. */
+  readonly witness: string;
   /** bpffs folder that holds the pinned filter. */
   readonly bpf: string;
 }
@@ -33,6 +35,7 @@ export function pathsBelow(root: string): Paths {
     run,
     agentSocket: join(run, 'agent.sock'),
     log: join(root, 'var/log/holdfast'),
+    witness: join(root, 'var/lib/holdfast-witness'),
     bpf: '/sys/fs/bpf/holdfast',
   };
 }

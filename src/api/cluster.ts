@@ -13,6 +13,7 @@ import type { ClusterStatus, IssuedToken } from './client.ts';
 import { apiPort, connectNode, hostPort, type NodeAddress, otherNodes } from './dial.ts';
 import {
   checkRequest,
+  clusterKeys,
   fingerprint,
   type KeyPair,
   type NodeKeys,
@@ -20,6 +21,7 @@ import {
   signRequest,
 } from './pki.ts';
 import { parseToken, type TokenStore, tokenTtlMs } from './token.ts';
+import type { WitnessAnswer, WitnessRequest } from './witness.ts';
 
 const addrText = z.string().min(1).max(255);
 
@@ -138,6 +140,29 @@ export class ClusterService {
       const pending = await this.#sendToAll(request.node);
       return { cert, secret: Buffer.from(keys.secret).toString('hex'), clusterXml: xml, pending };
     });
+  }
+
+  /**
+   * Gives a machine the certificate of a witness. cluster.xml stays as it is: an operator says there
+   * that mirrors go by this witness. HF-CLUSTER-004, -005, -007 to -010.
+   */
+  async admitWitness(request: WitnessRequest): Promise<WitnessAnswer> {
+    const { agent, tokens, keys } = this.#options;
+    const { name } = request;
+    const { secret, caFingerprint } = parseToken(request.token);
+    tokens.look(secret);
+    const ca = this.#ca();
+    if (!sameBytes(caFingerprint, fingerprint(keys.caCert))) {
+      throw new HoldfastError('HF-CLUSTER-004', { node: agent.node });
+    }
+    await checkRequest(request.request, name, 'witness');
+    const { nodes } = agent.cluster().config;
+    if (nodes.some((node) => node.name.toLowerCase() === name.toLowerCase())) {
+      throw new HoldfastError('HF-CLUSTER-009', { name });
+    }
+    tokens.use(secret);
+    const cert = await signRequest(ca, request.request, name, request.addrs, 'witness');
+    return { cert, clusterId: clusterKeys(keys.secret).clusterId };
   }
 
   /** Applies a cluster.xml here, or here and everywhere. HF-CLUSTER-010, HF-CONFIG-… */

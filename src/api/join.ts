@@ -167,7 +167,7 @@ function accepted(xml: string): ClusterConfig {
 }
 
 /** `a`, `a:1`, `[v6]:1` or a bare IPv6 address. */
-function splitAddr(text: string): { readonly host: string; readonly port: number } {
+export function splitAddr(text: string): { readonly host: string; readonly port: number } {
   if (isIP(text) !== 0) return { host: text, port: apiPort };
   const parts = /^(?:\[([^\]]+)\]|([^:]+))(?::(\d{1,5}))?$/.exec(text);
   const host = parts?.[1] ?? parts?.[2];
@@ -179,7 +179,7 @@ function splitAddr(text: string): { readonly host: string; readonly port: number
 }
 
 /** A TLS connection; without a CA the other side is not authenticated. */
-function open(host: string, port: number, caCert: string | null): Promise<TLSSocket> {
+export function open(host: string, port: number, caCert: string | null): Promise<TLSSocket> {
   return new Promise((resolve, reject) => {
     const socket = connect({
       host,
@@ -211,7 +211,7 @@ function open(host: string, port: number, caCert: string | null): Promise<TLSSoc
  * Gets the CA certificate that a server shows and checks it against the token. Only a first look:
  * the request itself goes over a second connection on which TLS verifies the server with this CA.
  */
-async function fetchCa(host: string, port: number, expected: Uint8Array): Promise<string> {
+export async function fetchCa(host: string, port: number, expected: Uint8Array): Promise<string> {
   const socket = await open(host, port, null);
   socket.on('error', () => undefined);
   const leaf = socket.getPeerCertificate(true);
@@ -225,7 +225,7 @@ async function fetchCa(host: string, port: number, expected: Uint8Array): Promis
 }
 
 /** This server's addresses that others can use, with their prefix lengths. */
-function ownAddresses(): { addr: string; prefix: number }[] {
+export function ownAddresses(): { addr: string; prefix: number }[] {
   return Object.values(networkInterfaces())
     .flatMap((list) => list ?? [])
     .filter(({ internal, address }) => !internal && !address.toLowerCase().startsWith('fe80:'))

@@ -4,6 +4,7 @@ import { HoldfastError } from '../errors.ts';
 import { type Agent, type ModuleStatus, secondWays } from '../host/face.ts';
 import { mirrorProfiles } from '../core/mirror-timing.ts';
 import { type ClusterService, JoinRequest } from './cluster.ts';
+import { WitnessRequest } from './witness.ts';
 
 /** Greatest module archive, bytes. */
 export const maxArchiveBytes = 16 * 1024 * 1024;
@@ -371,6 +372,18 @@ function clusterRoutes({ agent, cluster, limitJoin }: RouteContext): Route[] {
       handle: async ({ body, from }) => {
         limitJoin(from);
         return json(await cluster.join(body as JoinRequest));
+      },
+    },
+    {
+      method: 'POST',
+      path: '/cluster/witness',
+      summary: 'Gives the machine that shows a join token the certificate of a witness',
+      open: true,
+      body: WitnessRequest,
+      limit: 16 * 1024,
+      handle: async ({ body, from }) => {
+        limitJoin(from);
+        return json(await cluster.admitWitness(body as WitnessRequest));
       },
     },
   ];

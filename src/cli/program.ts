@@ -12,6 +12,7 @@ import { observeCommands } from './commands/observe.ts';
 import { pairCommands } from './commands/pair.ts';
 import { quarantineCommands } from './commands/quarantine.ts';
 import { statusCommand } from './commands/status.ts';
+import { witnessCommands } from './commands/witness.ts';
 import { exitCodeOf, exitCodes, reportError } from './exit.ts';
 import type { Io } from './io.ts';
 import type { Run } from './run.ts';
@@ -42,6 +43,7 @@ export async function buildProgram(run: Run, withLab: boolean): Promise<Command>
   pairCommands(program, run);
   quarantineCommands(program, run);
   clusterCommands(program, run);
+  witnessCommands(program, run);
   if (withLab) await mountLab(program, run);
   else program.command('lab').description(labSummary);
   inheritSettings(program);

@@ -287,6 +287,7 @@ describe('rights', () => {
     assert.deepEqual(open, [
       '/api/v1/health',
       '/api/v1/cluster/join',
+      '/api/v1/cluster/witness',
       '/var/modules/web/ready.txt',
     ]);
     assert.deepEqual(cluster.node(0).agent.calls, []);
