@@ -169,6 +169,29 @@ int Link::alone(uint64_t epoch) {
   return error;
 }
 
+int Link::joined(uint64_t epoch) {
+  {
+    const std::lock_guard super_lock(super_mutex_);
+    const std::lock_guard append_lock(append_mutex_);
+    if (epoch < epoch_) return EINVAL;
+    if (epoch == epoch_) return 0;
+    SuperState state = super_.state();
+    state.epoch = epoch;
+    state.last = ring_.last();
+    add_epoch(state, {epoch, state.last.lsn, options_.node, alone_.load() ? 1u : 0u});
+    const int error = super_.save(state);
+    if (error != 0) return error;
+    // The peer takes records of no later epoch than it was told when the connection began.
+    take_sending();
+    if (channel_ != nullptr) channel_->shut(ECONNABORTED);
+    epoch_ = epoch;
+    epoch_shown_.store(epoch);
+    sending_.store(false);
+  }
+  eventfd_write(abort_.get(), 1);
+  return 0;
+}
+
 bool Link::reserve(size_t bytes, const Waiter& ready) {
   // Alone, what is old goes, unless the peer is being brought back (Ring::keep).
   if (ring_.reserve(bytes, alone_.load())) return true;
@@ -306,6 +329,21 @@ std::string Link::history() const {
   return out;
 }
 
+/** With the lock under which `alone` saves: what is said here was said before it, or is of its
+ * epoch. */
+void Link::peer_status(LinkStatus& out) const {
+  const std::lock_guard lock(super_mutex_);
+  const SuperState& state = super_.state();
+  for (uint32_t i = 0; i < state.history_size; i++) {
+    const EpochStart& start = state.history[i];
+    if (start.alone != 0 && start.primary == options_.node) out.permit = start.epoch;
+  }
+  out.own_failed = state.state == DiskState::failed;
+  if (!connected_.load()) return;
+  const bool waits = !alone_.load() && !left_.load() && !held_.load();
+  out.peer_copy = waits && peer_whole_.load() ? "in_sync" : "resync";
+}
+
 LinkStatus Link::status() const {
   LinkStatus out;
   out.connected = connected_.load();
@@ -314,6 +352,7 @@ LinkStatus Link::status() const {
   out.run = left_.load() || held_.load() ? run_.load() : 0;
   out.kind = name_of(kind_.load());
   out.history = history();
+  peer_status(out);
   out.epoch = epoch_shown_.load();
   out.peer_node = peer_node_.load();
   out.last = last();

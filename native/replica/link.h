@@ -46,8 +46,9 @@ struct LinkOptions {
   uint8_t set[16] = {};
   uint32_t node = 0;
   uint32_t volumes = 1;
-  uint64_t epoch = 0;   // of records; the superblock's when that is higher
-  int send_buffer = 0;  // SO_SNDBUF, bytes; 0: 2 MiB
+  uint64_t epoch = 0;    // of records; the superblock's when that is higher
+  bool decided = false;  // only `alone` goes on without the peer, also when that has failed
+  int send_buffer = 0;   // SO_SNDBUF, bytes; 0: 2 MiB
   /** Bodies of `differs` frames (verify.h), on the link's thread. */
   std::function<void(std::span<const uint8_t>)> differs;
   /** What the peer has durably, while it follows; on the link's thread. Of a distant copy, the LSN
@@ -76,6 +77,12 @@ struct LinkStatus {
   const char* kind = "";  // of it
   std::string history;    // EPOCH:LSN:NODE:ALONE,…
   uint64_t epoch = 0;
+  uint64_t permit = 0;  // epoch of the newest permission to acknowledge without the peer, 0: none
+  /** none: it is not there. resync: it lacks something. in_sync: it has everything that was
+   * acknowledged, its copy counts as whole, and nothing is acknowledged without it under `permit`:
+   * all three durable, and true at one moment. */
+  const char* peer_copy = "none";
+  bool own_failed = false;  // this copy, as the superblock says
   uint32_t peer_node = 0;
   Lsn last = 0, sent = 0, received = 0, durable = 0, applied = 0;
   uint64_t ring_used = 0, ring_size = 0, ring_full = 0;  // full: reservations turned away
@@ -113,6 +120,12 @@ class Link final : public Log {
    * the errno of the superblock, and nothing has changed.
    */
   int alone(uint64_t epoch);
+  /**
+   * Begins an epoch under which nothing is less strict: who is waited for stays. The peer hears of
+   * it, and takes no older one from then on: the connection is made again. 0, also when it is the
+   * present epoch, or as `alone`.
+   */
+  int joined(uint64_t epoch);
   /** The directories are served: from now on what is dirty can be stated. */
   void serving();
   /**
@@ -178,6 +191,7 @@ class Link final : public Log {
   int save_alone(uint64_t epoch);
   Lsn dirty_since() const;
   std::string history() const;
+  void peer_status(LinkStatus& out) const;
 
   // link_send.cc: by whoever holds sending_
   void kick();
@@ -266,7 +280,8 @@ class Link final : public Log {
   Fd abort_;  // eventfd: and not only about sending
   Fd timer_;  // timerfd of push()
   std::atomic<bool> stopping_{false};
-  std::atomic<bool> alone_{false};  // the durable superblock says so
+  std::atomic<bool> alone_{false};       // the durable superblock says so
+  std::atomic<bool> peer_whole_{false};  // its copy, as it said when it came or at a resync's end
   std::atomic<int64_t> cut_until_ns_{0};
   std::atomic<bool> serving_{false};
 

@@ -301,6 +301,8 @@ void Link::adopt(std::unique_ptr<Channel> channel, const Greeting& greeting) {
   }
   sending_.store(false);
   if (late) return;
+  peer_whole_.store(greeting.follows &&
+                    greeting.welcome.state == static_cast<uint32_t>(DiskState::in_sync));
   peer_node_.store(greeting.welcome.node);
   connected_.store(true);
   connects_.fetch_add(1, std::memory_order_relaxed);

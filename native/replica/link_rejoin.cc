@@ -238,6 +238,7 @@ bool Link::take_whole(const ReadyBody& whole) {
 
 /** The peer counts as in sync, durably. */
 void Link::is_whole() {
+  peer_whole_.store(true);
   const ResyncProgress& progress = options_.rejoining->progress();
   const uint64_t run = run_.exchange(0);
   if (options_.distant) {

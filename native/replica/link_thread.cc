@@ -326,9 +326,10 @@ void Link::take_leave(const LeaveBody& leave) {
                          {"durable", leave.durable}});
   // Stopped in order, it may be made the primary with what it has: only `alone` may go on then.
   // After a failure it has stored that it must not.
+  // Where another decides who is waited for, that one hears of it, and says so.
   const auto reason = static_cast<Leave>(leave.reason);
-  peer_failed_ = leave.error != 0 || reason == Leave::journal || reason == Leave::apply ||
-                 reason == Leave::protocol;
+  peer_failed_ = !options_.decided && (leave.error != 0 || reason == Leave::journal ||
+                                       reason == Leave::apply || reason == Leave::protocol);
   backoff_ns_ = last_backoff;
   next_try_ns_ = boot_ns() + last_backoff;
 }

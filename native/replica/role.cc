@@ -54,7 +54,7 @@ bool known_key(std::string_view key) {
       "role",     "set",     "node",        "epoch",       "state",   "dir",     "peer",
       "listen",   "cert",    "key",         "ca",          "async",   "ack",     "ring",
       "journal",  "skip",    "sendtimeout", "locktimeout", "threads", "tocheck", "resyncrate",
-      "fullsync", "discard", "force",       "marks",       "distant"};
+      "fullsync", "discard", "force",       "marks",       "distant", "decided"};
   for (const auto& known : keys)
     if (key == known) return true;
   return false;
@@ -143,6 +143,7 @@ Failure parse_open(const Request& request, OpenLine& out) {
       read_choice(request, "fullsync", "0", "1", out.fullsync),
       read_choice(request, "discard", "0", "1", out.discard),
       read_choice(request, "force", "0", "1", out.force),
+      read_choice(request, "decided", "0", "1", out.decided),
       read_choice(request, "async", "none", "second", out.async_second),
       read_choice(request, "ack", "fsync", "strict", out.strict),
       check_paths(out),
@@ -155,6 +156,10 @@ Failure parse_open(const Request& request, OpenLine& out) {
 
 Failure Role::alone(uint64_t) {
   return Failure::of("ROLE", "only the primary goes on alone");
+}
+
+Failure Role::joined(uint64_t) {
+  return Failure::of("ROLE", "only the primary has a peer that joins it");
 }
 
 Failure Role::verify() {

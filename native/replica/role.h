@@ -48,7 +48,8 @@ struct OpenLine {
   uint64_t resyncrate = 0;    // prim: bytes per second of a resync, 0: no limit
   bool fullsync = false;      // second: its history is forgotten, it becomes a first copy
   bool discard = false;       // second: what was acknowledged alone is rolled back (a fork's loser)
-  bool force = false;  // prim: also with a copy that is outdated, or in the middle of a resync
+  bool force = false;    // prim: also with a copy that is outdated, or in the middle of a resync
+  bool decided = false;  // prim: only `alone` goes on without the peer, also when that has failed
   std::vector<std::string> skip;
   std::vector<std::string> tocheck;  // what must be there: a file system that is to be mounted, say
 };
@@ -77,6 +78,7 @@ class Role {
   /** Any thread, also while `open` or `close` runs. */
   virtual void status(Line& line) const = 0;
   virtual Failure alone(uint64_t epoch);
+  virtual Failure joined(uint64_t epoch);
   virtual Failure verify();
   virtual Failure cut(uint32_t ms);
 };

@@ -44,6 +44,7 @@ class PrimRole final : public Role {
   Failure close() override;
   void status(Line& line) const override;
   Failure alone(uint64_t epoch) override;
+  Failure joined(uint64_t epoch) override;
   Failure verify() override;
   Failure cut(uint32_t ms) override {
     link_->cut(ms);
@@ -282,6 +283,7 @@ Failure PrimRole::start_link() {
   options.node = line_.node;
   options.volumes = uint32_t(front_.volumes().count());
   options.epoch = line_.epoch;
+  options.decided = line_.decided;
   link_ = std::make_unique<Link>(*ring_, super_, context_.events, planted_faults());
   comparison_ = std::make_unique<Comparison>(front_.tree(), front_.ids(), *link_, context_.events);
   options.differs = [this](std::span<const uint8_t> body) { comparison_->found(body); };
@@ -360,6 +362,13 @@ Failure PrimRole::alone(uint64_t epoch) {
   return error == 0 ? Failure{} : Failure::of(error, "the superblock");
 }
 
+Failure PrimRole::joined(uint64_t epoch) {
+  const int error = link_->joined(epoch);
+  if (error == 0) distant_.begin_epoch(epoch);
+  if (error == EINVAL) return Failure::of("EPOCH", "the epoch is older than the present one");
+  return error == 0 ? Failure{} : Failure::of(error, "the superblock");
+}
+
 Failure PrimRole::verify() {
   if (!link_->status().connected) return Failure::of("PEER", "the secondary is not connected");
   return comparison_->start(front_.locks());
@@ -375,6 +384,8 @@ void PrimRole::status(Line& line) const {
   line.add("peer", now.connected ? "connected" : "lost");
   line.add("alone", uint64_t(now.alone)).add("epoch", now.epoch);
   line.add("insync", uint64_t(now.in_sync)).add("resync", now.run);
+  line.add("peer_copy", now.peer_copy).add("permit", now.permit);
+  line.add("own_failed", uint64_t(now.own_failed));
   line.add("resync_kind", now.run == 0 ? "" : now.kind).add("history", now.history);
   rejoiner_->status(line);
   distant_.status(line);

@@ -304,6 +304,7 @@ Failure Worker::for_role(const Request& request) {
   const uint64_t number = strtoull(text.c_str(), &end, 10);
   if (end == text.c_str() || *end != 0) return Failure::of(EINVAL, "not a number: " + text);
   if (request.verb == "alone") return role_->alone(number);
+  if (request.verb == "joined") return role_->joined(number);
   if (request.verb == "verify") return role_->verify();
   if (request.verb == "cut") return role_->cut(uint32_t(std::min<uint64_t>(number, 3'600'000)));
   return Failure::of(EINVAL, "no such verb: " + request.verb);

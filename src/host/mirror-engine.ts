@@ -20,6 +20,8 @@ export interface MirrorEngineHooks {
   readonly changed: () => void;
   /** It is gone for good, with the directories. */
   readonly gone: () => void;
+  /** The peer's engine left, and said so. */
+  readonly left?: () => void;
 }
 
 export class MirrorEngine {
@@ -56,12 +58,12 @@ export class MirrorEngine {
 
   /** Name of the server that this one is with, or waits for. */
   get peer(): string {
-    const seen = Number(this.#values['peer_node'] ?? 0);
+    const seen = Number(this.values['peer_node'] ?? 0);
     return this.#ports.peerName(this.#config(), this.#role, seen);
   }
 
   get peerConnected(): boolean {
-    return this.#values['peer'] === 'connected';
+    return this.values['peer'] === 'connected';
   }
 
   /** The peer's last state and why, as the engine said; empty while it is connected. */
@@ -71,17 +73,17 @@ export class MirrorEngine {
 
   /** The primary acknowledges without its peer. */
   get alone(): boolean {
-    return this.#role === 'prim' && engineFigures(this.#values).alone;
+    return this.#role === 'prim' && engineFigures(this.values).alone;
   }
 
   /** The secondary could not write: it has left, and its copy is not kept up any more. */
   get failed(): boolean {
-    return this.#values['failed'] === '1';
+    return this.values['failed'] === '1';
   }
 
   /** The secondary's copy is not what the primary's is: it is being brought up to date, or waits. */
   get behind(): boolean {
-    const state = this.#values['state'] ?? 'in_sync';
+    const state = this.values['state'] ?? 'in_sync';
     return this.#role === 'second' && state !== 'in_sync';
   }
 
@@ -90,7 +92,8 @@ export class MirrorEngine {
     return (this.peerConnected && !this.failed && !this.behind) || this.alone;
   }
 
-  get #values(): EngineAnswer {
+  /** What it said last, by its own names; empty while it does not answer. */
+  get values(): EngineAnswer {
     return this.#replica?.status ?? {};
   }
 
@@ -104,24 +107,53 @@ export class MirrorEngine {
   /** Starts it where none runs, and gives it its role: the directories can be used then. */
   async open(role: MirrorRole, way: OpenWay): Promise<void> {
     const config = this.#config();
-    this.#role = role;
-    this.#peerReason = '';
-    this.#verification = null;
-    for (const what of ['engine', 'local', 'differs', 'apart']) this.#alert(what, false, '');
-    this.#distant.forget();
-    await checkPaths(rfsOf(config));
+    await this.#begin(role);
     const epoch =
       role === 'prim' ? await this.#nextEpoch(way.heard.epoch) : Math.max(1, this.#record.epoch);
     this.#replica = this.#newReplica();
     await this.#replica.start();
     await this.#replica.whenSettled();
-    if (this.#values['role'] === role) return;
+    if (this.values['role'] === role) return;
     await this.#replica.request('open', openValues(this.#ports, config, role, epoch, way));
   }
 
+  async #begin(role: MirrorRole): Promise<void> {
+    this.#role = role;
+    this.#peerReason = '';
+    this.#verification = null;
+    for (const what of ['engine', 'local', 'differs', 'apart']) this.#alert(what, false, '');
+    this.#distant.forget();
+    await checkPaths(rfsOf(this.#config()));
+  }
+
+  /**
+   * Takes a role that was decided elsewhere, under its epoch; the one that it has is closed first. What
+   * an agent before this one was told to do is found done.
+   */
+  async take(role: MirrorRole, epoch: number, way: OpenWay): Promise<void> {
+    await this.#begin(role);
+    // A mirror that is run by hand again begins above it.
+    await this.#record.raise(epoch);
+    this.#replica ??= this.#newReplica();
+    const replica = this.#replica;
+    await replica.start();
+    await replica.whenSettled();
+    const { role: former, epoch: known } = this.values;
+    if (former === role && (role === 'second' || Number(known) === epoch)) return;
+    if (former !== 'none') await replica.request('close');
+    const values = openValues(this.#ports, this.#config(), role, epoch, way);
+    await replica.request('open', [...values, ['decided', '1']]);
+  }
+
+  /** Tells a primary's engine that nothing waits for the peer, or that the peer is named, under `epoch`. */
+  async tell(what: 'alone' | 'joined', epoch: number): Promise<void> {
+    await this.#record.raise(epoch);
+    await this.#running().request(what, [['epoch', String(epoch)]]);
+  }
+
   /** Ends it; the directories are plain ones then. Resolves with what went wrong, or null. */
-  async close(): Promise<string | null> {
-    const reason = (await this.#replica?.end()) ?? null;
+  async close(limitMs: number | null = null): Promise<string | null> {
+    const reason = (await this.#replica?.end(limitMs)) ?? null;
     this.#replica = null;
     this.#verification?.fail('the module was stopped');
     await this.#ports.unmountLeft(this.#config());
@@ -164,16 +196,16 @@ export class MirrorEngine {
     return {
       role: this.#role,
       peer: this.peer,
-      peerState: this.#values['peer'] ?? 'none',
+      peerState: this.values['peer'] ?? 'none',
       peerReason: this.#peerReason,
       alone: this.alone,
       epoch: this.#record.epoch,
       port: this.#ports.port(config),
       directories: rfsOf(config).directories.map(({ dir }) => dir),
-      distant: this.#role === 'prim' ? this.#distant.status(this.#values) : [],
+      distant: this.#role === 'prim' ? this.#distant.status(this.values) : [],
       behind: this.#role === 'prim' ? null : this.lag.status,
-      engine: this.#values,
-      verify: this.#verification?.statusBeside(this.#values) ?? null,
+      engine: this.values,
+      verify: this.#verification?.statusBeside(this.values) ?? null,
     };
   }
 
@@ -181,7 +213,7 @@ export class MirrorEngine {
   checkAlerts(serving: boolean): void {
     if (this.failed) this.#alert('local', true, 'its copy on this server has failed');
     const { peer } = this;
-    if (this.#role === 'prim') this.#distant.checkAlerts(this.#values, serving);
+    if (this.#role === 'prim') this.#distant.checkAlerts(this.values, serving);
     const what = this.#role === 'prim' ? 'synced writes wait' : 'this copy may be old';
     const isCut = serving && !this.ready && !this.peerConnected;
     this.#alert('peer', isCut, `${peer} is not connected; ${what}`);
@@ -209,6 +241,7 @@ export class MirrorEngine {
         const state = values['state'] ?? 'unknown';
         this.#peerReason = state === 'connected' ? '' : peerReasonText(state, reason);
         if (state !== 'connected') this.#verification?.fail('the connection was lost');
+        if (state === 'left') this.#hooks.left?.();
         const { peer } = this;
         const apart = apartError(this.#config().name, peer, values);
         if (apart !== null) this.#alert('apart', true, apart.line());
@@ -246,7 +279,7 @@ export class MirrorEngine {
   }
 
   #onStatus(): void {
-    const { epoch } = engineFigures(this.#values);
+    const { epoch } = engineFigures(this.values);
     // Only remembered here: the engine keeps its own, and obeys that.
     if (epoch > this.#record.epoch) this.#record.raise(epoch).catch(() => undefined);
     if (this.#role === 'second') this.lag.look();
@@ -260,7 +293,7 @@ export class MirrorEngine {
   }
 
   async #nextEpoch(heard: number): Promise<number> {
-    const known = engineFigures(this.#values).epoch;
+    const known = engineFigures(this.values).epoch;
     return this.#record.raise(Math.max(known, heard, this.#record.epoch) + 1);
   }
 

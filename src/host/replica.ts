@@ -3,8 +3,8 @@
  * dies, reached by its control socket (docs/internals/replication.md). This file starts it or finds
  * it running, keeps a connection to it, and knows its last status.
  */
-import { existsSync, mkdirSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { HoldfastError } from '../errors.ts';
 import {
@@ -133,19 +133,38 @@ export class Replica {
     return answer;
   }
 
-  /** Ends both processes, in order where they still answer. Never rejects. */
-  async end(): Promise<string | null> {
+  /**
+   * Ends both processes, in order where they still answer; those that have not closed after `limitMs` are
+   * killed. Never rejects.
+   */
+  async end(limitMs: number | null = null): Promise<string | null> {
     this.#ended = true;
     let reason: string | null = null;
+    let timer: NodeJS.Timeout | null = null;
+    const late = new Promise<never>((_resolve, reject) => {
+      const text = `it did not close within ${limitMs} ms and was killed`;
+      if (limitMs !== null) timer = setTimeout(() => reject(new Error(text)), limitMs);
+    });
     try {
-      if (this.#client !== null) await this.#client.request('close', []);
+      if (this.#client === null && limitMs !== null) throw new Error('it does not answer');
+      await Promise.race([this.#close(), late]);
     } catch (error) {
       reason = error instanceof Error ? error.message : String(error);
     }
-    // Its answer may be lost in its own end.
-    await this.#client?.request('quit', []).catch(() => undefined);
+    if (timer !== null) clearTimeout(timer);
     this.#letGo();
-    return reason;
+    // One that is gone already was told as such.
+    if (reason === null || limitMs === null) return reason;
+    return (await killEngine(this.#socket)) ? reason : null;
+  }
+
+  async #close(): Promise<void> {
+    try {
+      if (this.#client !== null) await this.#client.request('close', []);
+    } finally {
+      // Its answer may be lost in its own end.
+      await this.#client?.request('quit', []).catch(() => undefined);
+    }
   }
 
   /** Leaves it running for the agent that follows. */
@@ -218,5 +237,44 @@ export class Replica {
     const client = this.#client;
     this.#client = null;
     client?.close();
+  }
+}
+
+/** How long a killed process may take to be gone: one in an uninterruptible sleep stays longer. */
+const goneMs = 2000;
+
+/** Ends all processes of an engine that did not end by itself; false: there were none. */
+async function killEngine(socket: string): Promise<boolean> {
+  const untilMs = performance.now() + goneMs;
+  for (let any = false; ; any = true) {
+    const pids = enginePids(socket);
+    if (pids.length === 0 || performance.now() > untilMs) return any;
+    // Stopped first: each would start the other again.
+    for (const signal of ['SIGSTOP', 'SIGKILL'] as const) {
+      for (const pid of pids) signalQuietly(pid, signal);
+    }
+    await delay(retryMs);
+  }
+}
+
+/** Processes of the engine with that control socket; one that has ended and was not waited for is none. */
+function enginePids(socket: string): readonly number[] {
+  return readdirSync('/proc').flatMap((name) => {
+    if (!/^\d+$/.test(name)) return [];
+    try {
+      const program = basename(readlinkSync(`/proc/${name}/exe`));
+      const words = readFileSync(`/proc/${name}/cmdline`, 'utf8').split('\0');
+      return program.startsWith('holdfast-replica') && words.includes(socket) ? [Number(name)] : [];
+    } catch {
+      return [];
+    }
+  });
+}
+
+function signalQuietly(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal);
+  } catch {
+    // It has ended meanwhile.
   }
 }

@@ -20,7 +20,7 @@ import { blankCopy, type CopyDisk, losePower } from './mirror-copy.ts';
 import { type Done, type EngineHost, SimEngine, type StreamMessage } from './mirror-engine.ts';
 import { Lane } from './mirror-lane.ts';
 import { type MirrorBeat, MirrorKeeper, silent } from './mirror-keeper.ts';
-import { undone, type Untimed } from './mirror-undone.ts';
+import { undone, type Untimed } from '../core/mirror-undone.ts';
 import type { MirrorWorld } from './mirror-world.ts';
 
 export class MirrorNode {

@@ -1,5 +1,5 @@
 /** What an agent is told of effects that were not performed. */
-import type { MirrorEffect, MirrorEvent } from '../core/mirror.ts';
+import type { MirrorEffect, MirrorEvent } from './mirror-types.ts';
 
 /** An event without its time: that is taken when it is heard. */
 export type Untimed = (nowMs: number) => MirrorEvent;
