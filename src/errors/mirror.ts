@@ -147,4 +147,9 @@ export const mirrorErrors = {
     hint: 'Nothing was touched. If this server is to stay the primary one, `holdfast stop -m {module}` and `holdfast prim -m {module}` here begin an epoch that is newer; what the copy did is given up by `holdfast second discard -m {module}` there.',
     http: 409,
   },
+  'HF-MIRROR-040': {
+    sentence: '{module} did not carry out {verb}: {reason}',
+    hint: '`holdfast why -m {module}` on both servers says what stands against it.',
+    http: 409,
+  },
 } as const;

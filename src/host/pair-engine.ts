@@ -49,6 +49,8 @@ export class PairEngine {
   readonly #ports: MirrorPorts;
   readonly #peer: number;
   readonly #hooks: PairEngineHooks;
+  /** What must be known before an order is carried out. */
+  #before: Promise<unknown> = Promise.resolve();
   /** Of the order under way: what the status says belongs to what was before it, or after. */
   #busy = false;
   #role: MirrorRole | null = null;
@@ -86,22 +88,23 @@ export class PairEngine {
   /** Carries an order out; its `engineDone` comes by `news`. */
   order(id: number, order: EngineOrder): void {
     this.#busy = true;
-    void this.#carryOut(order).then(
+    const done = this.#before.then(() => this.#carryOut(order));
+    void done.then(
       () => this.#done(id, ''),
       (error: unknown) => this.#done(id, error instanceof Error ? error.message : String(error)),
     );
   }
 
   /**
-   * Finds the engine that a former agent left with a role (null: none was left), and tells all of it
-   * again; false: it is gone.
+   * Finds the engine that a former agent left with a role, and tells all of it again; or that it is
+   * gone, unless an order to it follows.
    */
-  async adopt(role: MirrorRole | null): Promise<boolean> {
-    this.#role = role;
-    if (role === null) return true;
-    const isThere = await this.mirror.attach(role);
-    if (isThere) this.#look();
-    return isThere;
+  adopt(role: MirrorRole, follows: boolean): void {
+    this.#before = this.mirror.attach(role).then((isThere) => {
+      this.#role = role;
+      if (isThere && this.mirror.values['role'] === role) this.#look();
+      else if (!follows) this.#gone('it ended while no agent ran');
+    });
   }
 
   /** Ends an engine of which nobody knows any more what it was to do. */

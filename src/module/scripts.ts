@@ -28,9 +28,17 @@ export type ScriptName =
   | 'start_second'
   | 'stop_second'
   | 'start_sec'
-  | 'stop_sec';
+  | 'stop_sec'
+  | 'transition';
 
-export type ScriptAction = 'start' | 'stop' | 'stopstart' | 'stopwait' | 'restart';
+export type ScriptAction =
+  | 'start'
+  | 'stop'
+  | 'stopstart'
+  | 'stopwait'
+  | 'restart'
+  | 'swap'
+  | 'failover';
 
 export interface ScriptRun {
   readonly paths: Paths;
@@ -46,6 +54,8 @@ export interface ScriptRun {
   readonly timeoutMs: number;
   readonly log: Pick<UserConfig, 'logging' | 'userlogKib'>;
   readonly signal?: AbortSignal;
+  /** True: it runs beside another one, and no agent that follows waits for it (`transition`). */
+  readonly beside?: boolean;
   /** Between TERM and KILL; 5 s where absent. */
   readonly graceMs?: number;
 }
@@ -138,7 +148,7 @@ async function execute(
     const values = { script: run.script, module: run.module.name, reason };
     return { exit: null, refused: new HoldfastError('HF-MODULE-030', values) };
   }
-  noteProcess(dirs.running, run.script, pid);
+  if (run.beside !== true) noteProcess(dirs.running, run.script, pid);
 
   let cause: 'timedOut' | 'cancelled' | null = null;
   let killing: Promise<unknown> = Promise.resolve();
@@ -162,7 +172,7 @@ async function execute(
     clearTimeout(timer);
     clearInterval(bound);
     run.signal?.removeEventListener('abort', onAbort);
-    forgetProcess(dirs.running);
+    if (run.beside !== true) forgetProcess(dirs.running);
     if (log !== null) boundQuietly(log.path, maxBytes);
   }
 }
