@@ -109,6 +109,7 @@ async function main(): Promise<void> {
     alerts,
     journal,
     logger,
+    clusterId,
     secret: keys.secret,
     keyFiles: keyFiles(paths),
     engine: engineAccess,

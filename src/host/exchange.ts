@@ -8,12 +8,16 @@ import type { Beat, BeatEvent } from '../native/beat.ts';
 import type { FilterInfo } from '../native/filter.ts';
 import { version } from '../version.ts';
 import type { Alerts } from './alerts.ts';
+import type { Message as PairMessage } from '../core/mirror-types.ts';
 import { parseFarmMessage } from './codec.ts';
 import type { EventRecord, PeerChannel } from './face.ts';
 import { type Fabric, moduleKey } from './fabric.ts';
 import { Farm } from './farm.ts';
+import type { PairIntake } from './hosted.ts';
 import type { Logger } from './logger.ts';
 import type { FarmHooks } from './module.ts';
+import type { PeerNews } from './pair-peer.ts';
+import { parsePairMessage } from './pair-wire.ts';
 import { helloSchema, lansOf, type PeerTable } from './peers.ts';
 import { suspectMs } from './timing.ts';
 
@@ -27,15 +31,21 @@ export interface ExchangePorts {
   readonly alerts: Alerts;
   readonly logger: Logger;
   readonly cluster: () => ClusterConfig;
-  /** Modules with a configuration, and their farms where they take part in one. */
-  readonly modules: () => Iterable<readonly [string, { readonly farm: Farm | null }]>;
-  readonly farm: (module: string) => Farm | null;
+  /** Modules with a configuration, and what of them hears of other nodes. */
+  readonly modules: () => Iterable<readonly [string, Listener]>;
+  readonly module: (module: string) => Listener | null;
   readonly record: (
     module: string | null,
     kind: EventRecord['kind'],
     text: string,
     data: Readonly<Record<string, unknown>>,
   ) => void;
+}
+
+/** What a module hears by: its farm where it takes part in one, or itself as a mirror that decides. */
+interface Listener {
+  readonly farm: Farm | null;
+  readonly pair: PairIntake | null;
 }
 
 /** What a batch of heartbeat events says to each farm. */
@@ -49,6 +59,8 @@ function addNews(news: News, farm: Farm, item: FarmNews): void {
 
 export class Exchange {
   readonly #ports: ExchangePorts;
+  /** Keys of modules whose lease has run out. */
+  readonly #lapsed = new Set<number>();
   #onPeerNews: () => void = () => {};
 
   constructor(ports: ExchangePorts) {
@@ -112,6 +124,23 @@ export class Exchange {
     farm.dispatch({ kind: 'news', news });
   }
 
+  /** What the heartbeats have said of a node, for a mirror that starts; null: nothing yet. */
+  peerNews(node: number): PeerNews | null {
+    const peer = new Map(this.#ports.peerTable.entries()).get(node);
+    if (peer?.known !== true) return null;
+    const { reach, boot, hung, heardMs } = peer;
+    return { reach, boot: String(boot), hung, heardMs };
+  }
+
+  /** False: the lease of the module has run out. */
+  leaseHeld(module: string): boolean {
+    return !this.#lapsed.has(moduleKey(module));
+  }
+
+  sendPair(to: number, module: string, message: PairMessage): void {
+    this.#ports.channel.send(to, { kind: 'pair', module, message });
+  }
+
   /**
    * Resolves when the heartbeats have spoken of every peer, or could have. A module that is taken
    * over before would tell the others that it reaches nobody, and be left out of their view.
@@ -143,6 +172,7 @@ export class Exchange {
       } else if (this.#ports.peerTable.onBeat(event)) {
         this.#steerChannel(event);
         this.#feedFarms(event, news);
+        if (event.kind === 'peer') this.#feedPairs(event);
       }
     }
     // A farm acts on the whole batch: after a pause its first events may be long out of date.
@@ -181,8 +211,15 @@ export class Exchange {
     }
   }
 
+  #feedPairs({ node, reach, boot, hung, heardMs }: Extract<BeatEvent, { kind: 'peer' }>): void {
+    const news = { reach, boot: String(boot), hung, heardMs };
+    for (const [, { pair }] of this.#ports.modules()) pair?.onPeer(node, news);
+  }
+
   #onLease(event: Extract<BeatEvent, { kind: 'lease' }>, news: News): void {
-    for (const [name, { farm }] of this.#ports.modules()) {
+    if (event.renewing) this.#lapsed.delete(event.key);
+    else this.#lapsed.add(event.key);
+    for (const [name, { farm, pair }] of this.#ports.modules()) {
       if (event.key !== moduleKey(name)) continue;
       this.#ports.record(
         name,
@@ -198,6 +235,7 @@ export class Exchange {
         'critical',
         `the virtual IPs of ${name} are silent on this node: ${event.why}`,
       );
+      pair?.onLease(event.renewing);
       if (!event.renewing && event.why === 'agent_hung') {
         if (farm !== null) addNews(news, farm, { kind: 'lapsed' });
       }
@@ -239,8 +277,10 @@ export class Exchange {
       return;
     }
     const { kind, module, message: inner } = (message ?? {}) as Record<string, unknown>;
-    const parsed = kind === 'farm' ? parseFarmMessage(inner) : null;
-    if (parsed === null || typeof module !== 'string') {
+    const name = typeof module === 'string' ? module : '';
+    const told = kind === 'farm' ? parseFarmMessage(inner) : null;
+    const said = kind === 'pair' ? parsePairMessage(inner) : null;
+    if ((told === null && said === null) || name === '') {
       this.#ports.logger.warn('message from a peer not understood', {
         peer: this.nodeName(from),
         kind: typeof kind === 'string' ? kind : 'unknown',
@@ -250,7 +290,9 @@ export class Exchange {
     // After a pause the heartbeats' news must come first: a message may be as old as the pause, and
     // a view taken on trust would open what others have taken over since.
     this.#ports.beat.poll();
-    this.#ports.farm(module)?.dispatch({ kind: 'message', from, message: parsed });
+    const listener = this.#ports.module(name);
+    if (told !== null) listener?.farm?.dispatch({ kind: 'message', from, message: told });
+    if (said !== null) listener?.pair?.onMessage(from, said);
   }
 
   #alertHook({ device, hook, reasons }: FilterInfo): void {

@@ -51,6 +51,7 @@ const answerMs = 60_000;
 export class HostedMirror implements Hosted {
   readonly name: string;
   readonly farm = null;
+  readonly pair = null;
   readonly #ports: MirrorPorts;
   readonly #runtime: MirrorRuntimeFile;
   readonly #engine: MirrorEngine;

@@ -1,29 +1,37 @@
 /** The mirrors of a node: made from the node's parts, and the orders that are for mirrors alone. */
 import { HoldfastError } from '../errors.ts';
-import type { ModuleConfig } from '../config/model.ts';
+import type { ClusterConfig, ModuleConfig } from '../config/model.ts';
 import { moduleDirs } from '../module/name.ts';
 import type { ModuleStatus, SecondWay, VerifyStatus } from './face.ts';
 import type { Hosted } from './hosted.ts';
 import { HostedMirror } from './mirror.ts';
 import { MirrorPorts, type MirrorPortsOptions } from './mirror-ports.ts';
 import { MirrorRecord } from './mirror-state.ts';
+import { HostedPair } from './pair.ts';
+import { isDecided, Pairs, type PairsOptions } from './pairs.ts';
 
-export interface MirrorsOptions extends Omit<MirrorPortsOptions, 'number' | 'record'> {
+export interface MirrorsOptions
+  extends Omit<MirrorPortsOptions, 'number' | 'record'>,
+    Omit<PairsOptions, keyof MirrorPortsOptions> {
   /** HF-AGENT-003, -004. */
   readonly hosted: (module: string) => Hosted;
   readonly record: (module: string, ...what: Parameters<MirrorPortsOptions['record']>) => void;
+  /** It is to run, also after a restart of the server. */
+  readonly want: (module: string) => Promise<void>;
 }
 
 export class Mirrors {
   readonly #options: MirrorsOptions;
+  readonly #pairs: Pairs;
 
   constructor(options: MirrorsOptions) {
     this.#options = options;
+    this.#pairs = new Pairs(options);
   }
 
   /** `number` is that of the module on this server. */
-  async host(config: ModuleConfig, number: number): Promise<HostedMirror> {
-    const { paths, alert, record } = this.#options;
+  async host(config: ModuleConfig, number: number): Promise<HostedMirror | HostedPair> {
+    const { paths, alert, record, cluster, me } = this.#options;
     const { name } = config;
     const epochs = await MirrorRecord.open(moduleDirs(paths, name).state, (error) =>
       alert(`module.${name}.epoch`, error !== null, 'critical', error?.line() ?? ''),
@@ -33,32 +41,58 @@ export class Mirrors {
       number,
       record: (...what) => record(name, ...what),
     });
-    return new HostedMirror(config, epochs, ports);
+    return isDecided(config, cluster(), me)
+      ? this.#pairs.host(config, ports, epochs)
+      : new HostedMirror(config, epochs, ports);
+  }
+
+  /** Is what hosts a mirror another than its configuration, or that of the cluster, asks for now? */
+  isOther(hosted: Hosted, config: ModuleConfig): boolean {
+    const { cluster, me } = this.#options;
+    return hosted instanceof HostedPair !== isDecided(config, cluster(), me);
+  }
+
+  /** A mirror goes by one arbiter from its start to its stop. HF-AGENT-006. */
+  checkArbiter(hosted: Hosted, next: ClusterConfig): void {
+    if (JSON.stringify(next.arbiter) === JSON.stringify(this.#options.cluster().arbiter)) return;
+    if (hosted.stopped || hosted.config.service.mode !== 'mirror') return;
+    const what = '<arbiter> of cluster.xml';
+    throw new HoldfastError('HF-AGENT-006', { module: hosted.name, what });
   }
 
   async prim(module: string, alone: boolean, force: boolean): Promise<ModuleStatus> {
     const mirror = this.#mirror(module, 'prim');
     const order = `prim${alone ? ' alone' : ''}${force ? ' force' : ''}`;
     this.#options.record(module, 'command', order, { alone, force });
-    await mirror.prim(alone, force);
+    if (mirror instanceof HostedPair) {
+      await this.#options.want(module);
+      await mirror.prim(force);
+    } else await mirror.prim(alone, force);
     return mirror.status();
   }
 
   async second(module: string, way: SecondWay): Promise<ModuleStatus> {
     const mirror = this.#mirror(module, 'second');
     this.#options.record(module, 'command', way === 'plain' ? 'second' : `second ${way}`, { way });
+    if (mirror instanceof HostedPair) await this.#options.want(module);
     await mirror.second(way);
     return mirror.status();
   }
 
   async swap(module: string, sync: boolean): Promise<ModuleStatus> {
     const verb = sync ? 'swap' : 'swap nosync';
-    throw new HoldfastError('HF-MIRROR-005', { module: this.#mirror(module, verb).name, verb });
+    const pair = this.#pair(module, verb);
+    this.#options.record(module, 'command', verb, { sync });
+    await pair.swap(sync);
+    return pair.status();
   }
 
   async failover(module: string, on: boolean): Promise<ModuleStatus> {
     const verb = `failover ${on ? 'on' : 'off'}`;
-    throw new HoldfastError('HF-MIRROR-005', { module: this.#mirror(module, verb).name, verb });
+    const pair = this.#pair(module, verb);
+    this.#options.record(module, 'command', verb, { on });
+    await pair.failover(on);
+    return pair.status();
   }
 
   async verify(module: string): Promise<VerifyStatus> {
@@ -67,9 +101,16 @@ export class Mirrors {
     return mirror.verify();
   }
 
-  #mirror(module: string, verb: string): HostedMirror {
+  /** HF-MIRROR-005 where it is run by hand. */
+  #pair(module: string, verb: string): HostedPair {
+    const mirror = this.#mirror(module, verb);
+    if (mirror instanceof HostedPair) return mirror;
+    throw new HoldfastError('HF-MIRROR-005', { module, verb });
+  }
+
+  #mirror(module: string, verb: string): HostedMirror | HostedPair {
     const hosted = this.#options.hosted(module);
-    if (hosted instanceof HostedMirror) return hosted;
+    if (hosted instanceof HostedMirror || hosted instanceof HostedPair) return hosted;
     throw new HoldfastError('HF-MIRROR-004', { module, verb });
   }
 }

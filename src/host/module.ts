@@ -80,6 +80,7 @@ type Untimed<E> = E extends ModuleEvent ? Omit<E, 'nowMs'> : never;
 
 export class HostedModule implements Hosted {
   readonly name: string;
+  readonly pair = null;
   readonly #ports: ModulePorts;
   readonly #runtime: RuntimeFile;
   readonly #queue: ModuleEvent[] = [];

@@ -34,7 +34,7 @@ import type {
   VerifyStatus,
 } from './face.ts';
 import type { Farm } from './farm.ts';
-import type { Hosted } from './hosted.ts';
+import { type Hosted, withoutConfig } from './hosted.ts';
 import type { NodeParts } from './node-parts.ts';
 import { writeNodeMetrics } from './node-metrics.ts';
 import { Mirrors } from './mirrors.ts';
@@ -73,7 +73,7 @@ export class HostNode implements Agent {
       node: parts.name,
       cluster: () => this.#cluster,
       modules: () => this.#hostedModules(),
-      farm: (module) => this.#modules.get(module)?.hosted?.farm ?? null,
+      module: (module) => this.#modules.get(module)?.hosted ?? null,
       record: (module, kind, text, data) => this.#record(module, kind, text, data),
     });
     this.#mirrors = new Mirrors({
@@ -82,6 +82,11 @@ export class HostNode implements Agent {
       nowMs: () => parts.beat.nowMs(),
       cluster: () => this.#cluster,
       hosted: (module) => this.#hosted(module),
+      send: (to, module, message) => this.#exchange.sendPair(to, module, message),
+      peer: (node) => this.#exchange.peerNews(node),
+      leaseHeld: (module) => this.#exchange.leaseHeld(module),
+      openVip: () => null,
+      want: (module) => this.#want(module, true),
       record: (module, kind, text, data) => this.#record(module, kind, text, data),
       alert: (id, on, severity, message) => parts.alerts.set(id, on, severity, message),
     });
@@ -187,6 +192,8 @@ export class HostNode implements Agent {
     await uninstallModule(this.#parts.paths, name);
     record.close();
     this.#modules.delete(name);
+    hosted?.abandon();
+    this.#parts.fabric.silence(name);
     this.#parts.fabric.releaseSlot(name);
     this.#record(name, 'config', `module ${name} uninstalled`, {});
   }
@@ -210,9 +217,8 @@ export class HostNode implements Agent {
       throw refusal;
     }
     const former = entry.hosted;
-    const isOther =
-      (former?.config.service.mode === 'mirror') !== (config.service.mode === 'mirror');
-    if (former === null || (isOther && former.stopped)) {
+    if (former === null || (former.stopped && this.#isOther(former, config))) {
+      former?.abandon();
       entry.hosted = await this.#host(config, entry.record, null);
     } else former.setConfig(config);
     if (xml !== null) await writeUserconfig(this.#parts.paths, name, xml);
@@ -303,6 +309,7 @@ export class HostNode implements Agent {
     if (config.nodes.find((node) => node.name === this.node)?.id !== me) {
       throw new HoldfastError('HF-AGENT-012', { name: this.node });
     }
+    for (const [, hosted] of this.#hostedModules()) this.#mirrors.checkArbiter(hosted, config);
     await replaceFile(paths.clusterXml, xml, 0o644);
     this.#cluster = config;
     this.#clusterXml = xml;
@@ -314,7 +321,10 @@ export class HostNode implements Agent {
       const { xml: former } = entry.record.value;
       if (former === null || entry.hosted === null) continue;
       const again = this.#parse(name, former);
-      if (again.config !== null) entry.hosted.setConfig(again.config);
+      if (again.config !== null && this.#isOther(entry.hosted, again.config)) {
+        entry.hosted.abandon();
+        entry.hosted = await this.#host(again.config, entry.record, null);
+      } else if (again.config !== null) entry.hosted.setConfig(again.config);
       const why = again.errors[0];
       this.#parts.alerts.set(
         `module.${name}.cluster`,
@@ -325,6 +335,13 @@ export class HostNode implements Agent {
     }
     for (const node of config.nodes) if (node.id !== me) this.#exchange.greet(node.id);
     this.#record(null, 'config', 'cluster.xml applied', { signature: config.signature });
+  }
+
+  /** Does the configuration ask for another kind of module than the one that it was? */
+  #isOther(hosted: Hosted, config: ModuleConfig): boolean {
+    const isMirror = config.service.mode === 'mirror';
+    if ((hosted.config.service.mode === 'mirror') !== isMirror) return true;
+    return isMirror && this.#mirrors.isOther(hosted, config);
   }
 
   async shutdown(): Promise<void> {
@@ -440,21 +457,7 @@ export class HostNode implements Agent {
 
   #moduleStatus(name: string): ModuleStatus {
     const { hosted } = this.#entry(name);
-    if (hosted !== null) return hosted.status();
-    return {
-      name,
-      mode: 'farm',
-      state: 'STOP',
-      readiness: 'NotReady',
-      why: this.why(name),
-      loopCount: 0,
-      maxloop: 0,
-      signature: '',
-      resources: {},
-      farm: null,
-      replica: null,
-      pair: null,
-    };
+    return hosted?.status() ?? withoutConfig(name, this.why(name));
   }
 
   *#hostedModules(): IterableIterator<readonly [string, Hosted]> {
@@ -484,11 +487,11 @@ export class HostNode implements Agent {
   }
 }
 
-function startsAtBoot(entry: Entry): boolean {
-  const { mode, boot } = entry.hosted?.config.service ?? {};
-  // Which copy is newer is for the operator to say.
-  if (mode === 'mirror') return false;
-  return boot === 'on' || (boot !== 'off' && entry.record.value.wanted);
+function startsAtBoot({ hosted, record }: Entry): boolean {
+  const { mode, boot } = hosted?.config.service ?? {};
+  // Where nobody decides, which copy is newer is for the operator to say.
+  if (mode === 'mirror' && hosted?.pair === null) return false;
+  return boot === 'on' || (boot !== 'off' && record.value.wanted);
 }
 
 /** The cluster's configuration of this node. HF-AGENT-002 or the first error of cluster.xml. */

@@ -26,6 +26,8 @@ export interface PairActs {
   readonly engine: (effect: Of<'engine'>) => void;
   /** Resolves when the heartbeats say so. */
   readonly announce: (effect: Of<'announce'>) => Promise<void> | void;
+  /** At once: the heartbeats say what they said, but this of the consent. */
+  readonly consent: (on: boolean) => void;
   readonly vip: (vip: Of<'vip'>['vip']) => void;
   readonly run: (effect: Of<'run'>) => void;
   readonly cancel: () => void;
@@ -52,6 +54,9 @@ export class PairLoop {
   #timer: NodeJS.Timeout | null = null;
   #stepping = false;
   #performing = false;
+  /** What the heartbeats say of the consent, and what the core wants them to. */
+  #consents = false;
+  #mayConsent = false;
   #ended = false;
 
   constructor(state: MirrorState, nowMs: () => number, acts: PairActs) {
@@ -76,6 +81,11 @@ export class PairLoop {
     this.#drain();
   }
 
+  /** The heartbeats say so already, by a former agent. */
+  assume(consents: boolean): void {
+    this.#consents = this.#mayConsent = consents;
+  }
+
   /** Another configuration: what the machine remembers stays. */
   reconfigure(config: MirrorState['config']): void {
     this.#state = { ...this.#state, config };
@@ -93,8 +103,7 @@ export class PairLoop {
     this.#stepping = true;
     try {
       for (let next = this.#events.shift(); next !== undefined; next = this.#events.shift()) {
-        const event = { ...next, nowMs: this.#nowMs() } as MirrorEvent;
-        const [state, effects] = mirrorStep(this.#state, event);
+        const [state, effects] = this.#step(next);
         this.#state = state;
         this.#acts.keep(state);
         this.#effects.push(...effects);
@@ -105,6 +114,29 @@ export class PairLoop {
     }
     this.#arm();
     this.#acts.changed();
+  }
+
+  /**
+   * A consent that is withdrawn is so before the moment from which the core counts the grace, and
+   * does not wait for what else is to be done: the step is made again, by a time after that.
+   */
+  #step(untimed: Untimed): ReturnType<typeof mirrorStep> {
+    const at = (): MirrorEvent => ({ ...untimed, nowMs: this.#nowMs() }) as MirrorEvent;
+    const tried = mirrorStep(this.#state, at());
+    const wanted = lastConsent(tried[1]) ?? this.#mayConsent;
+    if (wanted || !this.#consents) {
+      this.#mayConsent = wanted;
+      return tried;
+    }
+    this.#acts.consent(false);
+    this.#consents = false;
+    const made = mirrorStep(this.#state, at());
+    this.#mayConsent = lastConsent(made[1]) ?? this.#mayConsent;
+    if (this.#mayConsent && !made[1].some(({ kind }) => kind === 'announce')) {
+      this.#acts.consent(true);
+      this.#consents = true;
+    }
+    return made;
   }
 
   #perform(): void {
@@ -131,32 +163,50 @@ export class PairLoop {
     this.#drain();
   }
 
+  /** Undefined: it is done. */
   #act(effect: MirrorEffect): Promise<string | null | void> | undefined {
     const acts = this.#acts;
+    if (effect.kind === 'persist') return acts.persist(effect.durable);
+    if (effect.kind !== 'announce') {
+      this.#actNow(effect);
+      return undefined;
+    }
+    // One that waited for its turn while the consent was withdrawn does not give it again.
+    this.#consents = effect.consent && this.#mayConsent;
+    return acts.announce({ ...effect, consent: this.#consents }) ?? undefined;
+  }
+
+  #actNow(effect: Exclude<MirrorEffect, { kind: 'persist' | 'announce' }>): void {
+    const acts = this.#acts;
     switch (effect.kind) {
-      case 'persist':
-        return acts.persist(effect.durable);
-      case 'announce':
-        return acts.announce(effect) ?? undefined;
       case 'arbiterRead':
       case 'arbiterSwap':
-        return void acts.arbiter(effect);
+        acts.arbiter(effect);
+        break;
       case 'send':
-        return void acts.send(effect);
+        acts.send(effect);
+        break;
       case 'engine':
-        return void acts.engine(effect);
+        acts.engine(effect);
+        break;
       case 'vip':
-        return void acts.vip(effect.vip);
+        acts.vip(effect.vip);
+        break;
       case 'run':
-        return void acts.run(effect);
+        acts.run(effect);
+        break;
       case 'cancel':
-        return void acts.cancel();
+        acts.cancel();
+        break;
       case 'transition':
-        return void acts.transition(effect);
+        acts.transition(effect);
+        break;
       case 'watch':
-        return void acts.watch(effect.on);
+        acts.watch(effect.on);
+        break;
       case 'record':
-        return void acts.record(effect);
+        acts.record(effect);
+        break;
     }
   }
 
@@ -171,4 +221,10 @@ export class PairLoop {
       this.take({ kind: 'tick' });
     }, ms);
   }
+}
+
+/** What the newest announcement says; undefined: there is none. */
+function lastConsent(effects: readonly MirrorEffect[]): boolean | undefined {
+  const last = effects.findLast((effect) => effect.kind === 'announce');
+  return last?.kind === 'announce' ? last.consent : undefined;
 }

@@ -32,7 +32,9 @@ export interface PairPorts {
   readonly names: () => Readonly<Record<number, string>>;
   readonly register: Register;
   /** Resolves when the heartbeat thread acts by it. */
-  readonly announce: (effect: Of<'announce'>) => Promise<void> | void;
+  readonly announce: (effect: Of<'announce'>, leaseMs: number) => Promise<void> | void;
+  /** At once: what was announced last, with or without the consent. */
+  readonly consent: (on: boolean) => void;
   readonly send: (to: number, message: Message) => void;
   /** Null: the module has no virtual address. HF-AGENT-008. */
   readonly openVip: (config: ModuleConfig) => PairVip | null;

@@ -32,6 +32,8 @@ import { type PairMemory, type PairRecord, PairRuntimeFile } from './pair-state.
 const answerMs = 60_000;
 /** A register answers within its own limit; one that breaks that counts as one that did not. */
 const questionMs = 15_000;
+/** A primary that was asked to give way begins within this. */
+const refusalMs = 5000;
 /** What the core says of an order that it refuses begins so. */
 const refused = 'not carrying out';
 
@@ -49,6 +51,7 @@ export interface PairParts {
 export class HostedPair implements Hosted {
   readonly name: string;
   readonly farm = null;
+  readonly pair = this;
   readonly #ports: PairPorts;
   readonly #peer: number;
   readonly #record: PairRecord;
@@ -97,7 +100,8 @@ export class HostedPair implements Hosted {
         if (this.#hasData) this.#engine.order(id, order);
         else this.#loop.take({ kind: 'engineDone', id, ok: true, why: '' });
       },
-      announce: (effect) => ports.announce(effect),
+      announce: (effect) => this.#announce(effect),
+      consent: (on) => ports.consent(on),
       vip: (vip) => this.#vip?.perform(vip),
       run: (effect) => this.#scripts.run(effect),
       cancel: () => this.#scripts.cancel(),
@@ -162,7 +166,8 @@ export class HostedPair implements Hosted {
     }
     // In the same turn: heartbeats that lack the module would end its lease.
     const last = announced(former);
-    if (last !== null) void this.#ports.announce(last);
+    if (last !== null) void this.#announce(last);
+    this.#loop.assume(last?.consent ?? false);
     this.#scripts.settle();
     const { engine } = former;
     if (this.#hasData && engine.role !== 'none') {
@@ -222,14 +227,18 @@ export class HostedPair implements Hosted {
   async swap(sync: boolean): Promise<void> {
     const { phase } = this.#loop.state;
     const verb = sync ? 'swap' : 'swap nosync';
-    if (phase !== 'prim' && phase !== 'primGate' && phase !== 'second') throw this.#impossible(verb);
+    if (phase !== 'prim' && phase !== 'primGate' && phase !== 'second')
+      throw this.#impossible(verb);
     let left = false;
     this.#order(sync ? 'swap' : 'swapNosync');
-    const byMs = this.#ports.mirror.nowMs() + answerMs;
+    const beganMs = this.#ports.mirror.nowMs();
+    const byMs = beganMs + answerMs;
     await this.#until(() => {
       const now = this.#loop.state;
       left ||= now.phase !== phase;
-      return (left && this.#loop.idle && rests(now)) || this.#isLate(byMs);
+      // The primary that was asked has not begun: it refuses, and says why.
+      const isRefused = !left && this.#isLate(beganMs + refusalMs) && serves(now);
+      return (left && this.#loop.idle && rests(now)) || isRefused || this.#isLate(byMs);
     }, byMs);
     const { phase: now } = this.#loop.state;
     if (now !== phase) return;
@@ -345,6 +354,10 @@ export class HostedPair implements Hosted {
     this.#loop.take({ kind: 'arbiter', id, answer });
   }
 
+  #announce(effect: Extract<MirrorEffect, { kind: 'announce' }>): Promise<void> | void {
+    return this.#ports.announce(effect, this.#loop.state.config.timing.leaseMs);
+  }
+
   #watch(on: boolean): void {
     this.#watcher?.stop();
     this.#watcher = null;
@@ -435,4 +448,9 @@ function stopNeededFor(now: ModuleConfig, next: ModuleConfig): string | null {
     JSON.stringify(config.vip ?? null, (key, item: unknown) => (key === 'line' ? undefined : item));
   if (addresses(now) !== addresses(next)) return 'virtual interfaces and addresses';
   return null;
+}
+
+/** The peer serves as if nothing had been asked of it. */
+function serves({ peer }: MirrorState): boolean {
+  return peer.status?.role === 'primary' && peer.status.readiness === 'Ready';
 }

@@ -38,6 +38,7 @@ interface Peer {
   reach: Reach;
   boot: bigint;
   hung: boolean;
+  heardMs: number;
   connected: boolean;
   hello: Hello | null;
   readonly lansDown: Set<number>;
@@ -97,6 +98,7 @@ export class PeerTable {
         peer.reach = event.reach;
         peer.boot = event.boot;
         peer.hung = event.hung;
+        peer.heardMs = event.heardMs;
         this.#alerts.set(
           `peer.${event.node}.hung`,
           event.hung && event.reach !== 'silent',
@@ -257,6 +259,7 @@ function newPeer(): Peer {
     reach: 'silent',
     boot: 0n,
     hung: false,
+    heardMs: -1,
     connected: false,
     hello: null,
     lansDown: new Set(),

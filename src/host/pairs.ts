@@ -1,0 +1,167 @@
+/** The mirrors of a node that decide for themselves: what they share, and what each is given of it. */
+import { openRegister, type Register } from '../arbiter/register.ts';
+import { hasArbiter } from '../config/index.ts';
+import type { ClusterConfig, ModuleConfig } from '../config/model.ts';
+import type { Message, MirrorEffect } from '../core/mirror.ts';
+import { moduleDirs } from '../module/name.ts';
+import { type Beat, type BeatModule, moduleFlag } from '../native/beat.ts';
+import { type Fabric, moduleKey } from './fabric.ts';
+import type { MirrorPorts, MirrorPortsOptions } from './mirror-ports.ts';
+import type { MirrorRecord } from './mirror-state.ts';
+import { HostedPair } from './pair.ts';
+import type { PeerNews } from './pair-peer.ts';
+import { peerOf, type PairVip } from './pair-ports.ts';
+import { PairRecord, PairRuntimeFile } from './pair-state.ts';
+import { watchReady } from './watch.ts';
+
+type Announce = Extract<MirrorEffect, { kind: 'announce' }>;
+
+export interface PairsOptions
+  extends Pick<MirrorPortsOptions, 'paths' | 'node' | 'me' | 'keyFiles' | 'cluster' | 'alert'> {
+  readonly clusterId: string;
+  readonly beat: Beat;
+  readonly fabric: Fabric;
+  readonly send: (to: number, module: string, message: Message) => void;
+  /** What the heartbeats have said of a node; null: nothing yet. */
+  readonly peer: (node: number) => PeerNews | null;
+  /** False: the lease of the module has run out. */
+  readonly leaseHeld: (module: string) => boolean;
+  readonly openVip: (config: ModuleConfig, leaseSlot: number) => PairVip | null;
+}
+
+/** An arbiter that takes longer is one that does not answer: it is asked again. */
+const arbiterLimitMs = 2000;
+
+/** Does a mirror decide for itself here? A server with a distant copy of it takes no part in that. */
+export function isDecided(config: ModuleConfig, cluster: ClusterConfig, me: number): boolean {
+  return config.service.mode === 'mirror' && hasArbiter(cluster) && peerOf(config, me) !== null;
+}
+
+export class Pairs {
+  readonly #options: PairsOptions;
+  /** Of the arbiter that cluster.xml names. */
+  #register: Register | null = null;
+  #registerOf = '';
+
+  constructor(options: PairsOptions) {
+    this.#options = options;
+  }
+
+  async host(config: ModuleConfig, mirror: MirrorPorts, epochs: MirrorRecord): Promise<HostedPair> {
+    const { paths, me, alert, fabric, beat, cluster } = this.#options;
+    const { name } = config;
+    const peer = peerOf(config, me);
+    if (peer === null) throw new Error(`mirror ${name} has no other server`);
+    const record = await PairRecord.open(
+      moduleDirs(paths, name).state,
+      config.service.failover,
+      (error) => alert(`module.${name}.pair`, error !== null, 'critical', error?.line() ?? ''),
+    );
+    const runtime = new PairRuntimeFile(paths.run, name).read();
+    const leaseSlot = fabric.takeSlot(name, runtime?.leaseSlot ?? null);
+    const voice = new Voice(this.#options, name, leaseSlot, peer);
+    return HostedPair.open(
+      { config, peer, record, epochs },
+      {
+        mirror,
+        me,
+        leaseSlot,
+        names: () => Object.fromEntries(cluster().nodes.map((node) => [node.id, node.name])),
+        register: this.#openRegister(),
+        announce: (effect, leaseMs) => voice.announce(effect, leaseMs),
+        consent: (on) => voice.consent(on),
+        send: (to, message) => this.#options.send(to, name, message),
+        openVip: (current) => this.#options.openVip(current, leaseSlot),
+        watch: (ready, current, report) =>
+          watchReady(ready, current, this.#options.node, paths, report),
+        peer: (node) => this.#options.peer(node),
+        leaseHeld: () => this.#options.leaseHeld(name),
+        poll: () => beat.poll(),
+      },
+    );
+  }
+
+  /** One for all mirrors; another configuration has one of its own. */
+  #openRegister(): Register {
+    const { cluster, me, clusterId, keyFiles, paths } = this.#options;
+    const { arbiter, nodes } = cluster();
+    const text = JSON.stringify(arbiter);
+    if (this.#register !== null && this.#registerOf === text) return this.#register;
+    const register = openRegisterOf(arbiter, {
+      me,
+      clusterId,
+      keyFiles,
+      stateFolder: paths.state,
+      timeLimitMs: arbiterLimitMs,
+      ask: () => Promise.reject(new Error('not asked')),
+      nameOf: (node) => nodes.find(({ id }) => id === node)?.name ?? `node ${node}`,
+    });
+    void this.#register?.close();
+    this.#register = register;
+    this.#registerOf = text;
+    return register;
+  }
+}
+
+function openRegisterOf(
+  config: ClusterConfig['arbiter'],
+  ports: Parameters<typeof openRegister>[1],
+): Register {
+  const register = config === null ? null : openRegister(config, ports);
+  if (register === null) throw new Error('this cluster has no arbiter');
+  return register;
+}
+
+/** What the heartbeats of this node say of one mirror. */
+class Voice {
+  readonly #options: PairsOptions;
+  readonly #name: string;
+  readonly #slot: number;
+  readonly #peer: number;
+  #said: BeatModule | null = null;
+
+  constructor(options: PairsOptions, name: string, slot: number, peer: number) {
+    this.#options = options;
+    this.#name = name;
+    this.#slot = slot;
+    this.#peer = peer;
+  }
+
+  announce(effect: Announce, leaseMs: number): Promise<void> {
+    const { epoch, running, serving, consent, lease } = effect;
+    const rules = {
+      off: { rule: 'off' },
+      own: { rule: 'own', leaseMs },
+      peer: { rule: 'peer', peer: this.#peer, leaseMs },
+    } as const;
+    // Nobody waits for an address that is not to answer.
+    if (lease === 'off') {
+      this.#options.alert(`module.${this.#name}.lease`, false, 'critical', '');
+    }
+    this.#say({
+      key: moduleKey(this.#name),
+      flags:
+        (running ? moduleFlag.running : 0) |
+        (serving ? moduleFlag.ready : 0) |
+        (consent ? moduleFlag.consent : 0),
+      viewEpoch: epoch,
+      viewMembers: 0n,
+      leaseSlots: [this.#slot],
+      lease: rules[lease],
+    });
+    return this.#options.beat.announced();
+  }
+
+  /** What was said last, with or without it. */
+  consent(on: boolean): void {
+    const said = this.#said;
+    if (said === null) return;
+    const flags = on ? said.flags | moduleFlag.consent : said.flags & ~moduleFlag.consent;
+    if (flags !== said.flags) this.#say({ ...said, flags });
+  }
+
+  #say(entry: BeatModule): void {
+    this.#said = entry;
+    this.#options.fabric.announce(this.#name, entry);
+  }
+}
