@@ -109,7 +109,6 @@ async function main(): Promise<void> {
     alerts,
     journal,
     logger,
-    clusterId,
     secret: keys.secret,
     keyFiles: keyFiles(paths),
     engine: engineAccess,

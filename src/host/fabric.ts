@@ -45,6 +45,24 @@ export class Fabric {
     this.#configureBeat();
   }
 
+  get clusterId(): string {
+    return this.#options.clusterId;
+  }
+
+  get link(): Link {
+    return this.#options.link;
+  }
+
+  /** Name of the server of the cluster whose device has this MAC, as it said; null: none. */
+  serverOf(mac: string): string | null {
+    for (const lan of this.#cluster.lans) {
+      const own = this.#macOf(this.#deviceOfLan(lan.name)) ?? '';
+      const id = this.#options.peers.macs(lan.name, own).indexOf(mac);
+      if (id >= 0) return this.#cluster.nodes.find((node) => node.id === id)?.name ?? null;
+    }
+    return null;
+  }
+
   setCluster(cluster: ClusterConfig): void {
     this.#cluster = cluster;
     this.#configureBeat();

@@ -1,4 +1,5 @@
 /** The mirrors of a node: made from the node's parts, and the orders that are for mirrors alone. */
+import type { Register } from '../arbiter/register.ts';
 import { HoldfastError } from '../errors.ts';
 import type { ClusterConfig, ModuleConfig } from '../config/model.ts';
 import { moduleDirs } from '../module/name.ts';
@@ -27,6 +28,11 @@ export class Mirrors {
   constructor(options: MirrorsOptions) {
     this.#options = options;
     this.#pairs = new Pairs(options);
+  }
+
+  /** @see Pairs.register */
+  register(): Register | null {
+    return this.#pairs.register();
   }
 
   /** `number` is that of the module on this server. */

@@ -434,8 +434,7 @@ export class HostedModule implements Hosted {
 
   #scriptTimeoutMs(force: boolean): number {
     const user = this.#config.user;
-    const fallbackMs = 300_000;
-    return (force ? user?.forceStopTimeoutMs : user?.stopTimeoutMs) ?? fallbackMs;
+    return (force ? user?.forceStopTimeoutMs : user?.stopTimeoutMs) ?? 300_000;
   }
 
   #save(): void {

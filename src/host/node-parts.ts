@@ -28,8 +28,6 @@ export interface NodeParts {
   readonly onShutdown: () => void;
   /** Another node's agent, for orders that are its own to carry out. HF-AGENT-009. */
   readonly remote: (node: string) => RemoteAgent;
-  /** ClusterKeys.clusterId. */
-  readonly clusterId: string;
   /** 32 bytes that the cluster shares. */
   readonly secret: Uint8Array;
   /** This node's certificate and key, PEM files. */

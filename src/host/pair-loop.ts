@@ -28,7 +28,8 @@ export interface PairActs {
   readonly announce: (effect: Of<'announce'>) => Promise<void> | void;
   /** At once: the heartbeats say what they said, but this of the consent. */
   readonly consent: (on: boolean) => void;
-  readonly vip: (vip: Of<'vip'>['vip']) => void;
+  /** Resolves when it is in force. */
+  readonly vip: (vip: Of<'vip'>['vip']) => Promise<void> | void;
   readonly run: (effect: Of<'run'>) => void;
   readonly cancel: () => void;
   readonly transition: (effect: Of<'transition'>) => void;
@@ -167,6 +168,7 @@ export class PairLoop {
   #act(effect: MirrorEffect): Promise<string | null | void> | undefined {
     const acts = this.#acts;
     if (effect.kind === 'persist') return acts.persist(effect.durable);
+    if (effect.kind === 'vip') return acts.vip(effect.vip) ?? undefined;
     if (effect.kind !== 'announce') {
       this.#actNow(effect);
       return undefined;
@@ -176,7 +178,7 @@ export class PairLoop {
     return acts.announce({ ...effect, consent: this.#consents }) ?? undefined;
   }
 
-  #actNow(effect: Exclude<MirrorEffect, { kind: 'persist' | 'announce' }>): void {
+  #actNow(effect: Exclude<MirrorEffect, { kind: 'persist' | 'announce' | 'vip' }>): void {
     const acts = this.#acts;
     switch (effect.kind) {
       case 'arbiterRead':
@@ -188,9 +190,6 @@ export class PairLoop {
         break;
       case 'engine':
         acts.engine(effect);
-        break;
-      case 'vip':
-        acts.vip(effect.vip);
         break;
       case 'run':
         acts.run(effect);

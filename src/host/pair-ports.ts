@@ -15,7 +15,10 @@ type Of<K extends MirrorEffect['kind']> = Extract<MirrorEffect, { kind: K }>;
 
 /** The virtual address of one mirror. */
 export interface PairVip {
-  perform(vip: Of<'vip'>['vip']): void;
+  /** Resolves when it is in force; never rejects. */
+  perform(vip: Of<'vip'>['vip']): Promise<void>;
+  /** Tells the neighbours again: the lease runs again. */
+  reannounce(): void;
   /** Takes over what a former agent left, without a gap. */
   adopt(isOpen: boolean): void;
   status(): NonNullable<PairStatus['vip']>;

@@ -190,7 +190,9 @@ export class HostedPair implements Hosted {
 
   /** The kernel's lease of the address runs again, or has run out. */
   onLease(held: boolean): void {
-    if (this.#former === null) this.#loop.take({ kind: 'lease', held });
+    if (this.#former !== null) return;
+    if (held) this.#vip?.reannounce();
+    this.#loop.take({ kind: 'lease', held });
   }
 
   async command(verb: ModuleVerb): Promise<void> {

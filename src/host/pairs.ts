@@ -1,15 +1,18 @@
 /** The mirrors of a node that decide for themselves: what they share, and what each is given of it. */
 import { openRegister, type Register } from '../arbiter/register.ts';
+import { NotAsked } from '../arbiter/static.ts';
 import { hasArbiter } from '../config/index.ts';
 import type { ClusterConfig, ModuleConfig } from '../config/model.ts';
-import type { Message, MirrorEffect } from '../core/mirror.ts';
+import type { MirrorEffect } from '../core/mirror.ts';
 import { moduleDirs } from '../module/name.ts';
 import { type Beat, type BeatModule, moduleFlag } from '../native/beat.ts';
+import type { Exchange } from './exchange.ts';
 import { type Fabric, moduleKey } from './fabric.ts';
+import { gatewayOf } from './gateway.ts';
 import type { MirrorPorts, MirrorPortsOptions } from './mirror-ports.ts';
 import type { MirrorRecord } from './mirror-state.ts';
+import { MirrorVip } from './mirror-vip.ts';
 import { HostedPair } from './pair.ts';
-import type { PeerNews } from './pair-peer.ts';
 import { peerOf, type PairVip } from './pair-ports.ts';
 import { PairRecord, PairRuntimeFile } from './pair-state.ts';
 import { watchReady } from './watch.ts';
@@ -18,15 +21,9 @@ type Announce = Extract<MirrorEffect, { kind: 'announce' }>;
 
 export interface PairsOptions
   extends Pick<MirrorPortsOptions, 'paths' | 'node' | 'me' | 'keyFiles' | 'cluster' | 'alert'> {
-  readonly clusterId: string;
   readonly beat: Beat;
   readonly fabric: Fabric;
-  readonly send: (to: number, module: string, message: Message) => void;
-  /** What the heartbeats have said of a node; null: nothing yet. */
-  readonly peer: (node: number) => PeerNews | null;
-  /** False: the lease of the module has run out. */
-  readonly leaseHeld: (module: string) => boolean;
-  readonly openVip: (config: ModuleConfig, leaseSlot: number) => PairVip | null;
+  readonly exchange: Pick<Exchange, 'sendPair' | 'peerNews' | 'leaseHeld'>;
 }
 
 /** An arbiter that takes longer is one that does not answer: it is asked again. */
@@ -41,17 +38,18 @@ export class Pairs {
   readonly #options: PairsOptions;
   /** Of the arbiter that cluster.xml names. */
   #register: Register | null = null;
-  #registerOf = '';
+  #registerOf = 'null';
 
   constructor(options: PairsOptions) {
     this.#options = options;
   }
 
   async host(config: ModuleConfig, mirror: MirrorPorts, epochs: MirrorRecord): Promise<HostedPair> {
-    const { paths, me, alert, fabric, beat, cluster } = this.#options;
+    const { paths, me, alert, fabric, beat, cluster, exchange } = this.#options;
     const { name } = config;
     const peer = peerOf(config, me);
-    if (peer === null) throw new Error(`mirror ${name} has no other server`);
+    const register = this.register();
+    if (peer === null || register === null) throw new Error(`mirror ${name} is run by hand`);
     const record = await PairRecord.open(
       moduleDirs(paths, name).state,
       config.service.failover,
@@ -67,49 +65,67 @@ export class Pairs {
         me,
         leaseSlot,
         names: () => Object.fromEntries(cluster().nodes.map((node) => [node.id, node.name])),
-        register: this.#openRegister(),
+        register,
         announce: (effect, leaseMs) => voice.announce(effect, leaseMs),
         consent: (on) => voice.consent(on),
-        send: (to, message) => this.#options.send(to, name, message),
-        openVip: (current) => this.#options.openVip(current, leaseSlot),
+        send: (to, message) => exchange.sendPair(to, name, message),
+        openVip: (current) => this.#openVip(current, leaseSlot, mirror),
         watch: (ready, current, report) =>
           watchReady(ready, current, this.#options.node, paths, report),
-        peer: (node) => this.#options.peer(node),
-        leaseHeld: () => this.#options.leaseHeld(name),
+        peer: (node) => exchange.peerNews(node),
+        leaseHeld: () => exchange.leaseHeld(name),
         poll: () => beat.poll(),
       },
     );
   }
 
-  /** One for all mirrors; another configuration has one of its own. */
-  #openRegister(): Register {
-    const { cluster, me, clusterId, keyFiles, paths } = this.#options;
+  /** Opens the devices. HF-AGENT-008. */
+  #openVip(config: ModuleConfig, leaseSlot: number, mirror: MirrorPorts): PairVip | null {
+    if (config.vip === null) return null;
+    const { fabric, me, node, alert } = this.#options;
+    const vip = new MirrorVip(config, {
+      me,
+      devices: fabric.devicesFor(config, node),
+      leaseSlot,
+      link: fabric.link,
+      nowMs: mirror.nowMs,
+      serverOf: (mac) => fabric.serverOf(mac),
+      gatewayOf,
+      record: (text, data) => mirror.record('peer', text, data),
+      alert,
+    });
+    return {
+      perform: (order) => vip.perform(order),
+      reannounce: () => vip.reannounce(),
+      adopt: (isOpen) => vip.adopt(isOpen),
+      status: () => vip.status(),
+      abandon: () => vip.abandon(),
+      remove: () => fabric.closeDevices(vip.remove()),
+    };
+  }
+
+  /** That of the arbiter which cluster.xml names, one for all mirrors; null: mirrors are run by hand. */
+  register(): Register | null {
+    const { cluster, me, fabric, keyFiles, paths } = this.#options;
     const { arbiter, nodes } = cluster();
     const text = JSON.stringify(arbiter);
-    if (this.#register !== null && this.#registerOf === text) return this.#register;
-    const register = openRegisterOf(arbiter, {
-      me,
-      clusterId,
-      keyFiles,
-      stateFolder: paths.state,
-      timeLimitMs: arbiterLimitMs,
-      ask: () => Promise.reject(new Error('not asked')),
-      nameOf: (node) => nodes.find(({ id }) => id === node)?.name ?? `node ${node}`,
-    });
+    if (this.#registerOf === text) return this.#register;
     void this.#register?.close();
-    this.#register = register;
     this.#registerOf = text;
-    return register;
+    this.#register =
+      arbiter === null
+        ? null
+        : openRegister(arbiter, {
+            me,
+            clusterId: fabric.clusterId,
+            keyFiles,
+            stateFolder: paths.state,
+            timeLimitMs: arbiterLimitMs,
+            ask: () => Promise.reject(new NotAsked('no way to that node')),
+            nameOf: (node) => nodes.find(({ id }) => id === node)?.name ?? `node ${node}`,
+          });
+    return this.#register;
   }
-}
-
-function openRegisterOf(
-  config: ClusterConfig['arbiter'],
-  ports: Parameters<typeof openRegister>[1],
-): Register {
-  const register = config === null ? null : openRegister(config, ports);
-  if (register === null) throw new Error('this cluster has no arbiter');
-  return register;
 }
 
 /** What the heartbeats of this node say of one mirror. */
