@@ -2,26 +2,19 @@ import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { test, type TestContext } from 'node:test';
-import { fileURLToPath } from 'node:url';
-import {
-  type ModuleConfig,
-  parseClusterConfig,
-  parseModuleConfig,
-} from '../../src/config/index.ts';
+import { test } from 'node:test';
 import { moduleDirs } from '../../src/module/name.ts';
 import { installPackage, packageFolder, readUserconfig } from '../../src/module/package.ts';
 import { startTicks } from '../../src/module/process.ts';
-import { runScript, type ScriptName, succeeded } from '../../src/module/scripts.ts';
-import type { Paths } from '../../src/paths.ts';
-import { eventually, scriptRun, temporaryPaths } from './helpers.ts';
+import { runScript, type ScriptName } from '../../src/module/scripts.ts';
+import { eventually, temporaryPaths } from './helpers.ts';
+import { byHand, configOf, decided, Host, repository } from './host.ts';
 
 /*
  * The ready-made modules, with the real applications, each in a network namespace of its own. The
  * test's scripts run there because `ip netns exec` stands before them.
  */
 
-const repository = fileURLToPath(new URL('../../..', import.meta.url));
 const modules = {
   nginx_farm: join(repository, 'modules/nginx_farm'),
   farm: join(repository, 'modules/farm'),
@@ -31,10 +24,6 @@ const mirrors = {
   mirror: join(repository, 'modules/mirror'),
   lab_mirror: join(repository, 'test/fixtures/modules/lab_mirror'),
 };
-
-const cluster = parseClusterConfig(`<cluster><lans><lan name="lan1">
-  <node name="node1" addr="192.168.1.1"/><node name="node2" addr="192.168.1.2"/>
-</lan></lans></cluster>`).config;
 
 for (const [name, folder] of Object.entries(modules)) {
   test(`${name} is a whole module: it can be packaged, and its configuration is valid`, async (t) => {
@@ -57,8 +46,10 @@ for (const [name, folder] of Object.entries(mirrors)) {
     const paths = temporaryPaths(t);
     await installPackage(paths, name, await packageFolder(name, folder), false);
     const xml = (await readUserconfig(paths, name)).replaceAll('net1', 'lan1');
-    // That it is run by hand.
-    const config = configOf(name, xml, ['HF-CONFIG-060']);
+    const config = configOf(name, xml, [], decided);
+    // That it is run by hand, and has no virtual IP then.
+    const warnings = ['HF-CONFIG-060', ...(config.vip === null ? [] : ['HF-CONFIG-067'])];
+    configOf(name, xml, warnings, byHand);
     assert.equal(config.service.mode, 'mirror');
     assert.equal(config.rfs?.directories.length, 1);
     const bin = moduleDirs(paths, name).bin;
@@ -70,7 +61,7 @@ for (const [name, folder] of Object.entries(mirrors)) {
 test('nginx_farm serves with the name of its server, through all it may meet', async (t) => {
   if (process.getuid?.() !== 0) return t.skip('network namespaces need root');
   if (!existsSync('/usr/sbin/nginx')) return t.skip('needs nginx (apt install nginx-light)');
-  const host = await Host.create(t, 'nginx_farm');
+  const host = await Host.create(t, 'nginx_farm', modules.nginx_farm);
   const { dirs } = host;
   t.after(() => host.run('stop_both', true));
   const get = (path = '/'): string =>
@@ -128,7 +119,7 @@ test('nginx_farm serves with the name of its server, through all it may meet', a
 test('nginx_farm says why it did not start', async (t) => {
   if (process.getuid?.() !== 0) return t.skip('network namespaces need root');
   if (!existsSync('/usr/sbin/nginx')) return t.skip('needs nginx (apt install nginx-light)');
-  const host = await Host.create(t, 'nginx_farm');
+  const host = await Host.create(t, 'nginx_farm', modules.nginx_farm);
   rmSync(join(host.dirs.conf, 'nginx.conf'));
   writeFileSync(join(host.dirs.conf, 'nginx.conf'), 'pid @VAR@/nginx.pid;\nnonsense;\n');
   const result = await runScript(host.scriptRun('start_both'));
@@ -171,7 +162,7 @@ test('farm starts and stops systemd services in order', async (t) => {
 
 test('the echo application answers over TCP and UDP, from the address that was asked', async (t) => {
   if (process.getuid?.() !== 0) return t.skip('network namespaces need root');
-  const host = await Host.create(t, 'echo_farm');
+  const host = await Host.create(t, 'echo_farm', modules.echo_farm);
   t.after(() => host.run('stop_both', true));
   await host.run('prestart');
   await host.run('start_both');
@@ -196,64 +187,6 @@ for family, vip in ((socket.AF_INET, '10.77.0.100'), (socket.AF_INET6, 'fd77::10
   assert.equal(startTicks(pid), null);
 });
 
-/** A network namespace with an installed module. */
-class Host {
-  readonly netns: string;
-  readonly paths: Paths;
-  readonly name: string;
-  readonly vars: Readonly<Record<string, string>>;
-
-  private constructor(netns: string, paths: Paths, name: string, vars: Record<string, string>) {
-    this.netns = netns;
-    this.paths = paths;
-    this.name = name;
-    this.vars = vars;
-  }
-
-  static async create(t: TestContext, name: keyof typeof modules): Promise<Host> {
-    const paths = temporaryPaths(t);
-    await installPackage(paths, name, await packageFolder(name, modules[name]), false);
-    const netns = `hfm${process.pid}${name.slice(0, 2)}${created++}`;
-    execFileSync('ip', ['netns', 'add', netns]);
-    t.after(() => execFileSync('ip', ['netns', 'del', netns]));
-    const { user } = configOf(name, await readUserconfig(paths, name));
-    const host = new Host(netns, paths, name, user?.vars ?? {});
-    host.exec('ip', ['link', 'set', 'lo', 'up']);
-    // The script itself is kept as it is; what runs it is put in its place.
-    const { bin } = host.dirs;
-    for (const script of ['prestart', 'start_both', 'stop_both']) {
-      execFileSync('mv', [join(bin, script), join(bin, `${script}.real`)]);
-      const wrapper = `#!/bin/sh\nexec ip netns exec ${netns} "$0.real" "$@"\n`;
-      writeFileSync(join(bin, script), wrapper, { mode: 0o755 });
-    }
-    return host;
-  }
-
-  get dirs() {
-    return moduleDirs(this.paths, this.name);
-  }
-
-  scriptRun(script: ScriptName, force = false) {
-    const module = { name: this.name, node: 'node1', vars: this.vars };
-    return scriptRun(this.paths, { module, script, force, timeoutMs: 60_000 });
-  }
-
-  async run(script: ScriptName, force = false): Promise<void> {
-    const result = await runScript(this.scriptRun(script, force));
-    const log = result.log === null ? '' : readFileSync(result.log, 'utf8');
-    assert.ok(succeeded(result), `${script}: exit ${result.exit}, ${log}`);
-  }
-
-  exec(file: string, args: readonly string[]): string {
-    return execFileSync('ip', ['netns', 'exec', this.netns, file, ...args], {
-      encoding: 'utf8',
-      stdio: 'pipe',
-    });
-  }
-}
-
-let created = 0;
-
 /** Members of a process group that are no zombies. */
 function group(pgid: number): string[] {
   const { stdout } = spawnSync('ps', ['-eo', 'pgid=,stat=,pid='], { encoding: 'utf8' });
@@ -262,18 +195,6 @@ function group(pgid: number): string[] {
     .map((line) => line.trim().split(/\s+/))
     .filter(([id, stat]) => Number(id) === pgid && !(stat ?? '').startsWith('Z'))
     .map(([, , pid]) => pid ?? '');
-}
-
-function configOf(name: string, xml: string, warnings: readonly string[] = []): ModuleConfig {
-  assert.ok(cluster !== null);
-  const parsed = parseModuleConfig(xml, { name, cluster });
-  assert.deepEqual(parsed.errors, []);
-  assert.deepEqual(
-    parsed.warnings.map(({ code }) => code),
-    warnings,
-  );
-  assert.ok(parsed.config !== null);
-  return parsed.config;
 }
 
 function sh(args: readonly string[]): string {

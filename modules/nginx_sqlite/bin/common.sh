@@ -1,0 +1,91 @@
+# Shared by the scripts of this module: how to find its own nginx and application, and no others.
+# shellcheck shell=sh
+
+# Folder of the data; as a pattern for find.
+DATA=$DIR/data
+pattern=$(printf %s "$DATA" | sed 's/[][*?\\]/\\&/g')
+
+# Prints the processes of this module: those of its programs that work in its folder. A pid file
+# does not tell: it is replicated, so it may be of the other server, and name any process of this one.
+members() {
+    for link in $(find /proc/[0-9]*/cwd -maxdepth 0 -lname "$pattern" 2>/dev/null); do
+        process=${link#/proc/}
+        process=${process%/cwd}
+        program=$(readlink "/proc/$process/exe")
+        program=${program##*/}
+        case ${program% (deleted)} in
+            nginx | python3*) echo "$process" ;;
+        esac
+    done
+}
+
+# wait_end SECONDS: succeeds as soon as nothing of it runs any more, fails after that time.
+wait_end() {
+    left=$(($1 * 5))
+    while [ -n "$(members)" ]; do
+        [ "$left" -gt 0 ] || return 1
+        left=$((left - 1))
+        sleep 0.2
+    done
+}
+
+# Ends all of it now; fails when something outlives that for 10 s.
+kill_all() {
+    tries=50
+    while pids=$(members | tr '\n' ' ') && [ -n "$pids" ]; do
+        [ "$tries" -gt 0 ] || return 1
+        [ "$tries" -lt 50 ] || echo "is killed: $pids"
+        tries=$((tries - 1))
+        # shellcheck disable=SC2086 # several numbers
+        kill -KILL $pids 2>/dev/null
+        sleep 0.2
+    done
+}
+
+# Data of its own is made only where there was surely none: in an empty folder, on a server that never
+# had any. Else a file system that is not mounted would look like a first start.
+may_begin() {
+    rest=$(find "$DIR" -mindepth 1 -maxdepth 1 ! -name lost+found ! -name '.holdfast*' ! -name data.new)
+    if [ -n "$rest" ]; then
+        echo "$DIR has no data of the notes in data/, and is not empty: $rest" >&2
+        return 1
+    fi
+    if [ -e "$SAFEUSERVAR/had-data" ]; then
+        echo "$DIR is empty, and this server had data there: is its file system mounted?" >&2
+        echo "To begin anew all the same, remove $SAFEUSERVAR/had-data" >&2
+        return 1
+    fi
+}
+
+# The same user may have another number on the other server, whose files these are after a takeover.
+own_data() {
+    [ "$(stat -c %u "$DATA")" = "$(id -u "$user")" ] && return 0
+    echo "$user has another number here than on the other server: all files get a new owner"
+    chown -R "$user:" "$DATA"
+}
+
+# Runs a command as the user of the database, without any other right.
+as_user() {
+    (cd / && HOME=/ exec setpriv --reuid="$user" --regid="$(id -g "$user")" --init-groups -- "$@")
+}
+
+conf=$SAFEUSERVAR/nginx.conf
+
+# The unprivileged user that serves: the distribution's own where there is one.
+for user in www-data nginx nobody; do
+    id -u "$user" >/dev/null 2>&1 && break
+done
+
+# Prints those of them that are of one program.
+only() {
+    for process in $(members); do
+        case $(readlink "/proc/$process/exe") in
+            */"$1") echo "$process" ;;
+        esac
+    done
+}
+
+# Does the application answer, through nginx?
+answers() {
+    curl -fsS --max-time 3 -o /dev/null "http://127.0.0.1:$PORT/holdfast-ready"
+}
