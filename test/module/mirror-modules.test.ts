@@ -15,6 +15,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { installPackage, packageFolder, readUserconfig } from '../../src/module/package.ts';
+import { startTicks } from '../../src/module/process.ts';
 import { runScript } from '../../src/module/scripts.ts';
 import { temporaryPaths } from './helpers.ts';
 import { configOf, decided, Host, repository } from './host.ts';
@@ -213,6 +214,17 @@ for (const app of apps) {
     spawnSync('kill', ['-STOP', ...members(dir).map(String)]);
     await host.run('stop_prim', true);
     assert.deepEqual(members(dir), []);
+    await host.run('start_prim');
+    assert.deepEqual(app.read(host), [1, 2]);
+
+    // Replication has failed: the folder is mounted no more below those who work in it.
+    const former = members(dir);
+    assert.notEqual(former.length, 0);
+    renameSync(join(dir, 'data'), join(dir, 'elsewhere'));
+    assert.deepEqual(members(dir), []);
+    await host.run('stop_prim', true);
+    for (const pid of former) assert.equal(startTicks(pid), null);
+    renameSync(join(dir, 'elsewhere'), join(dir, 'data'));
     await host.run('start_prim');
     assert.deepEqual(app.read(host), [1, 2]);
 

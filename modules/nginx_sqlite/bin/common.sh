@@ -5,18 +5,42 @@
 DATA=$DIR/data
 pattern=$(printf %s "$DATA" | sed 's/[][*?\\]/\\&/g')
 
-# Prints the processes of this module: those of its programs that work in its folder. A pid file
+# Prints the processes of this module: those of its programs that work in its folder, and those that start_prim
+# noted, which work in a folder that is mounted no more when replication has failed. A pid file of the data
 # does not tell: it is replicated, so it may be of the other server, and name any process of this one.
 members() {
-    for link in $(find /proc/[0-9]*/cwd -maxdepth 0 -lname "$pattern" 2>/dev/null); do
-        process=${link#/proc/}
-        process=${process%/cwd}
+    for process in $(working | sort -u); do
         program=$(readlink "/proc/$process/exe")
         program=${program##*/}
         case ${program% (deleted)} in
             nginx | python3*) echo "$process" ;;
         esac
     done
+}
+
+working() {
+    find /proc/[0-9]*/cwd -maxdepth 0 -lname "$pattern" 2>/dev/null | cut -d/ -f3
+    [ -r "$SAFEUSERVAR/noted" ] || return 0
+    while read -r boot number ticks; do
+        [ "$boot" = "$(cat /proc/sys/kernel/random/boot_id)" ] || continue
+        # Where it has ended, what is left of its session still keeps its number from others.
+        now=$(started "$number")
+        [ -z "$now" ] || [ "$now" = "$ticks" ] || continue
+        pgrep -s "$number"
+        pgrep -P "$number"
+    done <"$SAFEUSERVAR/noted"
+}
+
+# When a process was started; nothing where there is none.
+started() {
+    sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20
+}
+
+# note PID...: leaders of their sessions, by which all that they start is found.
+note() {
+    for number in "$@"; do
+        echo "$(cat /proc/sys/kernel/random/boot_id) $number $(started "$number")"
+    done >"$SAFEUSERVAR/noted"
 }
 
 # wait_end SECONDS: succeeds as soon as nothing of it runs any more, fails after that time.
