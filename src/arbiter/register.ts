@@ -6,6 +6,7 @@
 import type { ArbiterConfig } from '../config/index.ts';
 import type { ArbiterAnswer, ArbiterRecord } from '../core/mirror-types.ts';
 import { DirectoryRegister } from './directory.ts';
+import { EtcdRegister } from './etcd.ts';
 import type { RegisterQuestion } from './record.ts';
 import { staticRegister } from './static.ts';
 import { WitnessRegister } from './witness.ts';
@@ -77,7 +78,9 @@ export function openRegister(config: ArbiterConfig, ports: RegisterPorts): Regis
       const { clusterId, keyFiles, timeLimitMs } = ports;
       return new WitnessRegister({ name, addr, port, clusterId, keyFiles, timeLimitMs });
     }
-    case 'etcd':
-      throw new Error(`no register of type ${config.type}`);
+    case 'etcd': {
+      const { clusterId, timeLimitMs } = ports;
+      return new EtcdRegister({ config, clusterId, timeLimitMs });
+    }
   }
 }

@@ -173,7 +173,7 @@ async function letsOneOfTwoWin(world: World): Promise<void> {
 async function survivesCrashes(world: World): Promise<void> {
   const history = new History();
   let isOver = false;
-  const epochs = 50;
+  const epochs = 30;
   const client = async (node: number): Promise<void> => {
     const register = world.open(node);
     let known: Asked = null;
