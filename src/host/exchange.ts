@@ -16,6 +16,7 @@ import { Farm } from './farm.ts';
 import type { PairIntake } from './hosted.ts';
 import type { Logger } from './logger.ts';
 import type { FarmHooks } from './module.ts';
+import { RegisterCalls } from './register-calls.ts';
 import type { PeerNews } from './pair-peer.ts';
 import { parsePairMessage } from './pair-wire.ts';
 import { helloSchema, lansOf, type PeerTable } from './peers.ts';
@@ -63,8 +64,12 @@ export class Exchange {
   readonly #lapsed = new Set<number>();
   #onPeerNews: () => void = () => {};
 
+  /** Questions to the register on another node, or on this one. */
+  readonly registers: RegisterCalls;
+
   constructor(ports: ExchangePorts) {
     this.#ports = ports;
+    this.registers = new RegisterCalls((node, message) => ports.channel.send(node, message));
     ports.channel.onMessage((from, message) => this.#onMessage(from, message));
     ports.channel.onConnection((node, connected) => this.#onConnection(node, connected));
   }
@@ -277,6 +282,7 @@ export class Exchange {
       return;
     }
     const { kind, module, message: inner } = (message ?? {}) as Record<string, unknown>;
+    if (kind === 'register' && this.registers.onMessage(from, inner)) return;
     const name = typeof module === 'string' ? module : '';
     const told = kind === 'farm' ? parseFarmMessage(inner) : null;
     const said = kind === 'pair' ? parsePairMessage(inner) : null;

@@ -1,6 +1,5 @@
 /** The mirrors of a node that decide for themselves: what they share, and what each is given of it. */
 import { openRegister, type Register } from '../arbiter/register.ts';
-import { NotAsked } from '../arbiter/static.ts';
 import { hasArbiter } from '../config/index.ts';
 import type { ClusterConfig, ModuleConfig } from '../config/model.ts';
 import type { MirrorEffect } from '../core/mirror.ts';
@@ -23,7 +22,7 @@ export interface PairsOptions
   extends Pick<MirrorPortsOptions, 'paths' | 'node' | 'me' | 'keyFiles' | 'cluster' | 'alert'> {
   readonly beat: Beat;
   readonly fabric: Fabric;
-  readonly exchange: Pick<Exchange, 'sendPair' | 'peerNews' | 'leaseHeld'>;
+  readonly exchange: Pick<Exchange, 'sendPair' | 'peerNews' | 'leaseHeld' | 'registers'>;
 }
 
 /** An arbiter that takes longer is one that does not answer: it is asked again. */
@@ -42,6 +41,11 @@ export class Pairs {
 
   constructor(options: PairsOptions) {
     this.#options = options;
+    options.exchange.registers.serve(() => {
+      const { arbiter } = options.cluster();
+      // What lies elsewhere is not asked for others: they ask there.
+      return arbiter?.type === 'static' && arbiter.node === options.me ? this.register() : null;
+    });
   }
 
   async host(config: ModuleConfig, mirror: MirrorPorts, epochs: MirrorRecord): Promise<HostedPair> {
@@ -106,7 +110,7 @@ export class Pairs {
 
   /** That of the arbiter which cluster.xml names, one for all mirrors; null: mirrors are run by hand. */
   register(): Register | null {
-    const { cluster, me, fabric, keyFiles, paths } = this.#options;
+    const { cluster, me, fabric, exchange, keyFiles, paths } = this.#options;
     const { arbiter, nodes } = cluster();
     const text = JSON.stringify(arbiter);
     if (this.#registerOf === text) return this.#register;
@@ -121,7 +125,7 @@ export class Pairs {
             keyFiles,
             stateFolder: paths.state,
             timeLimitMs: arbiterLimitMs,
-            ask: () => Promise.reject(new NotAsked('no way to that node')),
+            ask: (node, question, limitMs) => exchange.registers.ask(node, question, limitMs),
             nameOf: (node) => nodes.find(({ id }) => id === node)?.name ?? `node ${node}`,
           });
     return this.#register;
