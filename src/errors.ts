@@ -7,6 +7,7 @@ import { labErrors } from './errors/lab.ts';
 import { mirrorErrors } from './errors/mirror.ts';
 import { moduleErrors } from './errors/module.ts';
 import { nativeErrors } from './errors/native.ts';
+import { refusalErrors } from './errors/refusal.ts';
 
 /**
  * What one error is: a sentence with {placeholders}, and what the operator can do about it.
@@ -31,6 +32,7 @@ export const errorRegistry = {
   ...mirrorErrors,
   ...moduleErrors,
   ...nativeErrors,
+  ...refusalErrors,
 } as const satisfies Record<string, ErrorSpec>;
 
 export type ErrorCode = keyof typeof errorRegistry;

@@ -1,8 +1,9 @@
-// Writes docs/reference/{cluster.xml,userconfig.xml,errors}.md from the annotations of the schemas and
+// Writes docs/reference/{cluster.xml,userconfig.xml,errors,refusals}.md from the annotations of the schemas and
 // the registry of errors. `node tools/docs.mjs` after `npm run build`; a test compares.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { errorRegistry } from '../dist/src/errors.js';
+import { refusalErrors } from '../dist/src/errors/refusal.js';
 import { schemaOf } from '../dist/src/config/schema.js';
 
 const root = new URL('../', import.meta.url);
@@ -143,6 +144,45 @@ function errorReference() {
   return lines.join('\n');
 }
 
+const refusalGroups = [
+  [101, 'A secondary that does not take over'],
+  [110, 'A server that waits, and does not become primary'],
+  [130, 'Orders that are not carried out'],
+  [140, 'What holds while it runs'],
+  [160, 'What ended the service, or its start'],
+];
+
+const numberOf = (code) => Number(code.slice(-3));
+
+function refusalReference() {
+  const lines = [note, '# Refusals', ''];
+  lines.push(
+    'Holdfast never declines without saying why. A mirror that decides for itself says it in `holdfast why` (with the code and the next',
+    'step), in `holdfast status`, and in the journal (`holdfast events`); a command that is refused says it at once. Words in braces stand for what',
+    'the case at hand puts there. What the states mean: [concepts](../concepts/mirror.md).',
+    '',
+  );
+  const codes = Object.keys(refusalErrors).toSorted();
+  for (const [index, [first, title]] of refusalGroups.entries()) {
+    const next = refusalGroups[index + 1]?.[0] ?? Number.POSITIVE_INFINITY;
+    const own = codes.filter((code) => numberOf(code) >= first && numberOf(code) < next);
+    lines.push(`## ${title}`, '', ...refusalTable(own));
+  }
+  const commands = Object.keys(errorRegistry)
+    .filter((code) => errorRegistry[code].http === 409 && !(code in refusalErrors))
+    .toSorted();
+  lines.push('## Commands that are refused', '', ...refusalTable(commands));
+  return lines.join('\n');
+}
+
+function refusalTable(codes) {
+  const rows = codes.map((code) => {
+    const { sentence, hint } = errorRegistry[code];
+    return `| ${code} | ${cell(sentence)} | ${cell(hint)} |`;
+  });
+  return ['| code | what it says | next step |', '|---|---|---|', ...rows, ''];
+}
+
 /** The generated files: path from the root of the repository to text. */
 export function renderDocs() {
   return new Map([
@@ -165,6 +205,7 @@ export function renderDocs() {
       ),
     ],
     ['docs/reference/errors.md', errorReference()],
+    ['docs/reference/refusals.md', refusalReference()],
   ]);
 }
 

@@ -352,6 +352,7 @@ describe('log, events, why, timing', () => {
       state: 'UP',
       readiness: 'Ready',
       why: ['not serving because start_both failed'],
+      explained: [null],
       pair: null,
     });
   });

@@ -217,7 +217,10 @@ describe('what a mirror that decides shows', () => {
     assert.doesNotMatch(out, /failover|default primary/);
     n1.whyLines = ['synced writes wait for n2'];
     const why = await cli(n1, ['why', 'db']);
-    assert.match(why.out, /^db {2}PRIM \(Ready\)\n {2}synced writes wait for n2\n {2}\(arbiter: /);
+    assert.match(
+      why.out,
+      /^db {2}PRIM \(Ready\)\n {2}synced writes wait for n2 \[HF-MIRROR-140\]\n {4}hint: .*\n {2}\(arbiter: /,
+    );
     assert.match((await cli(n1, ['status'])).out, /db +mirror +PRIM \(Ready\) +yes +with n2/);
   });
 

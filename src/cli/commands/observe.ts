@@ -4,6 +4,7 @@ import type { Command } from 'commander';
 import type { AgentClient } from '../../api/client.ts';
 import { mirrorProfiles } from '../../core/mirror-timing.ts';
 import { HoldfastError } from '../../errors.ts';
+import { type Explained, explainRefusal } from '../../errors/explain.ts';
 import type { EventRecord, PairStatus, TimingRow } from '../../host/face.ts';
 import { version } from '../../version.ts';
 import { newLines } from '../follow.ts';
@@ -53,13 +54,23 @@ export function observeCommands(program: Command, run: Run): void {
           client.module(name),
           client.why(name),
         ]);
-        return { name, state, readiness, why: reasons, pair };
+        const explained = reasons.map((text) => explainRefusal(text, name));
+        return { name, state, readiness, why: reasons, explained, pair };
       },
-      (module) => moduleLine(module, run.io.color) + factsText(module.pair),
+      (module) =>
+        moduleLine({ ...module, why: [] }, run.io.color) +
+        module.why.map((text, at) => reasonText(text, module.explained[at] ?? null)).join('') +
+        factsText(module.pair),
     );
   });
   timingCommand(program, run);
   versionCommand(program, run);
+}
+
+/** A reason, where it is known with its code and the next step. */
+function reasonText(text: string, explained: Explained | null): string {
+  if (explained === null) return `  ${text}\n`;
+  return `  ${text} [${explained.code}]\n    hint: ${explained.hint}\n`;
 }
 
 /** What decisions are made by, below the reasons. */
