@@ -16,6 +16,7 @@ import {
   shownOf,
 } from '../core/mirror.ts';
 import { HoldfastError } from '../errors.ts';
+import { explainRefusal } from '../errors/explain.ts';
 import type { ModuleStatus, ModuleVerb, SecondWay, VerifyStatus } from './face.ts';
 import type { Hosted } from './hosted.ts';
 import { fixedOf } from './mirror-ports.ts';
@@ -397,7 +398,9 @@ export class HostedPair implements Hosted {
     text: string,
     data: Readonly<Record<string, unknown>>,
   ): void {
-    this.#ports.mirror.record(record === 'arbiter' ? 'view' : record, text, data);
+    const code = explainRefusal(text, this.name)?.code;
+    const all = code === undefined ? data : { code, ...data };
+    this.#ports.mirror.record(record === 'arbiter' ? 'view' : record, text, all);
   }
 
   #changed(): void {
