@@ -130,6 +130,42 @@ TEST_CASE("who claims an address") {
   CHECK_FALSE(claimant(solicitation.bytes, solicitation.size, ip6).has_value());
 }
 
+TEST_CASE("a question names who asks, and only an answer to that counts") {
+  const Address ip4 = parse_address("10.0.0.7");
+  const Address gateway4 = parse_address("10.0.0.254");
+  const Frame arp = arp_question(device, ip4, gateway4);
+  CHECK(hex(arp) ==
+        "ffffffffffff"
+        "020000000001"
+        "0806"
+        "0001080006040001"
+        "0200000000010a000007"
+        "0000000000000a0000fe");
+  Frame reply = arp;
+  const uint8_t answer[] = {0,   2, 3, 0, 0, 0, 0, 0x99, 10, 0, 0,
+                            254, 2, 0, 0, 0, 0, 1, 10,   0,  0, 7};
+  std::memcpy(reply.bytes + 14 + 6, answer, sizeof answer);
+  CHECK(answerer(reply.bytes, reply.size, gateway4, ip4) == farm);
+  CHECK_FALSE(answerer(reply.bytes, reply.size, gateway4, parse_address("10.0.0.8")).has_value());
+  CHECK_FALSE(answerer(reply.bytes, reply.size, parse_address("10.0.0.253"), ip4).has_value());
+  // The other one asks for us: that is no answer, though it names the same two.
+  reply.bytes[14 + 7] = 1;
+  CHECK_FALSE(answerer(reply.bytes, reply.size, gateway4, ip4).has_value());
+
+  const Address ip6 = parse_address("fd00::7");
+  const Address gateway6 = parse_address("fd00::fe");
+  const Frame ns = ns_question(device, ip6, gateway6);
+  CHECK(ns.size == 14 + 40 + 32);
+  CHECK(hex(ns).substr(0, 24) == "3333ff0000fe020000000001");
+  CHECK(std::memcmp(ns.bytes + 14 + 8, ip6.bytes.data(), 16) == 0);
+  CHECK(hex(ns).substr(hex(ns).size() - 16) == "0101020000000001");
+  CHECK(icmp6_checksum(ns.bytes + 14, ns.bytes + 54, 32) == 0);
+  // To all nodes: said, but not to us.
+  const Frame na = unsolicited_na(device, farm, gateway6, true);
+  CHECK_FALSE(answerer(na.bytes, na.size, gateway6, ip6).has_value());
+  CHECK(answerer(na.bytes, na.size, gateway6, parse_address("ff02::1")) == farm);
+}
+
 TEST_CASE("malformed claims are no claims") {
   const Address ip6 = parse_address("fd00::7");
   const Frame na = unsolicited_na(device, farm, ip6, false);

@@ -150,6 +150,19 @@ describe('link', { skip, timeout: 60_000 }, () => {
     });
   }
 
+  for (const family of [4, 6] as const) {
+    test(`a question about IPv${family} teaches who is asked where the asker is`, async () => {
+      const vip = lab.vip(7, family);
+      const prefix = family === 4 ? 32 : 128;
+      await link.call('addAddress', 'eth0', vip, prefix);
+      await b.exec(['ip', 'neigh', 'flush', 'all']);
+      assert.equal(await link.call('ask', 'eth0', vip, b.address(0, family), 2000), b.mac());
+      assert.equal(await neighbour(b, vip), a.mac());
+      assert.equal(await link.call('ask', 'eth0', vip, lab.vip(99, family), 100), null);
+      await link.call('removeAddress', 'eth0', vip, prefix);
+    });
+  }
+
   test('a further MAC is let in and shut out', async () => {
     const list = async () => (await a.exec(['bridge', 'fdb', 'show', 'dev', 'eth0'])).stdout;
     const promiscuity = async () =>
