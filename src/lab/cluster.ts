@@ -14,9 +14,9 @@ import { packageRoot } from '../version.ts';
 import type { Host, HostProcess } from './host.ts';
 import type { Lab } from './lab.ts';
 
-/** Timing of the heartbeats; what is absent is as the product ships. */
+/** Timing of the heartbeats, and the arbiter; what is absent is as the product ships. */
 export type ClusterTiming = Partial<
-  Pick<ClusterConfig, 'heartbeatMs' | 'lostCount' | 'leaseMs' | 'agentDeadlineMs'>
+  Pick<ClusterConfig, 'heartbeatMs' | 'lostCount' | 'leaseMs' | 'agentDeadlineMs' | 'arbiter'>
 >;
 
 /** Answers of the cluster come within this, on a busy machine. */
