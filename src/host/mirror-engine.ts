@@ -15,6 +15,9 @@ import type { MirrorRecord, MirrorRole } from './mirror-state.ts';
 import { type EngineAnswer, Replica } from './replica.ts';
 import { Verification } from './verification.ts';
 
+/** A secondary's last connection ends for so long before the role does. */
+const cutMs = 1000;
+
 export interface MirrorEngineHooks {
   /** Its status was read again. */
   readonly changed: () => void;
@@ -140,6 +143,8 @@ export class MirrorEngine {
     await replica.whenSettled();
     const { role: former, epoch: known } = this.values;
     if (former === role && (role === 'second' || Number(known) === epoch)) return;
+    // A primary that is lost has nothing to be told; a farewell would wait for it.
+    if (former === 'second') await replica.request('cut', [['ms', String(cutMs)]]);
     if (former !== 'none') await replica.request('close');
     const values = openValues(this.#ports, this.#config(), role, epoch, way);
     await replica.request('open', [...values, ['decided', '1']]);
