@@ -147,10 +147,12 @@ void Server::accept_all() {
   for (;;) {
     Fd socket(accept4(listener_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (!socket.valid()) return;
-    if (connections_.size() >= connections_max || strangers_ >= strangers_max) {
+    if (connections_.size() >= connections_max) {
       refused_++;
       continue;
     }
+    // Whoever fills the room for strangers does not keep the servers out.
+    if (strangers_ >= strangers_max) drop_oldest_stranger();
     admit(std::move(socket));
   }
 }
@@ -190,6 +192,17 @@ void Server::drop(int fd, const char* why) {
   said_ns_ = now;
   fprintf(stderr, "holdfast-witness: a connection was refused: %s (%llu so far)\n", why,
           static_cast<unsigned long long>(refused_));
+}
+
+void Server::drop_oldest_stranger() {
+  int oldest = -1;
+  int64_t first = INT64_MAX;
+  for (const auto& [fd, connection] : connections_) {
+    if (connection->is_known() || connection->deadline_ns() >= first) continue;
+    first = connection->deadline_ns();
+    oldest = fd;
+  }
+  drop(oldest, "too many without a certificate");
 }
 
 void Server::drop_late() {

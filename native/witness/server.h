@@ -39,6 +39,7 @@ class Server {
   void admit(Fd socket);
   void serve(int fd);
   void drop(int fd, const char* why);
+  void drop_oldest_stranger();
   void drop_late();
   int wait_ms() const;
 
