@@ -181,8 +181,7 @@ void Engine::check_excluded(const WireModule& theirs) {
   for (uint32_t i = 0; i < module_count_; i++) {
     Module& module = modules_[i];
     const ModuleConfig& ours = module.config;
-    if (ours.key != theirs.key || ours.rule != LeaseRule::view) continue;
-    if ((ours.flags & module_running) == 0) continue;
+    if (ours.key != theirs.key || (ours.flags & module_running) == 0) continue;
     const bool without_us =
         theirs.view_members != 0 && (theirs.view_members >> config_.me & 1) == 0;
     if (!without_us) continue;

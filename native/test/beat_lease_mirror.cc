@@ -267,8 +267,22 @@ TEST_CASE("mirror lease: a slot that a former holdfastd left is 0 by the rule of
   World world(2);
   world.run(2000 * ms);
   world[0].slots[0] = static_cast<uint64_t>(world[0].local(9000 * ms));
-  world.announce(0, mirror(5, LeaseRule::off, false));
+  Announcement off;
+  off.count = 1;
+  off.modules[0] = mirror(5, LeaseRule::off, false);
+  world[0].engine->announce(off, world[0].local(world.now));
   CHECK(world[0].slots[0] == 0);
+}
+
+TEST_CASE("mirror lease: one of two networks carries it") {
+  for (const uint32_t dead : {0U, 1U}) {
+    World world(2, 2);
+    serve(world);
+    world.drops = [&](const Datagram& d) { return d.lan == dead; };
+    bool always = true;
+    world.run(world.now + 3000 * ms, [&] { always = always && world[0].serves(0, world.now); });
+    CHECK(always);
+  }
 }
 
 TEST_CASE("mirror lease: own goes on without anybody, and ends with the agent") {
