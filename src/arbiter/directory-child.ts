@@ -12,5 +12,7 @@ const store = new DirectoryStore(path, clusterId, isOwn === 'own');
 process.on('message', ({ id, question }: { id: number; question: RegisterQuestion }) => {
   process.send?.({ id, answer: store.answer(question) });
 });
+// From here on a call that hangs is the file system's.
+process.send?.({ ready: true });
 // The agent has ended.
 process.on('disconnect', () => process.exit(0));

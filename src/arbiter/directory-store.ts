@@ -62,13 +62,26 @@ interface Newest {
   readonly record: ArbiterRecord | null;
 }
 
+/** The calls that make a swap, for tests that look at them or make one fail. */
+export interface StoreCalls {
+  readonly fsync: (fd: number) => void;
+  readonly link: (from: string, to: string) => void;
+}
+
 export class DirectoryStore {
   readonly #path: string;
   readonly #clusterId: string;
   readonly #isOwn: boolean;
+  readonly #calls: StoreCalls;
 
   /** isOwn: on this server's own disk; the directory is made when it is missing. */
-  constructor(path: string, clusterId: string, isOwn: boolean) {
+  constructor(
+    path: string,
+    clusterId: string,
+    isOwn: boolean,
+    calls: StoreCalls = { fsync: fsyncSync, link: linkSync },
+  ) {
+    this.#calls = calls;
     this.#path = path;
     this.#clusterId = clusterId;
     this.#isOwn = isOwn;
@@ -102,7 +115,8 @@ export class DirectoryStore {
       if (found === 'won') return { outcome: 'won' };
       if (found === 'lost') return { outcome: 'lost', record: held.record };
       const number = held.number + 1;
-      writeSynced(temporary, textOf({ cluster: this.#clusterId, module, number, record: to }));
+      const text = textOf({ cluster: this.#clusterId, module, number, record: to });
+      this.#writeSynced(temporary, text);
       return this.#put(folder, module, temporary, { number, record: to });
     } finally {
       remove(temporary);
@@ -119,7 +133,7 @@ export class DirectoryStore {
     const name = join(folder, nameOf(next.number));
     let isOurs = true;
     try {
-      linkSync(temporary, name);
+      this.#calls.link(temporary, name);
     } catch (error) {
       const code = (error as NodeJS.ErrnoException).code ?? '';
       if (refusedLink.has(code)) throw error;
@@ -128,7 +142,7 @@ export class DirectoryStore {
       if (code !== 'EEXIST') return { outcome: 'unknown', why: `link: ${reasonOf(error)}` };
     }
     try {
-      syncFolder(folder);
+      this.#syncFolder(folder);
       // The folders are new, or may be.
       if (next.number === 1) this.#syncAbove(folder);
       const held = this.#newest(folder, module);
@@ -157,9 +171,29 @@ export class DirectoryStore {
   }
 
   #syncAbove(folder: string): void {
-    syncFolder(dirname(folder));
-    syncFolder(this.#path);
-    if (this.#isOwn) syncFolder(dirname(this.#path));
+    this.#syncFolder(dirname(folder));
+    this.#syncFolder(this.#path);
+    if (this.#isOwn) this.#syncFolder(dirname(this.#path));
+  }
+
+  #syncFolder(folder: string): void {
+    const fd = openSync(folder, 'r');
+    try {
+      this.#calls.fsync(fd);
+    } finally {
+      closeSync(fd);
+    }
+  }
+
+  #writeSynced(path: string, text: string): void {
+    const fd = openSync(path, 'r+');
+    try {
+      const bytes = Buffer.from(text);
+      for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done);
+      this.#calls.fsync(fd);
+    } finally {
+      closeSync(fd);
+    }
   }
 
   /**
@@ -176,7 +210,7 @@ export class DirectoryStore {
   #newest(folder: string, module: string): Newest {
     for (let tries = 0; tries < 8; tries += 1) {
       const number = numbersIn(folder).at(-1) ?? 0;
-      syncFolder(folder);
+      this.#syncFolder(folder);
       if (number === 0) return { number, record: null };
       const text = readSmall(join(folder, nameOf(number)));
       // Removed since the listing, as many newer ones came.
@@ -253,26 +287,6 @@ function numbersIn(folder: string): number[] {
     .filter((name) => name.length === digits && /^\d+$/.test(name))
     .map(Number)
     .sort((a, b) => a - b);
-}
-
-function syncFolder(folder: string): void {
-  const fd = openSync(folder, 'r');
-  try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
-}
-
-function writeSynced(path: string, text: string): void {
-  const fd = openSync(path, 'r+');
-  try {
-    const bytes = Buffer.from(text);
-    for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done);
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
 }
 
 /** Null: it is not there. */

@@ -20,6 +20,8 @@ export class DirectoryRegister implements Register {
   readonly #options: DirectoryOptions;
   readonly #waiting: Waiting;
   #child: ChildProcess | null = null;
+  /** It has started: what is sent to it now is carried out at once. */
+  #isReady = false;
   /** One that was killed and has not ended, as the file system holds it. */
   #stuck: ChildProcess | null = null;
   #isClosed = false;
@@ -40,7 +42,7 @@ export class DirectoryRegister implements Register {
 
   async close(): Promise<void> {
     this.#isClosed = true;
-    this.#waiting.giveUpAll('it was closed', 'all');
+    this.#waiting.giveUpAll('it was closed');
     const child = this.#child;
     this.#child = null;
     if (child === null || child.exitCode !== null || child.signalCode !== null) return;
@@ -64,12 +66,20 @@ export class DirectoryRegister implements Register {
     if (child === null) {
       return { outcome: 'unreachable', why: `${this.#options.path}: an earlier call still hangs` };
     }
-    const { id, answer } = this.#waiting.add(question);
-    this.#waiting.leaves(id);
-    child.send({ id, question }, (error) => {
-      if (error !== null) this.#lost(child, error.message);
-    });
+    const { answer } = this.#waiting.add(question);
+    this.#send();
     return await answer;
+  }
+
+  #send(): void {
+    const child = this.#child;
+    if (child === null || !this.#isReady) return;
+    for (const { id, question } of this.#waiting.unsent()) {
+      this.#waiting.leaves(id);
+      child.send({ id, question }, (error) => {
+        if (error !== null) this.#lost(child, error.message);
+      });
+    }
   }
 
   #ready(): ChildProcess | null {
@@ -91,11 +101,18 @@ export class DirectoryRegister implements Register {
       if (this.#stuck === child) this.#stuck = null;
       this.#lost(child, `its process ended (${signal ?? code})`);
     });
-    child.on('message', (message) => this.#take(message));
+    child.on('message', (message) => {
+      if (this.#child === child) this.#take(message);
+    });
     return child;
   }
 
   #take(message: unknown): void {
+    if ((message as { readonly ready?: boolean }).ready === true) {
+      this.#isReady = true;
+      this.#send();
+      return;
+    }
     const { id, answer } = message as { readonly id: number; readonly answer: unknown };
     this.#waiting.answer(id, parseAnswer(answer));
   }
@@ -103,7 +120,8 @@ export class DirectoryRegister implements Register {
   /** A question came to its time limit: the process hangs, and a new one is to be tried. */
   #giveUpChild(): void {
     const child = this.#child;
-    if (child === null) return;
+    // One that has not started yet, on a busy machine, is not held by the file system.
+    if (child === null || !this.#isReady) return;
     this.#stuck = child;
     child.kill('SIGKILL');
     this.#lost(child, 'the call hangs');
@@ -112,6 +130,7 @@ export class DirectoryRegister implements Register {
   #lost(child: ChildProcess, why: string): void {
     if (this.#child !== child) return;
     this.#child = null;
-    this.#waiting.giveUpAll(`${this.#options.path}: ${why}`, 'sent');
+    this.#isReady = false;
+    this.#waiting.giveUpAll(`${this.#options.path}: ${why}`);
   }
 }

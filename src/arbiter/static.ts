@@ -59,7 +59,7 @@ class RemoteRegister implements Register {
 
   close(): Promise<void> {
     this.#isClosed = true;
-    this.#waiting.giveUpAll('it was closed', 'all');
+    this.#waiting.giveUpAll('it was closed');
     return Promise.resolve();
   }
 

@@ -75,10 +75,8 @@ export class Waiting {
     this.answer(id, { outcome: isUnknown ? 'unknown' : 'unreachable', why });
   }
 
-  /** Those that have left (or all) get no answer any more. */
-  giveUpAll(why: string, which: 'sent' | 'all'): void {
-    for (const [id, { mayLand }] of this.#waits) {
-      if (mayLand || which === 'all') this.giveUp(id, why);
-    }
+  /** No answer comes any more, to any of them. */
+  giveUpAll(why: string): void {
+    for (const id of [...this.#waits.keys()]) this.giveUp(id, why);
   }
 }

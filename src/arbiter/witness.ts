@@ -56,7 +56,7 @@ export class WitnessRegister implements Register {
 
   close(): Promise<void> {
     this.#isClosed = true;
-    this.#waiting.giveUpAll('it was closed', 'all');
+    this.#waiting.giveUpAll('it was closed');
     this.#drop('it was closed');
     return Promise.resolve();
   }
@@ -166,7 +166,7 @@ export class WitnessRegister implements Register {
     this.#isDialling = false;
     // Listeners stay: an error that comes after this must not be thrown.
     socket?.destroy();
-    this.#waiting.giveUpAll(`${this.text}: ${why}`, 'all');
+    this.#waiting.giveUpAll(`${this.text}: ${why}`);
     if (this.#isClosed) {
       if (this.#redial !== null) clearTimeout(this.#redial);
       this.#redial = null;

@@ -76,19 +76,4 @@ describe('a register in a directory', () => {
       record: next(first),
     });
   });
-
-  it('gives the name of a record to one of all, however they come', (t) => {
-    const world = new DirectoryWorld(t);
-    const store = new DirectoryStore(world.path, clusterId, false);
-    assert.deepEqual(store.answer({ kind: 'read', module: 'db' }), none);
-    // A server that woke up after a pause: its record has its name, and ours has not.
-    const other = new DirectoryStore(world.path, clusterId, false);
-    const theirs = { ...first, primary: 1, inSync: [1] };
-    const answer = other.answer({ kind: 'swap', module: 'db', from: null, to: theirs });
-    assert.equal(answer.outcome, 'won');
-    assert.deepEqual(store.answer({ kind: 'swap', module: 'db', from: null, to: first }), {
-      outcome: 'lost',
-      record: theirs,
-    });
-  });
 });

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { createServer, type Server } from 'node:http';
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
+import { text } from 'node:stream/consumers';
 import { describe, it, type TestContext } from 'node:test';
 import { EtcdRegister } from '../../src/arbiter/etcd.ts';
 import type { Register } from '../../src/arbiter/register.ts';
@@ -23,6 +24,25 @@ describe('a register in etcd', { skip: noEtcd }, () => {
     const both = await world.client({ endpoints: [away, 'http://127.0.0.1:2'] }).read('db');
     assert.ok(both.outcome === 'unreachable');
     assert.match(both.why, /127\.0\.0\.1:1: .*ECONNREFUSED.*; .*127\.0\.0\.1:2: .*ECONNREFUSED/);
+  });
+
+  it('asks the next member what became of a swap, and that answer holds', async (t) => {
+    const world = await EtcdWorld.make(t);
+    const alone = world.open(0);
+    assert.deepEqual(await alone.swap('db', null, first), { outcome: 'won' });
+    // A member that carries out what it is asked, and dies before it answers.
+    const mute = await pretend(t, (path, body) => {
+      const done = fetch(`${world.endpoint}${path}`, { method: 'POST', body });
+      return done.then(() => null);
+    });
+    const to = next(first);
+    const answer = await world
+      .client({ endpoints: [mute.endpoint, world.endpoint] })
+      .swap('db', first, to);
+    assert.deepEqual(answer, { outcome: 'won' }, 'it was done when it was asked first');
+    const lonely = await world.client({ endpoints: [mute.endpoint] }).swap('db', to, next(to));
+    assert.equal(lonely.outcome, 'unknown');
+    assert.deepEqual(await alone.read('db'), { outcome: 'record', record: next(to) });
   });
 
   it('takes no value for a record that it did not write', async (t) => {
@@ -82,16 +102,20 @@ async function folderOf(t: TestContext): Promise<{ readonly path: string }> {
   return { path };
 }
 
+/** Null: the connection ends without an answer. */
+type Said = { readonly status: number; readonly body: string } | null;
+
 /** A server that answers as a test wants, where an etcd would. */
 async function pretend(
   t: TestContext,
-  answer: (path: string) => { readonly status: number; readonly body: string } | null,
+  answer: (path: string, body: string) => Said | Promise<Said>,
 ): Promise<{ readonly register: Register; readonly server: Server; readonly endpoint: string }> {
   const server = createServer((incoming, outgoing) => {
-    incoming.resume();
-    const said = answer(incoming.url ?? '');
-    if (said === null) incoming.socket.destroy();
-    else outgoing.writeHead(said.status).end(said.body);
+    void text(incoming).then(async (body) => {
+      const said = await answer(incoming.url ?? '', body);
+      if (said === null) incoming.socket.destroy();
+      else outgoing.writeHead(said.status).end(said.body);
+    });
   }).listen(0, '127.0.0.1');
   await once(server, 'listening');
   const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
