@@ -33,7 +33,8 @@ export interface PairPorts {
   readonly leaseSlot: number;
   /** Names of the nodes, by id. */
   readonly names: () => Readonly<Record<number, string>>;
-  readonly register: Register;
+  /** That of the arbiter, now: cluster.xml may name another one while the mirror is stopped. */
+  readonly register: () => Register;
   /** Resolves when the heartbeat thread acts by it. */
   readonly announce: (effect: Of<'announce'>, leaseMs: number) => Promise<void> | void;
   /** At once: what was announced last, with or without the consent. */
@@ -41,6 +42,8 @@ export interface PairPorts {
   readonly send: (to: number, message: Message) => void;
   /** Null: the module has no virtual address. HF-AGENT-008. */
   readonly openVip: (config: ModuleConfig) => PairVip | null;
+  /** Takes off what a former agent left of which nothing is known any more. */
+  readonly clearVip: (config: ModuleConfig) => void;
   readonly watch: (
     ready: ReadyConfig,
     config: ModuleConfig,

@@ -125,6 +125,7 @@ export class HostedPair implements Hosted {
 
   async #boot(): Promise<void> {
     // What a former agent ran and nothing is known of any more.
+    this.#ports.clearVip(this.#config);
     if (this.#hasData) await this.#engine.endLeft();
     const { copy, epoch } = this.#engine.superblock();
     const { value } = this.#record;
@@ -164,7 +165,7 @@ export class HostedPair implements Hosted {
     const isUp = phase === 'primStarting' || phase === 'primGate' || phase === 'prim';
     if (isUp || phase === 'primStopping' || phase === 'primForcing') {
       this.#vip?.adopt(phase === 'prim');
-    }
+    } else this.#ports.clearVip(this.#config);
     // In the same turn: heartbeats that lack the module would end its lease.
     const last = announced(former);
     if (last !== null) void this.#announce(last);
@@ -298,7 +299,7 @@ export class HostedPair implements Hosted {
       resources: this.#config.ready === null ? {} : { 'mirror.ready': health },
       farm: null,
       replica: hasEngine ? mirror.status() : null,
-      pair: pairStatus(state, this.#ports.register.text, this.#vip),
+      pair: pairStatus(state, this.#ports.register().text, this.#vip),
     };
   }
 
@@ -339,7 +340,7 @@ export class HostedPair implements Hosted {
 
   /** One question at a time; an answer comes in any case. */
   async #ask(question: Question): Promise<void> {
-    const { register } = this.#ports;
+    const register = this.#ports.register();
     const { id } = question;
     let timer: NodeJS.Timeout | null = null;
     const late = new Promise<ArbiterAnswer>((resolve) => {

@@ -69,11 +69,12 @@ export class Pairs {
         me,
         leaseSlot,
         names: () => Object.fromEntries(cluster().nodes.map((node) => [node.id, node.name])),
-        register,
+        register: () => this.register() ?? register,
         announce: (effect, leaseMs) => voice.announce(effect, leaseMs),
         consent: (on) => voice.consent(on),
         send: (to, message) => exchange.sendPair(to, name, message),
         openVip: (current) => this.#openVip(current, leaseSlot, mirror),
+        clearVip: (current) => this.#clearVip(current, mirror),
         watch: (ready, current, report) =>
           watchReady(ready, current, this.#options.node, paths, report),
         peer: (node) => exchange.peerNews(node),
@@ -106,6 +107,18 @@ export class Pairs {
       abandon: () => vip.abandon(),
       remove: () => fabric.closeDevices(vip.remove()),
     };
+  }
+
+  /** Not by a MirrorVip: that would put a filter on devices of mirrors that do not run. */
+  #clearVip({ vip }: ModuleConfig, mirror: MirrorPorts): void {
+    const { link } = this.#options.fabric;
+    const interfaces = vip?.interfaces ?? [];
+    const own = interfaces.flatMap(({ virtualInterface }) => virtualInterface?.addrs ?? []);
+    for (const { device, addr, prefix } of link.addresses()) {
+      if (!own.some((one) => one.addr === addr)) continue;
+      link.removeAddress(device, addr, prefix);
+      mirror.record('peer', `${addr} was left on ${device}, and is taken off`, { device, addr });
+    }
   }
 
   /** That of the arbiter which cluster.xml names, one for all mirrors; null: mirrors are run by hand. */

@@ -33,11 +33,15 @@ export class LabCluster {
     this.hosts = hosts;
   }
 
-  /** Makes the cluster of all hosts of the lab, with an agent on each. */
-  static async start(lab: Lab, timing: ClusterTiming = {}): Promise<LabCluster> {
+  /** Makes the cluster of hosts of the lab, all where not said, with an agent on each. */
+  static async start(
+    lab: Lab,
+    timing: ClusterTiming = {},
+    names: readonly string[] = lab.summary().hosts.map(({ name }) => name),
+  ): Promise<LabCluster> {
     const cluster = new LabCluster(
       lab,
-      lab.summary().hosts.map(({ name }) => lab.host(name)),
+      names.map((name) => lab.host(name)),
     );
     const [first, ...others] = cluster.hosts;
     if (first === undefined) return cluster;

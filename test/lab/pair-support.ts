@@ -1,0 +1,198 @@
+/** A mirror that decides for itself in a lab: two servers, a witness, clients of its virtual IP. */
+import assert from 'node:assert/strict';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { clusterKeys, loadCa, loadKeys, makeRequest, signRequest } from '../../src/api/pki.ts';
+import { parseClusterConfig, renderClusterXml } from '../../src/config/cluster.ts';
+import type { ModuleStatus } from '../../src/host/face.ts';
+import { LabCluster } from '../../src/lab/cluster.ts';
+import type { Host, HostProcess } from '../../src/lab/host.ts';
+import { Lab } from '../../src/lab/lab.ts';
+import { repoRoot, toolPath } from '../../src/lab/tool.ts';
+import { paths as ownPaths } from '../../src/paths.ts';
+import { eventually } from './support.ts';
+
+export const module = 'db';
+/** What is replicated. */
+export const dir = '/run/data';
+const witnessPort = 9530;
+const witnessState = '/var/lib/holdfast/witness';
+
+/** Numbers that were written and synced before they were said: acknowledged. */
+export interface Writer {
+  readonly process: HostProcess;
+  /** The last that was said. */
+  last(): number;
+}
+
+export class Pair {
+  readonly lab: Lab;
+  readonly cluster: LabCluster;
+  readonly a: Host;
+  readonly b: Host;
+  #witness: HostProcess | null = null;
+
+  private constructor(lab: Lab, cluster: LabCluster) {
+    this.lab = lab;
+    this.cluster = cluster;
+    const [a, b] = cluster.hosts;
+    assert.ok(a !== undefined && b !== undefined);
+    this.a = a;
+    this.b = b;
+  }
+
+  /** Two servers and a witness; the module is installed, and stopped. */
+  static async up(): Promise<Pair> {
+    const lab = await Lab.up({ hosts: ['s1', 's2', 'wit'], clientAddresses: 10 });
+    try {
+      const pair = new Pair(lab, await LabCluster.start(lab, {}, ['s1', 's2']));
+      await pair.#arbiter();
+      for (const host of pair.cluster.hosts) await pair.mountData(host);
+      await pair.cluster.install(module, 'test/fixtures/modules/lab_pair', {
+        VIP4: lab.vip(1),
+        VIP6: lab.vip(1, 6),
+        TOOL: toolPath(),
+      });
+      return pair;
+    } catch (error) {
+      await lab.down();
+      throw error;
+    }
+  }
+
+  async down(): Promise<void> {
+    await this.lab.down();
+  }
+
+  async #arbiter(): Promise<void> {
+    const witness = this.lab.host('wit');
+    const { key, request } = await makeRequest('w1', 'witness');
+    const files = { ...ownPaths(), pki: this.a.path('/etc/holdfast/pki') };
+    const ca = loadCa(files);
+    const { clusterId } = clusterKeys(loadKeys(files).secret);
+    const { config } = parseClusterConfig(this.a.readFile('/etc/holdfast/cluster.xml'), {});
+    assert.ok(config !== null && ca !== null);
+    const folder = witness.path(join(witnessState, clusterId));
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    writeFileSync(join(folder, 'ca.crt'), ca.cert);
+    writeFileSync(join(folder, 'witness.key'), key, { mode: 0o600 });
+    const cert = await signRequest(ca, request, 'w1', [witness.address()], 'witness');
+    writeFileSync(join(folder, 'witness.crt'), cert);
+    await this.startWitness();
+    const arbiter = {
+      type: 'witness',
+      name: 'w1',
+      addr: witness.address(),
+      port: witnessPort,
+    } as const;
+    // On all nodes.
+    await this.cluster.client(this.a).applyClusterXml(renderClusterXml({ ...config, arbiter }));
+  }
+
+  async startWitness(): Promise<void> {
+    const witness = this.lab.host('wit');
+    const argv = ['--state', witnessState, '--listen', `${witness.address()}:${witnessPort}`];
+    this.#witness = await witness.spawn([
+      join(repoRoot, 'build/Release/holdfast-witness'),
+      ...argv,
+    ]);
+  }
+
+  stopWitness(): void {
+    this.#witness?.kill('SIGKILL');
+  }
+
+  /** A folder that outlives the server's power. */
+  async mountData(host: Host): Promise<void> {
+    const disk = join(this.lab.dir, `data-${host.name}`);
+    await host.exec(['mkdir', '-p', disk, dir]);
+    await host.exec(['mount', '--bind', disk, dir]);
+  }
+
+  async boot(host: Host): Promise<void> {
+    await host.boot();
+    await this.mountData(host);
+    await this.cluster.startAgent(host);
+  }
+
+  status(host: Host): Promise<ModuleStatus> {
+    return this.cluster.client(host).module(module);
+  }
+
+  async shown(host: Host): Promise<string> {
+    const { state, readiness } = await this.status(host);
+    return `${state} ${readiness}`;
+  }
+
+  /** Waits for it; fails with all that the server said of the module. */
+  async becomes(host: Host, wanted: string, timeoutMs = 30_000): Promise<void> {
+    let last = '';
+    const look = async (): Promise<true | null> => {
+      last = await this.shown(host).catch((error: unknown) => String(error));
+      return last === wanted ? true : null;
+    };
+    try {
+      await eventually(`${host.name} to be ${wanted}`, look, timeoutMs);
+    } catch (error) {
+      throw new Error(`${String(error)}\nit is ${last}\n${await this.#story(host)}`, {
+        cause: error,
+      });
+    }
+  }
+
+  async #story(host: Host): Promise<string> {
+    const client = this.cluster.client(host);
+    const why = await client.why(module);
+    const events = await client.events({ module, limit: 60 });
+    const told = events.map(({ bootMs, text }) => `${Math.round(bootMs)} ${text}`);
+    return [...why, ...told].join('\n');
+  }
+
+  /** Started on both; `a` is primary, `b` follows. */
+  async ready(): Promise<void> {
+    await this.cluster.startModule(module);
+    await this.cluster.client(this.a).prim(module, false);
+    await this.becomes(this.a, 'PRIM Ready');
+    await this.becomes(this.b, 'SECOND Ready');
+  }
+
+  /** Waits until one server is primary and the other follows, both ready. */
+  async settled(): Promise<void> {
+    await eventually(
+      'one to be primary, the other to follow',
+      async () => {
+        const shown = await Promise.all([this.a, this.b].map((host) => this.shown(host)));
+        return shown.toSorted().join() === 'PRIM Ready,SECOND Ready' ? true : null;
+      },
+      60_000,
+    );
+  }
+
+  sh(host: Host, script: string): ReturnType<Host['exec']> {
+    return host.exec(['sh', '-c', script], { check: false });
+  }
+
+  async writer(host: Host, file = 'log'): Promise<Writer> {
+    const path = `${dir}/${file}`;
+    // What is written once the directory is a plain one again is nobody's promise.
+    const step = `echo $i >>${path} && sync ${path} && [ "$(stat -f -c %T ${dir})" = fuseblk ]`;
+    const script = `i=1; while ${step}; do echo $i; i=$((i+1)); done`;
+    const process = await host.spawn(['sh', '-c', script]);
+    let said = '';
+    process.child.stdout?.on('data', (data: Buffer) => {
+      said += data.toString();
+    });
+    const last = (): number => Number(said.split('\n').slice(0, -1).at(-1) ?? 0);
+    await eventually('some writes', async () => (last() > 10 ? true : null));
+    return { process, last };
+  }
+
+  /** Every number that was acknowledged, in order. */
+  async assertWritten(host: Host, count: number, file = 'log'): Promise<void> {
+    const { stdout } = await this.sh(host, `cat ${dir}/${file}`);
+    assert.deepEqual(
+      stdout.trimEnd().split('\n').slice(0, count),
+      Array.from({ length: count }, (_, i) => String(i + 1)),
+    );
+  }
+}
