@@ -82,7 +82,8 @@ function given(
   const missing = Number(there?.replica?.engine['dirty_bytes'] ?? 0);
   if (missing > 0) lines.push(`  ${missing} bytes of files differ by what ${peer} noted.`);
   lines.push(
-    `  When ${peer} is back, its changes are taken back; files that it alone had are kept in its quarantine.`,
+    `  When ${peer} is back it is not brought up to date until \`holdfast second discard\` is ordered there: its changes`,
+    '  are taken back by that, and files that it alone had are kept in its quarantine.',
     `  To keep them, start ${peer} instead and wait until it is there.`,
   );
   return lines;

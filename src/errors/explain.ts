@@ -1,15 +1,16 @@
 /** From a sentence of a mirror's machine to its code in the registry, and what to do next. */
+import { mirrorErrors } from './mirror.ts';
 import { refusalErrors } from './refusal.ts';
 
 export interface Explained {
-  readonly code: keyof typeof refusalErrors;
+  readonly code: keyof typeof refusalErrors | keyof typeof apart;
   readonly text: string;
   /** The next step, for this module. */
   readonly hint: string;
 }
 
 interface Form {
-  readonly code: keyof typeof refusalErrors;
+  readonly code: keyof typeof refusalErrors | keyof typeof apart;
   readonly pattern: RegExp;
   readonly hint: string;
 }
@@ -25,7 +26,16 @@ const wide: ReadonlySet<string> = new Set([
   'node',
 ]);
 
-const forms: readonly Form[] = Object.entries(refusalErrors).map(([code, { sentence, hint }]) => ({
+/** Said by `why`, too: what no rule decides. */
+const apart = {
+  'HF-MIRROR-016': mirrorErrors['HF-MIRROR-016'],
+  'HF-MIRROR-017': mirrorErrors['HF-MIRROR-017'],
+  'HF-MIRROR-018': mirrorErrors['HF-MIRROR-018'],
+} as const;
+
+const all = Object.entries({ ...refusalErrors, ...apart });
+
+const forms: readonly Form[] = all.map(([code, { sentence, hint }]) => ({
   code: code as Form['code'],
   pattern: new RegExp(
     `^${sentence

@@ -186,7 +186,7 @@ export const refusalErrors = {
   },
   'HF-MIRROR-145': {
     sentence: 'this copy is not up to date yet with {node}',
-    hint: 'Nothing to do: `holdfast status -m {module}` shows how far the resynchronisation is.',
+    hint: 'Wait: `holdfast status -m {module}` shows how far it is. Where it does not begin, `holdfast why -m {module} -H {node}` says what an operator must decide.',
     http: 409,
   },
   'HF-MIRROR-146': {

@@ -38,6 +38,7 @@ export class MirrorEngine {
   #role: MirrorRole = 'prim';
   #replica: Replica | null = null;
   #verification: Verification | null = null;
+  #apart: HoldfastError | null = null;
   #peerReason = '';
 
   constructor(
@@ -72,6 +73,11 @@ export class MirrorEngine {
   /** The peer's last state and why, as the engine said; empty while it is connected. */
   get peerReason(): string {
     return this.#peerReason;
+  }
+
+  /** Why no rule brings the two copies together, for the operator; null: none is in the way. */
+  get apart(): HoldfastError | null {
+    return this.#apart;
   }
 
   /** The primary acknowledges without its peer. */
@@ -124,7 +130,8 @@ export class MirrorEngine {
     this.#role = role;
     this.#peerReason = '';
     this.#verification = null;
-    for (const what of ['engine', 'local', 'differs', 'apart']) this.#alert(what, false, '');
+    for (const what of ['engine', 'local', 'differs']) this.#alert(what, false, '');
+    this.#setApart(null);
     this.#distant.forget();
     await checkPaths(rfsOf(this.#config()));
   }
@@ -162,7 +169,8 @@ export class MirrorEngine {
     this.#replica = null;
     this.#verification?.fail('the module was stopped');
     await this.#ports.unmountLeft(this.#config());
-    for (const what of ['peer', 'alone', 'apart']) this.#alert(what, false, '');
+    for (const what of ['peer', 'alone']) this.#alert(what, false, '');
+    this.#setApart(null);
     this.#distant.forget();
     return reason;
   }
@@ -236,6 +244,11 @@ export class MirrorEngine {
     this.#verification?.fail('the agent ended');
   }
 
+  #setApart(apart: HoldfastError | null): void {
+    this.#apart = apart;
+    this.#alert('apart', apart !== null, apart?.line() ?? '');
+  }
+
   #onEvent(name: string, values: EngineAnswer): void {
     if (this.#distant.take(name, values)) return;
     if (this.#verification?.take(name, values) === true) return;
@@ -249,8 +262,7 @@ export class MirrorEngine {
         if (state === 'left') this.#hooks.left?.();
         const { peer } = this;
         const apart = apartError(this.#config().name, peer, values);
-        if (apart !== null) this.#alert('apart', true, apart.line());
-        else if (state === 'connected') this.#alert('apart', false, '');
+        if (apart !== null || state === 'connected') this.#setApart(apart);
         const said = apart?.line() ?? `${peer} ${state} ${reason}`.trim();
         this.#ports.record('peer', `replication: ${said}`, values);
         return;

@@ -279,7 +279,9 @@ export class HostedPair implements Hosted {
   }
 
   why(): readonly string[] {
-    return this.#former === null ? mirrorWhy(this.#loop.state) : [];
+    if (this.#former !== null) return [];
+    const apart = this.#engine.mirror.apart?.message;
+    return [...(apart === undefined ? [] : [apart]), ...mirrorWhy(this.#loop.state)];
   }
 
   status(): ModuleStatus {

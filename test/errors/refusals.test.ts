@@ -80,7 +80,10 @@ describe('what a mirror says of its decisions', () => {
   });
 
   it('is not made up for sentences of other parts', () => {
-    for (const text of ['', 'HF-MIRROR-016: both servers took changes', 'not taking over']) {
+    const apart =
+      'both servers of db took changes while they were apart: 4 here, 0 on s1, after change 19';
+    assert.equal(explainRefusal(apart, 'db')?.code, 'HF-MIRROR-016');
+    for (const text of ['', 'both servers took changes', 'not taking over']) {
       assert.equal(explainRefusal(text, 'db'), null, text);
     }
   });
