@@ -74,6 +74,7 @@ class FilterHandle : public Napi::ObjectWrap<FilterHandle> {
                        {InstanceMethod<&FilterHandle::info>("info"),
                         InstanceMethod<&FilterHandle::commit>("commit"),
                         InstanceMethod<&FilterHandle::counters>("counters"),
+                        InstanceMethod<&FilterHandle::claim>("claim"),
                         InstanceMethod<&FilterHandle::sockets>("sockets"),
                         InstanceMethod<&FilterHandle::detach>("detach"),
                         InstanceMethod<&FilterHandle::test_run>("testRun"),
@@ -125,6 +126,20 @@ class FilterHandle : public Napi::ObjectWrap<FilterHandle> {
       flat[FARM_REASON_COUNT + 2 * i + 1] = static_cast<double>(sum.rules[i].dropped);
     }
     return flat;
+  }
+
+  /* (vip: number) => { atMs: number, mac: number[] } or null; @see Filter::claim */
+  Napi::Value claim(const Napi::CallbackInfo& call) {
+    const farm_claim found = filter_->claim(call[0].As<Napi::Number>().Uint32Value());
+    if (found.at_ns == 0) return call.Env().Null();
+    Napi::Array mac = Napi::Array::New(call.Env(), sizeof found.mac);
+    for (uint32_t i = 0; i < sizeof found.mac; i++) {
+      mac.Set(i, static_cast<double>(found.mac[i]));
+    }
+    Napi::Object result = Napi::Object::New(call.Env());
+    result.Set("atMs", static_cast<double>(found.at_ns) / 1e6);
+    result.Set("mac", mac);
+    return result;
   }
 
   /* (config: Uint8Array) => Promise<Uint8Array[]>, one bucket map per table. */

@@ -11,7 +11,7 @@
 #include <linux/types.h>
 
 #define FARM_MAGIC 0x4d524146u /* "FARM" */
-#define FARM_ABI 1u
+#define FARM_ABI 2u
 
 #define FARM_BUCKETS 4096u
 #define FARM_TABLES 16u
@@ -85,6 +85,13 @@ struct farm_config {
   __u8 holder[FARM_TABLES][FARM_BUCKETS];
 };
 
+/* Who else spoke as a VIP in directed mode, last; the program writes it, and at_ns after mac. */
+struct farm_claim {
+  __u64 at_ns; /* CLOCK_BOOTTIME; 0: nobody */
+  __u8 mac[6];
+  __u8 unused[2];
+};
+
 /* The mapped memory: two configurations, and the word that says which one counts. */
 struct farm_state {
   __u32 magic;
@@ -96,6 +103,7 @@ struct farm_state {
   char
       reasons[FARM_REASONS_TEXT]; /* why no better hook, one sentence a line; for who adopts this */
   struct farm_config config[2];
+  struct farm_claim claims[FARM_VIPS]; /* by place in the configuration that counted then */
 };
 
 /* X(name, what it counts). The order is the ABI; the names are metric labels. */

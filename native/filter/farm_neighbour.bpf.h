@@ -72,6 +72,16 @@ static __always_inline bool farm_answers(const struct farm_config* c, __u32 vip,
   return c->flags[table & (FARM_TABLES - 1)][bucket] & FARM_OWN;
 }
 
+/* Another host says that it has a VIP of directed mode: kept for whoever watches the address. */
+static __always_inline void farm_note_claim(const struct farm_config* c, __u32 vip,
+                                            const __u8* mac) {
+  if (c->vips[vip & (FARM_VIPS - 1)].mode != FARM_DIRECTED) return;
+  if (farm_mac_at(mac) == farm_mac_at(c->mac)) return;
+  struct farm_claim* claim = &farm.claims[vip & (FARM_VIPS - 1)];
+  __builtin_memcpy(claim->mac, mac, 6);
+  *(volatile __u64*)&claim->at_ns = bpf_ktime_get_boot_ns();
+}
+
 /* Decides on an ARP frame; FARM_ANSWER is carried out by farm_answer_arp. */
 static __always_inline void farm_decide_arp(__u32 side, void* data, void* end, __u32 l3,
                                             struct farm_verdict* v) {
@@ -79,6 +89,8 @@ static __always_inline void farm_decide_arp(__u32 side, void* data, void* end, _
   struct farm_arp* arp = farm_at(data, end, l3, sizeof(*arp));
   __u8* eth = farm_at(data, end, 0, sizeof(struct ethhdr));
   if (!arp || !eth || arp->ptype != bpf_htons(ETH_P_IP) || arp->hlen != 6 || arp->plen != 4) return;
+  __u32 sender = farm_vip_of4(side, farm_word_at(arp->spa));
+  if (sender) farm_note_claim(c, sender - 1, arp->sha);
   __u32 target = farm_word_at(arp->tpa);
   __u32 vip = farm_vip_of4(side, target);
   if (!vip) return;
@@ -128,7 +140,10 @@ static __always_inline void farm_decide_nd(void* data, void* end, const struct f
   if (!vip) return;
   v->vip = (__u8)(vip - 1);
   farm_drop(v, FARM_REASON_dropped_neighbour);
-  if (nd->type != FARM_ND_NS) return; /* advertisement: another server announces the VIP */
+  if (nd->type != FARM_ND_NS) { /* advertisement: another server announces the VIP */
+    farm_note_claim(c, v->vip, eth + 6);
+    return;
+  }
   /* RFC 4861 7.1.1; the checksum is left to the frame's own: a wrong answer costs nothing. */
   if (f->meta.ttl != 255 || nd->code != 0 || f->meta.fragment != FARM_WHOLE) {
     v->reason = FARM_REASON_dropped_malformed;

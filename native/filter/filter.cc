@@ -236,6 +236,17 @@ bool Filter::counters(farm_counters* sum, std::string* why) const {
   return true;
 }
 
+farm_claim Filter::claim(uint32_t vip) const {
+  const farm_state* state = object_.state.get();
+  if (vip >= FARM_VIPS) return {};
+  farm_claim claim{};
+  claim.at_ns = __atomic_load_n(&state->claims[vip].at_ns, __ATOMIC_ACQUIRE);
+  memcpy(claim.mac, state->claims[vip].mac, sizeof claim.mac);
+  // Before that the place was another address's, for all that is known.
+  const uint64_t since = state->flipped_ns + static_cast<uint64_t>(buffer_rest_ns);
+  return claim.at_ns > since ? claim : farm_claim{};
+}
+
 void Filter::detach() {
   if (dir_.empty()) return;
   unlink((dir_ + "/xdp_link").c_str());

@@ -41,6 +41,12 @@ class Filter {
   /** Sums over all CPUs. */
   bool counters(farm_counters* sum, std::string* why) const;
 
+  /**
+   * Who else spoke as the VIP of this place in the configuration since that came into force; at_ns
+   * 0: nobody.
+   */
+  farm_claim claim(uint32_t vip) const;
+
   /** Time of the store that flips, and of the copy before it, ns; of the last commit. */
   int64_t last_copy_ns() const { return last_copy_ns_; }
 

@@ -8,6 +8,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import type {
   Filter,
+  FilterClaim,
   FilterConfig,
   FilterCounters,
   FilterInfo,
@@ -128,6 +129,17 @@ export class FarmDevice {
     if (mac === undefined || part === undefined) return;
     for (const vip of part.vips)
       this.#options.link.announce(this.name, vip.addr, vip.farmMac ?? mac);
+  }
+
+  /** Who else spoke as this VIP of a module, and when (CLOCK_BOOTTIME); null: nobody since the last commit. */
+  claim(module: string, addr: string): FilterClaim | null {
+    let index = 0;
+    for (const [name, part] of this.#parts) {
+      const at = name === module ? part.vips.findIndex((vip) => vip.addr === addr) : -1;
+      if (at >= 0) return this.#filter.claim(index + at);
+      index += part.vips.length;
+    }
+    return null;
   }
 
   /**

@@ -72,6 +72,10 @@ export class MirrorVip {
       ...ports,
       isOpen: () => this.#is === 'open' && !this.#abandoned,
       announce: () => this.#announceAll(),
+      claim: (addr) =>
+        this.#places
+          .find(({ vips }) => vips.some((vip) => vip.addr === addr))
+          ?.device.claim(config.name, addr) ?? null,
     });
   }
 

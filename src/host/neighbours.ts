@@ -3,6 +3,7 @@
  * gateway know who has it now? Questions are asked one at a time, since each takes a thread for as long as it
  * waits. Nothing is decided here: it is recorded, told as an alert, and the address is defended.
  */
+import type { FilterClaim } from '../native/filter.ts';
 import type { Link } from '../native/link.ts';
 import type { Alert } from './face.ts';
 
@@ -20,6 +21,8 @@ export interface NeighbourPorts {
   readonly record: (text: string, data: Readonly<Record<string, unknown>>) => void;
   readonly alert: (id: string, on: boolean, severity: Alert['severity'], message: string) => void;
   readonly isOpen: () => boolean;
+  /** Who else spoke as the address, as its filter saw; null: nobody. */
+  readonly claim: (addr: string) => FilterClaim | null;
   /** Says again where the addresses are. */
   readonly announce: () => void;
 }
@@ -32,6 +35,8 @@ const askAtMs = [0, 1300, 5000, 20_000] as const;
 /** Others are looked for this often; and while there are some, the address is defended (RFC 5227 2.4). */
 const lookMs = 60_000;
 const defendMs = 10_000;
+/** What the filter has seen is looked at this often. */
+const claimMs = 1000;
 
 export class NeighbourWatch {
   readonly #module: string;
@@ -42,6 +47,8 @@ export class NeighbourWatch {
   /** Addresses whose gateway has answered since they opened. */
   readonly #known = new Set<string>();
   #openedMs = 0;
+  #lookedMs = Number.NEGATIVE_INFINITY;
+  #looking: NodeJS.Timeout | null = null;
   #timers: NodeJS.Timeout[] = [];
   #work: Promise<void> = Promise.resolve();
   /** Grows with each start and stop: what was begun before counts no more. */
@@ -71,7 +78,8 @@ export class NeighbourWatch {
         this.#later(atMs - sinceMs, () => this.#askGateways(isLast));
       }
     }
-    this.#later(this.#foreign.size > 0 ? 0 : defendMs, () => this.#look());
+    this.#lookAgain(this.#foreign.size > 0 ? 0 : defendMs);
+    this.#watchClaims();
   }
 
   stop(): void {
@@ -97,7 +105,7 @@ export class NeighbourWatch {
     return `module.${this.#module}.gateway.${addr}`;
   }
 
-  #later(delayMs: number, work: () => Promise<void>): void {
+  #later(delayMs: number, work: () => Promise<void>): NodeJS.Timeout {
     const spell = this.#spell;
     const timer = setTimeout(
       () => {
@@ -109,6 +117,7 @@ export class NeighbourWatch {
       Math.max(0, delayMs),
     );
     this.#timers.push(timer.unref());
+    return timer;
   }
 
   #enqueue(work: () => Promise<void>): Promise<void> {
@@ -124,17 +133,40 @@ export class NeighbourWatch {
     await this.#lookAround(true);
     if (spell !== this.#spell || !this.#ports.isOpen()) return;
     if (this.#foreign.size > 0) this.#ports.announce();
-    this.#later(this.#foreign.size > 0 ? defendMs : lookMs, () => this.#look());
+    this.#lookAgain(this.#foreign.size > 0 ? defendMs : lookMs);
+  }
+
+  #lookAgain(delayMs: number): void {
+    if (this.#looking !== null) clearTimeout(this.#looking);
+    this.#looking = this.#later(delayMs, () => this.#look());
+  }
+
+  /** A claim brings the next look forward, where none is due within the time of a defence anyway. */
+  #watchClaims(): void {
+    const nowMs = this.#ports.nowMs();
+    const isNew = this.#list.some(({ addr }) => {
+      const claim = this.#ports.claim(addr);
+      return claim !== null && claim.atMs > nowMs - 2 * claimMs && !this.#foreign.has(addr);
+    });
+    if (isNew && nowMs - this.#lookedMs >= defendMs) this.#lookAgain(0);
+    this.#later(claimMs, async () => this.#watchClaims());
   }
 
   async #lookAround(isOpen: boolean): Promise<void> {
     const spell = this.#spell;
+    this.#lookedMs = this.#ports.nowMs();
     for (const { device, addr } of this.#list) {
       // oxlint-disable-next-line no-await-in-loop
       const mac = await this.#ports.link.probe(device, addr, probeMs);
       if (isOpen && spell !== this.#spell) return;
-      this.#note(addr, mac, isOpen);
+      this.#note(addr, mac ?? (isOpen ? this.#claimant(addr) : null), isOpen);
     }
+  }
+
+  /** Who spoke as the address lately; the filter keeps most of it from the probe. */
+  #claimant(addr: string): string | null {
+    const claim = this.#ports.claim(addr);
+    return claim !== null && claim.atMs > this.#ports.nowMs() - defendMs ? claim.mac : null;
   }
 
   #note(addr: string, mac: string | null, isOpen: boolean): void {

@@ -91,11 +91,20 @@ export interface FilterCounters {
   readonly rules: readonly { readonly accepted: number; readonly dropped: number }[];
 }
 
+/** Another host that spoke as a VIP of vmac_directed (ARP, or a neighbour advertisement). */
+export interface FilterClaim {
+  readonly mac: string;
+  /** CLOCK_BOOTTIME of the last such frame, ms. */
+  readonly atMs: number;
+}
+
 export interface Filter {
   info(): FilterInfo;
   /** Replaces the whole configuration by one store; no packet sees half of it. */
   commit(config: FilterConfig): void;
   counters(): FilterCounters;
+  /** Who else spoke as the VIP of that index since the last commit; null: nobody. */
+  claim(vip: number): FilterClaim | null;
   /**
    * Which buckets still have a local TCP socket, per table: bit n of the 512-byte map is bucket n.
    * Walks sock_diag off the JavaScript thread.
@@ -121,6 +130,7 @@ export interface NativeFilter {
   /** Returns the ns it took to copy and flip. */
   commit(config: Uint8Array): number;
   counters(): Float64Array;
+  claim(vip: number): { readonly atMs: number; readonly mac: readonly number[] } | null;
   sockets(config: Uint8Array): Promise<Uint8Array[]>;
   detach(): void;
   testRun(
@@ -206,6 +216,13 @@ class FilterImpl implements Filter {
       rules.push({ accepted: flat[at] ?? 0, dropped: flat[at + 1] ?? 0 });
     }
     return { reasons, rules };
+  }
+
+  claim(vip: number): FilterClaim | null {
+    const found = this.#native.claim(vip);
+    if (found === null) return null;
+    const mac = found.mac.map((byte) => byte.toString(16).padStart(2, '0')).join(':');
+    return { mac, atMs: found.atMs };
   }
 
   async socketBuckets(config: FilterConfig): Promise<readonly Uint8Array[]> {

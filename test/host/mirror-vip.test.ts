@@ -41,6 +41,7 @@ class World {
   refuses = false;
   mute = false;
   resetting: Promise<number> = Promise.resolve(2);
+  claim: { readonly mac: string; readonly atMs: number } | null = null;
   addresses: { device: string; addr: string; prefix: number }[] = [];
   readonly vip: MirrorVip;
   readonly #t: TestContext;
@@ -61,6 +62,10 @@ class World {
       announce: () => {
         if (this.mute) throw new Error('ENOBUFS');
         this.announcedMs.push(this.nowMs - 1000);
+      },
+      claim: (module: string, addr: string) => {
+        assert.equal(module, 'db');
+        return addr === vip6 ? this.claim : null;
       },
       info: () => ({ device: 'eth0', hook: 'tc', reasons: [], adopted: false }),
     } as unknown as FarmDevice;
@@ -314,6 +319,28 @@ describe('the virtual IP of a mirror: its neighbours', () => {
     await world.pass(10_000);
     assert.equal(world.alerts.size, 0);
     assert.ok(world.records.includes(`nobody else answers for ${vip4} any more`));
+  });
+
+  it('a claim that the filter saw is told of at once, and defended no more often', async (t) => {
+    const world = new World(t);
+    await world.open();
+    await world.pass(25_000);
+    world.announcedMs.length = 0;
+    // Each 3 s another host advertises the IPv6 address; no question brings that to light.
+    for (let round = 0; round < 10; round++) {
+      world.claim = { mac: foreign, atMs: world.nowMs };
+      // oxlint-disable-next-line no-await-in-loop
+      await world.pass(1500);
+      if (round === 0) {
+        const alert = world.alerts.get(`module.db.duplicate.${vip6}`);
+        assert.match(alert ?? '', new RegExp(`another host, ${foreign}`));
+      }
+      // oxlint-disable-next-line no-await-in-loop
+      await world.pass(1500);
+    }
+    assert.ok(world.announcedMs.length <= 4, `${world.announcedMs.length} announcements in 30 s`);
+    await world.pass(21_000);
+    assert.equal(world.alerts.size, 0);
   });
 
   it('before it opens: a former primary is no alert, another host is one', async (t) => {
