@@ -1,6 +1,6 @@
 /**
  * A mirror on one of its two servers: who is primary, who follows, who waits. Pure:
- * (state, event) -> [state, effects]. Nothing drives it yet: src/host/mirror.ts goes by hand.
+ * (state, event) -> [state, effects]. src/host/pair.ts drives it; mirrors without an arbiter go by hand.
  *
  *            start        prestart ok            a primary is there
  *   stopped ─────▶ prestart ─────▶ waiting ───────────────────────────▶ secondOpening (engine)

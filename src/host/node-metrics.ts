@@ -1,7 +1,7 @@
 /** What a node says of itself to Prometheus. */
 import type { BeatStats } from '../native/beat.ts';
 import type { FarmDevice } from './device.ts';
-import type { DistantStatus, ModuleStatus, NodeStatus, ReplicaStatus } from './face.ts';
+import type { DistantStatus, ModuleStatus, NodeStatus, PairStatus, ReplicaStatus } from './face.ts';
 import { MetricsPage } from './metrics.ts';
 
 export interface NodeMetrics {
@@ -72,8 +72,9 @@ function writeModule(page: MetricsPage, module: ModuleStatus): void {
     module.loopCount,
     labels,
   );
-  const { farm, replica } = module;
+  const { farm, pair, replica } = module;
   if (replica !== null) writeReplica(page, module.name, replica);
+  if (pair !== null) writePair(page, module.name, pair);
   if (farm === null) return;
   page.gauge('holdfast_farm_view_epoch', 'Number of the view in force.', farm.viewEpoch, labels);
   page.gauge('holdfast_farm_members', 'Members of the view.', farm.members.length, labels);
@@ -89,6 +90,30 @@ function writeModule(page: MetricsPage, module: ModuleStatus): void {
     page.gauge('holdfast_farm_power', 'Power of this node.', group.power, byGroup);
   }
 }
+
+/** Metrics of a mirror that decides for itself. */
+function writePair(page: MetricsPage, module: string, pair: PairStatus): void {
+  const labels = { module };
+  const { role, record, promised, arbiter, lease, peer, failover, vip } = pair;
+  const gauge = (name: string, help: string, value: number): void =>
+    page.gauge(`holdfast_mirror_${name}`, help, value, labels);
+  gauge('primary', '1 while this server is primary.', Number(role === 'primary'));
+  gauge('record_epoch', "Epoch of the arbiter's record, as known here.", record?.epoch ?? 0);
+  gauge('promised_epoch', 'Nothing of an older epoch is taken or served.', promised);
+  const copies = record?.inSync.length ?? 0;
+  gauge('in_sync_servers', 'Servers that have all that was acknowledged.', copies);
+  gauge(
+    'arbiter_answers',
+    '0 while the arbiter is silent or cannot be used.',
+    Number(isWell(arbiter)),
+  );
+  gauge('lease_held', '1 while the virtual IP may answer here.', Number(lease.held));
+  gauge('vip_open', '1 while the virtual IP is open here.', Number(vip?.open === true));
+  gauge('peer_heard', '1 while both servers hear each other.', Number(peer.reach === 'both'));
+  gauge('failover', '1 while this server may take over.', Number(failover));
+}
+
+const isWell = ({ state }: PairStatus['arbiter']): boolean => state === 'ok' || state === 'unknown';
 
 /** Metrics of a mirror; what the engine does not say in its role is left out. */
 function writeReplica(page: MetricsPage, module: string, replica: ReplicaStatus): void {

@@ -103,6 +103,7 @@ export interface World {
   readonly others: Map<string, There>;
   /** Added to the clock. */
   laterMs: number;
+  ports(): MirrorPorts;
   agent(): Promise<HostedMirror>;
   /** Writes a script; each also notes its call. */
   script(name: string, body?: string): void;
@@ -159,8 +160,8 @@ export function world(t: TestContext, rfs = '', part: Part = first): World {
     laterMs: 0,
     script,
     calls: () => (existsSync(log) ? readFileSync(log, 'utf8').trimEnd().split('\n') : []),
-    agent: async () => {
-      const ports = new MirrorPorts({
+    ports: () =>
+      new MirrorPorts({
         paths,
         node,
         me: cluster.nodes.find(({ name }) => name === node)?.id ?? -1,
@@ -182,7 +183,9 @@ export function world(t: TestContext, rfs = '', part: Part = first): World {
           if (on) alerts.set(id, message);
           else alerts.delete(id);
         },
-      });
+      }),
+    agent: async () => {
+      const ports = made.ports();
       const record = await MirrorRecord.open(dirs.state, () => undefined);
       const mirror = new HostedMirror(moduleConfig, record, ports);
       t.after(() => mirror.abandon());

@@ -1,13 +1,23 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { PairStatus } from '../../src/host/face.ts';
 import { writeNodeMetrics } from '../../src/host/node-metrics.ts';
 import type { BeatStats } from '../../src/native/beat.ts';
 import { moduleStatus, nodeStatus, replicaStatus } from '../cli/fake.ts';
 
-const page = (replica: Parameters<typeof replicaStatus>[0]): string =>
+const page = (
+  replica: Parameters<typeof replicaStatus>[0],
+  pair: PairStatus | null = null,
+): string =>
   writeNodeMetrics({
     status: nodeStatus('n1', [
-      moduleStatus({ name: 'db', mode: 'mirror', farm: null, replica: replicaStatus(replica) }),
+      moduleStatus({
+        name: 'db',
+        mode: 'mirror',
+        farm: null,
+        replica: replicaStatus(replica),
+        pair,
+      }),
     ]),
     beat: { sent: 0, worstLatenessUs: 0, peers: [] } as unknown as BeatStats,
     channel: {},
@@ -41,6 +51,36 @@ test('a mirror says where its changes are', () => {
     assert.ok(text.split('\n').includes(line), `${line}\n${text}`);
   }
   assert.doesNotMatch(text, /NaN|holdfast_replica_journal_bytes/);
+});
+
+test('a mirror that decides says what it may do, and by what', () => {
+  const pair: PairStatus = {
+    role: 'primary',
+    phase: 'prim',
+    record: { incarnation: 1, epoch: 9, primary: 'n1', inSync: ['n1', 'n2'] },
+    promised: 9,
+    arbiter: { text: 'witness w1', state: 'silent', why: 'no answer' },
+    lease: { rule: 'peer', held: true },
+    peer: { node: 'n2', reach: 'both', state: 'SECOND', readiness: 'Ready' },
+    failover: true,
+    defaultPrim: 'alone',
+    home: null,
+    vip: { addrs: ['10.0.0.9'], open: true, device: 'eth0', hook: 'tc' },
+  };
+  const text = page({}, pair);
+  for (const line of [
+    'holdfast_mirror_primary{module="db"} 1',
+    'holdfast_mirror_record_epoch{module="db"} 9',
+    'holdfast_mirror_promised_epoch{module="db"} 9',
+    'holdfast_mirror_in_sync_servers{module="db"} 2',
+    'holdfast_mirror_arbiter_answers{module="db"} 0',
+    'holdfast_mirror_lease_held{module="db"} 1',
+    'holdfast_mirror_vip_open{module="db"} 1',
+    'holdfast_mirror_peer_heard{module="db"} 1',
+    'holdfast_mirror_failover{module="db"} 1',
+  ]) {
+    assert.ok(text.split('\n').includes(line), `${line}\n${text}`);
+  }
 });
 
 test('a primary says how far its distant copies are', () => {
