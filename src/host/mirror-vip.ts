@@ -16,7 +16,7 @@ export interface MirrorVipPorts {
   /** One for each `<interface>` of the configuration, in its order (Fabric.devicesFor). */
   readonly devices: readonly FarmDevice[];
   readonly leaseSlot: number;
-  readonly link: Pick<Link, 'probe' | 'ask' | 'resetConnections' | 'addresses' | 'removeAddress'>;
+  readonly link: Pick<Link, 'probe' | 'ask' | 'resetConnections'>;
   readonly nowMs: () => number;
   /** The server of the cluster whose device has this MAC; null: none. */
   readonly serverOf: (mac: string) => string | null;
@@ -95,20 +95,6 @@ export class MirrorVip {
     if (vip !== 'open') this.#shut();
     this.#work = this.#work.then(() => this.#move(vip));
     return this.#work;
-  }
-
-  /**
-   * An agent that follows nobody whose state it knows: addresses that are here all the same are taken off, before
-   * the fabric releases filters that know nothing of them. Throws HF-NATIVE-020.
-   */
-  clear(): void {
-    const { link, record } = this.#ports;
-    const own = new Set(this.#addresses().map(({ addr }) => addr));
-    for (const { device, addr, prefix } of link.addresses()) {
-      if (!own.has(addr)) continue;
-      link.removeAddress(device, addr, prefix);
-      record(`${addr} was on ${device} though nobody had put it there, and is taken off`, {});
-    }
   }
 
   /**
@@ -276,6 +262,27 @@ export class MirrorVip {
     if (this.#timer !== null) clearTimeout(this.#timer);
     if (this.#retry !== null) clearTimeout(this.#retry);
     this.#timer = this.#retry = null;
+  }
+}
+
+/**
+ * For an agent that follows nobody whose state it knows: addresses that are here all the same are taken off,
+ * before the fabric releases filters that know nothing of them. Throws HF-NATIVE-020.
+ */
+export function clearAddresses(
+  { vip }: ModuleConfig,
+  link: Pick<Link, 'addresses' | 'removeAddress'>,
+  record: MirrorVipPorts['record'],
+): void {
+  const own = new Set(
+    (vip?.interfaces ?? []).flatMap(({ virtualInterface }) =>
+      (virtualInterface?.addrs ?? []).map(({ addr }) => addr),
+    ),
+  );
+  for (const { device, addr, prefix } of link.addresses()) {
+    if (!own.has(addr)) continue;
+    link.removeAddress(device, addr, prefix);
+    record(`${addr} was left on ${device}, and is taken off`, { device, addr });
   }
 }
 

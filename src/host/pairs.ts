@@ -10,7 +10,7 @@ import { type Fabric, moduleKey } from './fabric.ts';
 import { gatewayOf } from './gateway.ts';
 import type { MirrorPorts, MirrorPortsOptions } from './mirror-ports.ts';
 import type { MirrorRecord } from './mirror-state.ts';
-import { MirrorVip } from './mirror-vip.ts';
+import { clearAddresses, MirrorVip } from './mirror-vip.ts';
 import { HostedPair } from './pair.ts';
 import { peerOf, type PairVip } from './pair-ports.ts';
 import { PairRecord, PairRuntimeFile } from './pair-state.ts';
@@ -110,15 +110,10 @@ export class Pairs {
   }
 
   /** Not by a MirrorVip: that would put a filter on devices of mirrors that do not run. */
-  #clearVip({ vip }: ModuleConfig, mirror: MirrorPorts): void {
-    const { link } = this.#options.fabric;
-    const interfaces = vip?.interfaces ?? [];
-    const own = interfaces.flatMap(({ virtualInterface }) => virtualInterface?.addrs ?? []);
-    for (const { device, addr, prefix } of link.addresses()) {
-      if (!own.some((one) => one.addr === addr)) continue;
-      link.removeAddress(device, addr, prefix);
-      mirror.record('peer', `${addr} was left on ${device}, and is taken off`, { device, addr });
-    }
+  #clearVip(config: ModuleConfig, mirror: MirrorPorts): void {
+    clearAddresses(config, this.#options.fabric.link, (text, data) =>
+      mirror.record('peer', text, data),
+    );
   }
 
   /** That of the arbiter which cluster.xml names, one for all mirrors; null: mirrors are run by hand. */

@@ -3,7 +3,7 @@ import { describe, it, type TestContext } from 'node:test';
 import { parseModuleConfig, parseClusterConfig } from '../../src/config/index.ts';
 import type { DevicePart, FarmDevice } from '../../src/host/device.ts';
 import { gateway4, gateway6 } from '../../src/host/gateway.ts';
-import { MirrorVip, nextAnnouncementMs } from '../../src/host/mirror-vip.ts';
+import { clearAddresses, MirrorVip, nextAnnouncementMs } from '../../src/host/mirror-vip.ts';
 import { config as good } from '../config/fixtures.ts';
 import { mirrorClusterXml } from '../config/mirror-cases.ts';
 
@@ -43,6 +43,12 @@ class World {
   resetting: Promise<number> = Promise.resolve(2);
   claim: { readonly mac: string; readonly atMs: number } | null = null;
   addresses: { device: string; addr: string; prefix: number }[] = [];
+  readonly link = {
+    addresses: () => this.addresses,
+    removeAddress: (name: string, addr: string, prefix: number) => {
+      this.log.push(`removed ${addr}/${prefix} ${name}`);
+    },
+  };
   readonly vip: MirrorVip;
   readonly #t: TestContext;
 
@@ -83,8 +89,6 @@ class World {
           this.log.push(`reset ${addr}`);
           return this.resetting;
         },
-        addresses: () => this.addresses,
-        removeAddress: (name, addr, prefix) => this.log.push(`removed ${addr}/${prefix} ${name}`),
       },
       nowMs: () => this.nowMs,
       serverOf: (mac) => (mac === peerMac ? 'db1' : null),
@@ -236,7 +240,7 @@ describe('the virtual IP of a mirror: its orders', () => {
       { device: 'eth1', addr: vip4, prefix: 24 },
       { device: 'eth0', addr: '10.0.0.1', prefix: 24 },
     ];
-    world.vip.clear();
+    clearAddresses(configOf(), world.link, (text) => world.records.push(text));
     assert.deepEqual(world.log, [`removed ${vip4}/24 eth1`]);
   });
 });

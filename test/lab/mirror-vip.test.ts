@@ -324,7 +324,7 @@ describe('the virtual IP of a mirror', { skip, timeout: 240_000 }, () => {
     for (const addr of vips()) await host.exec(['ip', 'addr', 'add', addr, 'dev', 'eth0']);
     assert.equal(host.kill(agent, 'SIGKILL') > 0, true);
     for (const addr of vips()) {
-      await a.next(({ record }) => String(record).startsWith(`${addr} was on eth0`));
+      await a.next(({ record }) => String(record).startsWith(`${addr} was left on eth0`));
     }
     assert.deepEqual(await whoAll(), both(null));
   });

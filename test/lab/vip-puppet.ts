@@ -8,7 +8,7 @@ import { createInterface } from 'node:readline';
 import { parseClusterConfig, parseModuleConfig } from '../../src/config/index.ts';
 import { Fabric, moduleKey } from '../../src/host/fabric.ts';
 import { gatewayOf } from '../../src/host/gateway.ts';
-import { MirrorVip, type VipOrder } from '../../src/host/mirror-vip.ts';
+import { clearAddresses, MirrorVip, type VipOrder } from '../../src/host/mirror-vip.ts';
 import type { PeerTable } from '../../src/host/peers.ts';
 import { type BeatLease, moduleFlag, openBeat } from '../../src/native/beat.ts';
 import { openFilter } from '../../src/native/filter.ts';
@@ -84,7 +84,7 @@ const kept: Kept = existsSync(stateFile)
   ? (JSON.parse(readFileSync(stateFile, 'utf8')) as Kept)
   : { announced: null, where: 'off' };
 if (kept.announced !== null) announce(kept.announced);
-if (kept.where === 'off') vip.clear();
+if (kept.where === 'off') clearAddresses(config, link, (text) => print({ record: text }));
 else vip.adopt(kept.where === 'open');
 fabric.release();
 beat.onEvents((events) => {
