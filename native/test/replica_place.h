@@ -83,6 +83,17 @@ struct Place {
                  {{&body, sizeof body}, {name.data(), name.size()}, {name.data(), name.size()}},
                  flag_last_name);
   }
+  /** Another name for a file, or in another folder; nothing is there. */
+  std::string move(FileId file, FileId parent, std::string name, FileId to, std::string as) {
+    RenameBody body{};
+    body.parent = parent;
+    body.new_parent = to;
+    body.parent_mtime = body.new_parent_mtime = some_time;
+    body.name_size = static_cast<uint16_t>(name.size());
+    body.new_name_size = static_cast<uint16_t>(as.size());
+    return apply(Kind::rename, file,
+                 {{&body, sizeof body}, {name.data(), name.size()}, {as.data(), as.size()}});
+  }
   /** A file with content at a name, by records. */
   void put(FileId parent, const std::string& name, FileId file, const std::string& text) {
     REQUIRE(inode(file, S_IFREG | 0644) == "");
