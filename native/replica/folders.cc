@@ -68,7 +68,7 @@ int where_is(const OpenFile& folder, Fd& parent, std::string& name) {
   return ESTALE;
 }
 
-/** Moves a folder from where it is now. */
+/** Moves a folder from where it is now, or makes it wait. */
 int Changes::move_folder(const FileRef& folder, FileId id, const Name& to) {
   Fd parent;
   std::string name;
@@ -84,10 +84,12 @@ int Changes::move_folder(const FileRef& folder, FileId id, const Name& to) {
   }
   // EINVAL: the new parent is below it by now (see changes.h).
   if (errno != EINVAL) return fail(errno, "renameat2");
-  skipped_++;
-  tell(id, &to);
   const bool stay = faults_ != nullptr && faults_->folder_stays;
-  if (mode_ != ApplyMode::replay || stay) return 0;
+  if (mode_ != ApplyMode::replay || stay) {
+    skipped_++;
+    tell(id, &to);
+    return 0;
+  }
   displaced_++;
   if (error = orphanages_[to.volume].take(parent.get(), name.c_str(), id); error != 0) {
     return fail(error, "orphanage");

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include "replica/applier.h"
 #include "test/replica_place.h"
 
 using namespace holdfast;
@@ -93,6 +94,37 @@ TEST_CASE("folders: a replay that is cut short while one waits is begun again") 
     at.replay(all);
     at.is_at_the_end();
   }
+}
+
+TEST_CASE("folders: a replay does not begin again behind the record that made one wait") {
+  if (skipped()) return;
+  Folders at;
+  at.put(1, "x", x, "");
+  const Lsn first = at.tail.lsn;
+  const size_t before = at.said.size();
+  for (int n = 0; n < all; n++) REQUIRE(at.change(n) == "");
+  at.begin(ApplyMode::replay);
+  Sink sink;
+  Applier applier(at.life->tree, at.life->ids, {}, sink);
+  JournalPoint point;
+  point.tail.lsn = first;
+  REQUIRE(applier.start(point, ApplyMode::replay) == 0);
+  std::vector<Lsn> saved;
+  for (size_t n = 0; n < all; n++) {
+    const Bytes& record = at.said[before + n];
+    Batch batch;
+    batch.records = record;
+    batch.end.tail.lsn = first + n + 1;
+    REQUIRE(applier.submit(std::move(batch)));
+    REQUIRE(applier.drain());
+    saved.push_back(applier.checkpoint().value.tail.lsn - first);
+  }
+  // The fourth makes it wait.
+  CHECK(saved == std::vector<Lsn>{1, 2, 3, 3, 3, 3});
+  REQUIRE(applier.end_replay());
+  REQUIRE(applier.drain());
+  CHECK(applier.checkpoint().value.tail.lsn == first + all);
+  CHECK(at.there("h/p/h/c/b"));
 }
 
 TEST_CASE("folders: one that waits is moved by a later record, or goes") {

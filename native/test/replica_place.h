@@ -32,6 +32,7 @@ struct Place {
     measure_payload(parts, head);
     Bytes bytes(record_size(head.payload_size));
     write_record(bytes.data(), head, parts, tail, 1);
+    said.push_back(bytes);
     return apply_one(*changes, bytes);
   }
   std::string inode(FileId file, uint32_t mode, uint64_t size = 0, std::string xattrs = {},
@@ -138,6 +139,7 @@ struct Place {
   std::unique_ptr<Changes> changes;
   std::vector<Missing> missing;
   Tail tail;
+  std::vector<Bytes> said;  // all records
 };
 
 }  // namespace holdfast::replica::test
