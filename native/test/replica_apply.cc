@@ -64,8 +64,7 @@ std::string converge(uint64_t seed, const Faults* faults = nullptr, bool folders
   options.volumes = below(4) == 0 ? 2 : 1;
   options.folders = 2 + static_cast<int>(below(6));
   options.names_only = below(2) == 0;
-  options.folders_only = folders_only;
-  if (folders_only) options.folders += 6;
+  if (folders_only) options.only_folders();
   History history(seed, options);
   const Copy copy(history);
   const size_t size = folders_only ? 40 + below(80) : 6 + below(below(20) == 0 ? 300 : 50);

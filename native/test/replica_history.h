@@ -57,7 +57,12 @@ class History {
     int volumes = 1;
     int folders = 4;  // at most, besides the roots
     bool names_only = false;
-    bool folders_only = false;  // names of folders alone, most of them moved
+    bool folders_only = false;  // changes of names alone, mostly moves of folders
+
+    void only_folders() {
+      folders_only = true;
+      folders += 6;
+    }
   };
 
   History(uint64_t seed, Options options) : random_(seed), options_(options) {
