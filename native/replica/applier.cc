@@ -55,6 +55,7 @@ struct Applier::Impl {
   bool stopping = false;
   bool failed = false;
   JournalPoint applied;
+  JournalPoint settled;  // a replay may begin here: up to it nothing waits for the replay's end
   ApplierCounters counters;
   Lsn last_point = 0;         // of the last checkpoint
   std::atomic<Lsn> saved{0};  // of the one before: it is in the superblock by now
@@ -74,7 +75,7 @@ Applier::~Applier() {
 
 int Applier::start(const JournalPoint& from, ApplyMode mode) {
   Impl& in = *impl_;
-  in.applied = from;
+  in.applied = in.settled = from;
   in.replaying = mode != ApplyMode::normal;
   in.changes.on_missing([&in](const Missing& what) { in.sink.missing(what, in.at_lsn); });
   if (const int error = in.changes.begin(mode); error != 0) return error;
@@ -89,7 +90,7 @@ int Applier::begin_resync(const JournalPoint& from) {
   const std::lock_guard lock(in.mutex);
   if (in.busy || !in.queue.empty() || in.failed || in.stopping) return EBUSY;
   if (const int error = in.changes.begin(ApplyMode::resync); error != 0) return error;
-  in.applied = from;
+  in.applied = in.settled = from;
   in.last_point = 0;
   in.saved = 0;
   return 0;
@@ -132,7 +133,11 @@ JournalPoint Applier::applied() const {
 }
 
 Result<JournalPoint> Applier::checkpoint() {
-  const JournalPoint point = applied();
+  JournalPoint point;
+  {
+    std::lock_guard lock(impl_->mutex);
+    point = impl_->settled;
+  }
   impl_->saved = impl_->last_point;
   // What is applied from here on may or may not get there too: a replay bears both.
   if (const int error = impl_->tree.sync_all(); error != 0) {
@@ -181,6 +186,7 @@ void Applier::Impl::loop() {
         applied = item.batch.end;
         counters.batches++;
       }
+      if (error == 0 && !changes.waits()) settled = applied;
       if (failed) queue.clear();
       count();
     }

@@ -119,8 +119,9 @@ class Applier {
   JournalPoint applied() const;
   /**
    * Makes what is applied durable: syncfs, then the ids. The value is the point from which a replay
-   * has to begin: save it (before the next call), then free the journal up to it. Applying goes on
-   * meanwhile. Any thread, one at a time.
+   * has to begin: save it (before the next call), then free the journal up to it. While a folder
+   * waits for the end of a replay (changes.h) it is the one before that, so perhaps the same again.
+   * Applying goes on meanwhile. Any thread, one at a time.
    */
   Result<JournalPoint> checkpoint();
 

@@ -51,6 +51,7 @@ Changes::~Changes() = default;
 int Changes::begin(ApplyMode mode) {
   mode_ = mode;
   orphanages_.clear();
+  waiting_.clear();
   told_.clear();
   for (size_t volume = 0; volume < tree_.volumes(); volume++) {
     orphanages_.emplace_back(tree_, ids_, static_cast<uint8_t>(volume));
@@ -61,9 +62,12 @@ int Changes::begin(ApplyMode mode) {
 
 int Changes::end_replay() {
   if (mode_ != ApplyMode::replay) return 0;
-  if (const int error = flush_times(); error != 0) return error;
+  int error = flush_times();
+  if (error == 0) error = end_waiting();
+  if (error == 0) error = flush_times();
+  if (error != 0) return error;
   for (Orphanage& orphanage : orphanages_) {
-    if (const int error = orphanage.empty(); error != 0) return fail(error, "orphanage");
+    if (error = orphanage.empty(); error != 0) return fail(error, "orphanage");
   }
   mode_ = ApplyMode::normal;
   forget_unlinked();
@@ -211,6 +215,7 @@ int Changes::flush_times(FileId id) {
 
 void Changes::forget(FileId id) {
   ids_.set_flags(id, id_unlinked, id_nameless);
+  waiting_.erase(id);
   // In a resync it may yet be wanted again.
   if (mode_ != ApplyMode::resync) nameless_.emplace_back(lsn_, id);
   tree_.drop(id);

@@ -27,8 +27,12 @@
  *   record gives it are left empty, and are touched by that later record or their folder goes;
  * - a name that is another file is emptied by moving that file to the orphanage, never by removing
  *   it: it is a later file, or one whose other names are given by later records;
- * - a folder that would have to go below itself stays where it is: its new parent has come below
- *   it, so it has left that parent by then, and the record of that comes later.
+ * - a folder that would have to go below itself waits in the orphanage, and gets that name at the
+ *   end unless a later record speaks of the folder. No later record need do so: it is a folder
+ *   between the two that is not where it was, so that one is touched later, or waits itself. At the
+ *   end every folder that does not wait is in its place, and those that wait lie in the orphanage
+ *   itself: no name that is due can be below the folder that it is due to. Which folder waits is
+ *   known to this process alone, so a replay may begin again before the record, not after it.
  *
  * In a resync the directories may be anything; the records are changes and, for everything that may
  * differ, statements, in any order. What a record cannot do because a file or a folder is not there
@@ -88,6 +92,8 @@ class Changes {
   void checkpointed(Lsn saved);
 
   ApplyMode mode() const { return mode_; }
+  /** A folder waits for a name that a record has given to it: a replay may not begin after that. */
+  bool waits() const { return !waiting_.empty(); }
   const char* call() const { return call_; }
   uint64_t displaced() const { return displaced_; }
   uint64_t skipped() const { return skipped_; }
@@ -105,6 +111,10 @@ class Changes {
     struct stat attributes {};
   };
   struct Name;
+  struct Place {
+    FileId parent = 0;
+    std::string name;
+  };
 
   bool forgiving() const { return mode_ != ApplyMode::normal; }
   int fail(int error, const char* call) {
@@ -147,6 +157,7 @@ class Changes {
   int vacate(const Name& name, const Occupant& occupant);
   int give(const FileRef& file, FileId id, const Name& name);
   int move_folder(const FileRef& folder, FileId id, const Name& to);
+  int end_waiting();
   int named(FileId id, const FileRef& file);
   int make(const CreateBody& body, std::string_view target, const Name& at, FileRef& out);
   int make_at(const Record& record, const Name& at);
@@ -175,6 +186,7 @@ class Changes {
   bool untidy_ = false;              // an orphanage may be empty
   const char* call_ = "";
   std::vector<Orphanage> orphanages_;
+  std::unordered_map<FileId, Place> waiting_;  // in an orphanage, of a replay; folders alone
   std::unordered_map<FileId, Times> times_;
   FileId last_id_ = 0;
   Times* last_times_ = nullptr;

@@ -12,6 +12,7 @@ struct Faults {
   bool skip_journal_check = false;    // recovery takes each well-formed record, whether it follows
   bool reorder_apply = false;         // two changes of one file are applied the other way round
   bool skip_displacement = false;     // what stands in the way in a replay is removed
+  bool folder_stays = false;          // one that would go below itself in a replay does not wait
   bool lose_mtime = false;            // the mtimes at the end of a batch are not set
   bool source_by_mtime = false;       // two copies that both went on: the primary is believed
   bool bitmap_cleared_early = false;  // what was sent is clean before the copy counts as in sync

@@ -19,6 +19,7 @@ Faults read_environment() {
                {"skip_displacement", &Faults::skip_displacement},
                {"source_by_mtime", &Faults::source_by_mtime},
                {"bitmap_cleared_early", &Faults::bitmap_cleared_early},
+               {"folder_stays", &Faults::folder_stays},
                {"lose_mtime", &Faults::lose_mtime},
                {"lose_append_offset", &Faults::lose_append_offset},
                {"old_over_new", &Faults::old_over_new},

@@ -41,57 +41,7 @@ int set_acl(const char* path, const char* key, std::span<const uint8_t> value) {
   return errno == ENODATA || errno == EOPNOTSUPP || errno == EACCES ? 0 : errno;
 }
 
-/**
- * The folder that a folder is in, on the same mount. `..` alone would lead into what is mounted
- * over a volume's root: the read-only mount, from which nothing can be moved (EXDEV).
- */
-int open_above(int folder, Fd& parent) {
-  union {
-    file_handle handle;
-    uint8_t memory[sizeof(file_handle) + MAX_HANDLE_SZ];
-  } above;
-  above.handle.handle_bytes = MAX_HANDLE_SZ;
-  int mount = 0;
-  if (name_to_handle_at(folder, "..", &above.handle, &mount, 0) != 0) return errno;
-  parent.reset(open_by_handle_at(folder, &above.handle, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  return parent.valid() ? 0 : errno;
-}
-
-bool same_file(const struct stat& a, const struct stat& b) {
-  return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
-}
-
 }  // namespace
-
-int where_is(const OpenFile& folder, Fd& parent, std::string& name) {
-  const int fd = folder.fd.get();
-  struct stat self, found;
-  if (fstat(fd, &self) != 0) return errno;
-  if (self.st_nlink == 0) return ESTALE;
-  if (const int error = open_above(fd, parent); error != 0) {
-    return error == ENOENT ? ESTALE : error;
-  }
-  char path[PATH_MAX];
-  const ssize_t size = readlink(ProcPath(fd).text, path, sizeof path);
-  if (size > 0 && static_cast<size_t>(size) < sizeof path) {
-    name.assign(path, static_cast<size_t>(size));
-    name.erase(0, name.rfind('/') + 1);
-    if (fstatat(parent.get(), name.c_str(), &found, AT_SYMLINK_NOFOLLOW) == 0 &&
-        same_file(self, found)) {
-      return 0;
-    }
-  }
-  // The kernel's path may be too long, or outside what is reachable: look for it.
-  std::vector<std::string> names;
-  if (const int error = list_names(parent.get(), names); error != 0) return error;
-  for (std::string& each : names) {
-    if (fstatat(parent.get(), each.c_str(), &found, AT_SYMLINK_NOFOLLOW) != 0) continue;
-    if (!same_file(self, found)) continue;
-    name = std::move(each);
-    return 0;
-  }
-  return ESTALE;
-}
 
 int Changes::parent_of(FileId id, std::string_view text, Name& out) {
   if (text.size() > NAME_MAX) return fail(ENAMETOOLONG, "name");
@@ -136,27 +86,6 @@ int Changes::vacate(const Name& name, const Occupant& occupant) {
   return error == 0 ? 0 : fail(error, "orphanage");
 }
 
-/** Moves a folder from where it is now. */
-int Changes::move_folder(const FileRef& folder, FileId id, const Name& to) {
-  Fd parent;
-  std::string name;
-  int error = where_is(*folder, parent, name);
-  if (error == ESTALE) {
-    skipped_++;
-    tell(id, &to);
-    return 0;
-  }
-  if (error != 0) return fail(error, "where a folder is");
-  if (renameat2(parent.get(), name.c_str(), to.fd, to.text, RENAME_NOREPLACE) == 0) {
-    return named(id, folder);
-  }
-  // EINVAL: the new parent is below it by now (see changes.h).
-  if (errno != EINVAL) return fail(errno, "renameat2");
-  skipped_++;
-  tell(id, &to);
-  return 0;
-}
-
 /** A file has a name (again). */
 int Changes::named(FileId id, const FileRef& file) {
   IdEntry entry;
@@ -174,6 +103,7 @@ int Changes::named(FileId id, const FileRef& file) {
 
 /** Makes the name be that file, whatever is there. */
 int Changes::give(const FileRef& file, FileId id, const Name& name) {
+  waiting_.erase(id);
   if (!name.there()) return 0;
   Occupant occupant;
   if (const int error = look(name, occupant); error != 0) return error;
@@ -443,7 +373,8 @@ int Changes::rename(const Record& record) {
   return 0;
 }
 
-/** XFS changes the mtime of a folder that is exchanged, others do not: it stays as it was. */
+/** A folder keeps the mtime that it has, though what is done changes that: XFS does so to a folder
+ * that is exchanged, others do not. */
 void Changes::keep_mtime(const Occupant& was) {
   if (!S_ISDIR(was.attributes.st_mode)) return;
   const timespec& mtime = was.attributes.st_mtim;

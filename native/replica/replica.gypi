@@ -15,6 +15,7 @@
       'fanout.cc',
       'feed.cc',
       'finish.cc',
+      'folders.cc',
       'ids.cc',
       'intake.cc',
       'intents.cc',

@@ -16,6 +16,7 @@ namespace holdfast::replica {
 namespace {
 
 constexpr size_t shard_count = 8;
+constexpr useconds_t longest_wait_us = 500'000;
 
 /** struct file_handle with room for its bytes. */
 struct KernelHandle {
@@ -36,12 +37,23 @@ int handle_of(int directory, const char* name, int flags, Handle& out) {
   return 0;
 }
 
+/**
+ * ENOMEM is said of a file that is gone, too: while its inode number is being given to a new file,
+ * by whoever uses the file system. (iget_locked of the kernel returns null for an inode with
+ * I_CREATING, and ext4 takes that for a lack of memory.) Soon after it is ESTALE. So it counts for
+ * ENOMEM only when it has lasted, for most of a second.
+ */
 int open_handle(int root, const Handle& handle, int flags) {
   KernelHandle kernel;
   kernel.get()->handle_type = handle.type;
   kernel.get()->handle_bytes = handle.size;
   std::memcpy(kernel.get()->f_handle, handle.bytes, handle.size);
-  return open_by_handle_at(root, kernel.get(), flags | O_CLOEXEC);
+  int fd = open_by_handle_at(root, kernel.get(), flags | O_CLOEXEC);
+  for (useconds_t wait = 50; fd < 0 && errno == ENOMEM && wait <= longest_wait_us; wait *= 2) {
+    usleep(wait);
+    fd = open_by_handle_at(root, kernel.get(), flags | O_CLOEXEC);
+  }
+  return fd;
 }
 
 bool only_reading(int error) {

@@ -67,9 +67,11 @@ inline Batch batch_of(const History& history, size_t first, size_t end) {
   return batch;
 }
 
-/** Applies [first, end) by an applier, in batches; then the replay, if it is one, is over. */
+/** Applies [first, end) by an applier, in batches; then the replay, if it is one, is over.
+ * `saved`: where a replay may begin after that. */
 inline std::string apply(Life& life, const History& history, size_t first, size_t end, bool replay,
-                         bool whole = true, const Faults* faults = nullptr) {
+                         bool whole = true, const Faults* faults = nullptr,
+                         size_t* saved = nullptr) {
   Sink sink;
   ApplierOptions options;
   options.faults = faults;
@@ -83,6 +85,7 @@ inline std::string apply(Life& life, const History& history, size_t first, size_
   }
   if (replay && whole) applier.end_replay();
   applier.drain();
+  if (saved != nullptr) *saved = applier.checkpoint().value.tail.lsn;
   applier.stop();
   if (sink.failure.error == 0) return "";
   return "record " + std::to_string(sink.failure.lsn) + ": " + sink.failure.call + ": " +

@@ -57,6 +57,12 @@ class History {
     int volumes = 1;
     int folders = 4;  // at most, besides the roots
     bool names_only = false;
+    bool folders_only = false;  // changes of names alone, mostly moves of folders
+
+    void only_folders() {
+      folders_only = true;
+      folders += 6;
+    }
   };
 
   History(uint64_t seed, Options options) : random_(seed), options_(options) {
@@ -75,7 +81,9 @@ class History {
     for (;;) {
       const size_t before = ends.size();
       const unsigned pick = below(100);
-      if (pick < 22)
+      if (options_.folders_only)
+        folders(pick);
+      else if (pick < 22)
         create();
       else if (pick < 32)
         unlink();
@@ -195,13 +203,24 @@ class History {
     if (nodes[id].is_folder()) nodes[id].parent = folder;
   }
 
+  void folders(unsigned pick) {
+    if (pick < 20)
+      create();
+    else if (pick < 28)
+      unlink();
+    else if (pick < 90)
+      rename();
+    else
+      exchange();
+  }
+
   void create() {
     const uint8_t volume = static_cast<uint8_t>(below(static_cast<unsigned>(options_.volumes)));
     const Spot at = target(volume);
     if (at.file != 0) return;
     static constexpr uint32_t types[] = {S_IFREG, S_IFREG, S_IFREG,  S_IFDIR, S_IFDIR,
                                          S_IFLNK, S_IFIFO, S_IFSOCK, S_IFCHR};
-    uint32_t type = types[below(std::size(types))];
+    uint32_t type = options_.folders_only ? S_IFDIR : types[below(std::size(types))];
     const auto folders = all([](const Node& n) { return n.is_folder(); });
     if (type == S_IFDIR &&
         static_cast<int>(folders.size()) >= options_.folders + options_.volumes) {

@@ -32,6 +32,7 @@ struct Place {
     measure_payload(parts, head);
     Bytes bytes(record_size(head.payload_size));
     write_record(bytes.data(), head, parts, tail, 1);
+    said.push_back(bytes);
     return apply_one(*changes, bytes);
   }
   std::string inode(FileId file, uint32_t mode, uint64_t size = 0, std::string xattrs = {},
@@ -83,6 +84,17 @@ struct Place {
                  {{&body, sizeof body}, {name.data(), name.size()}, {name.data(), name.size()}},
                  flag_last_name);
   }
+  /** Another name for a file, or in another folder; nothing is there. */
+  std::string move(FileId file, FileId parent, std::string name, FileId to, std::string as) {
+    RenameBody body{};
+    body.parent = parent;
+    body.new_parent = to;
+    body.parent_mtime = body.new_parent_mtime = some_time;
+    body.name_size = static_cast<uint16_t>(name.size());
+    body.new_name_size = static_cast<uint16_t>(as.size());
+    return apply(Kind::rename, file,
+                 {{&body, sizeof body}, {name.data(), name.size()}, {as.data(), as.size()}});
+  }
   /** A file with content at a name, by records. */
   void put(FileId parent, const std::string& name, FileId file, const std::string& text) {
     REQUIRE(inode(file, S_IFREG | 0644) == "");
@@ -127,6 +139,7 @@ struct Place {
   std::unique_ptr<Changes> changes;
   std::vector<Missing> missing;
   Tail tail;
+  std::vector<Bytes> said;  // all records
 };
 
 }  // namespace holdfast::replica::test

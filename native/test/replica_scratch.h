@@ -32,9 +32,9 @@ inline void remove_tree(int directory, const char* name) {
 /** A folder of its own, removed at the end. HOLDFAST_TEST_FOLDER says where (default /dev/shm). */
 class Scratch {
  public:
-  Scratch() {
+  explicit Scratch(const char* otherwise = "/dev/shm") {
     const char* base = std::getenv("HOLDFAST_TEST_FOLDER");
-    path = std::string(base != nullptr ? base : "/dev/shm") + "/holdfast-test-XXXXXX";
+    path = std::string(base != nullptr ? base : otherwise) + "/holdfast-test-XXXXXX";
     if (mkdtemp(path.data()) == nullptr) std::abort();
   }
   ~Scratch() { remove_tree(AT_FDCWD, path.c_str()); }

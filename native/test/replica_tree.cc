@@ -1,4 +1,9 @@
 #include <doctest/doctest.h>
+#include <linux/magic.h>
+#include <sys/vfs.h>
+
+#include <atomic>
+#include <thread>
 
 #include "replica/scan.h"
 #include "replica/tree.h"
@@ -16,7 +21,7 @@ struct World {
   Tree tree{ids, 16};
   Fd root;
 
-  World() {
+  explicit World(const char* base = "/dev/shm") : scratch(base) {
     REQUIRE(ids.open(scratch.at("ids")).ok());
     const Result<uint8_t> added = tree.add_volume(scratch.folder("tree"));
     CHECK(added.error == 0);
@@ -86,6 +91,31 @@ TEST_CASE("tree: a file that is gone is ESTALE once nobody holds it") {
   world.tree.drop(id);
   held.reset();
   CHECK(world.tree.open(id).error == ESTALE);
+}
+
+TEST_CASE("tree: a file that is gone is ESTALE also while its inode number is being used again") {
+  if (!is_root()) {
+    MESSAGE("skipped: file handles need root");
+    return;
+  }
+  World world("/var/tmp");
+  struct statfs where;
+  REQUIRE(fstatfs(world.root.get(), &where) == 0);
+  if (where.f_type != EXT4_SUPER_MAGIC) MESSAGE("/var/tmp is no ext4, which says ENOMEM then");
+  REQUIRE(Fd(openat(world.root.get(), "a", O_CREAT | O_RDWR, 0600)).valid());
+  const FileId id = world.know("a");
+  REQUIRE(unlinkat(world.root.get(), "a", 0) == 0);
+  std::atomic<int> made{0};
+  std::thread maker([&] {
+    for (; made < 20'000; made++) {
+      Fd(openat(world.root.get(), "b", O_CREAT | O_RDWR, 0600)).reset();
+      unlinkat(world.root.get(), "b", 0);
+    }
+  });
+  int other = 0;
+  while (made < 20'000) other += world.tree.open(id).error == ESTALE ? 0 : 1;
+  maker.join();
+  CHECK(other == 0);
 }
 
 TEST_CASE("tree: at most so many descriptors stay open") {

@@ -94,6 +94,7 @@ std::string there_and_back(uint64_t seed) {
   options.volumes = below(4) == 0 ? 2 : 1;
   options.folders = 2 + static_cast<int>(below(6));
   options.names_only = below(3) == 0;
+  if (seed % 4 == 0) options.only_folders();
   History history(seed, options);
   const Copy copy(history);
   const size_t before = below(60), after = 1 + below(below(10) == 0 ? 200 : 50);

@@ -34,10 +34,7 @@ describe('a distant copy', { skip: cannotRun, timeout: 600_000 }, () => {
     ['the second killed', (duo) => duo.second.kill('worker')],
   ];
 
-  // Open: the copy's engine fails while it applies its journal again (EUCLEAN of the orphanage, or
-  // ENOMEM of open_by_handle_at), some two times in twenty. The second's, which does the same, has not.
-  const todo = 'sometimes its journal is not applied to the end';
-  test('whenever it dies, what it has is a prefix of the history', { todo }, async (t) => {
+  test('whenever it dies, what it has is a prefix of the history', async (t) => {
     const open = { ring: 64 * mib, journal: 128 * mib };
     await withDistant(ground, { open }, async (duo, copy) => {
       // So that what a history begins with is everywhere.
