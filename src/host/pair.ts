@@ -412,7 +412,16 @@ export class HostedPair implements Hosted {
       this.#vip.remove();
       this.#vip = null;
     }
+    if (!this.#abandoned) this.#checkArbiter();
     for (const waiter of [...this.#waiters]) waiter();
+  }
+
+  /** Service goes on without it, and so an operator must be told before anything else fails. */
+  #checkArbiter(): void {
+    const { arbiterBad, arbiterWhy } = this.#loop.state;
+    const why = this.stopped ? null : (arbiterBad ?? arbiterWhy);
+    const text = `${this.name}: the arbiter cannot be used, and no failure would be survived: ${why ?? ''}`;
+    this.#ports.mirror.alert(`module.${this.name}.arbiter`, why !== null, 'critical', text);
   }
 
   #isLate(byMs: number): boolean {

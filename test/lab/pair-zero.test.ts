@@ -109,6 +109,8 @@ describe('a mirror from nothing', { skip: absent, timeout: 400_000 }, () => {
         ? true
         : null,
     );
+    const alerts = (await cluster.client(db1).status()).alerts.map(({ id }) => id);
+    assert.ok(alerts.includes('module.notes.arbiter'), alerts.join());
     assert.equal(await ask('-d three'), '3\n');
     await becomes(db1, 'PRIM Ready');
   });
