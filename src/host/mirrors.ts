@@ -9,6 +9,7 @@ import { HostedMirror } from './mirror.ts';
 import { MirrorPorts, type MirrorPortsOptions } from './mirror-ports.ts';
 import { MirrorRecord } from './mirror-state.ts';
 import { HostedPair } from './pair.ts';
+import { peerOf } from './pair-ports.ts';
 import { isDecided, Pairs, type PairsOptions } from './pairs.ts';
 
 export interface MirrorsOptions
@@ -55,7 +56,8 @@ export class Mirrors {
   /** Is what hosts a mirror another than its configuration, or that of the cluster, asks for now? */
   isOther(hosted: Hosted, config: ModuleConfig): boolean {
     const { cluster, me } = this.#options;
-    return hosted instanceof HostedPair !== isDecided(config, cluster(), me);
+    if (!isDecided(config, cluster(), me)) return hosted instanceof HostedPair;
+    return !(hosted instanceof HostedPair) || hosted.peer !== peerOf(config, me);
   }
 
   /** A mirror goes by one arbiter from its start to its stop. HF-AGENT-006. */

@@ -318,7 +318,8 @@ export class HostNode implements Agent {
       const { xml: former } = entry.record.value;
       if (former === null || entry.hosted === null) continue;
       const again = this.#parse(name, former);
-      if (again.config !== null && this.#isOther(entry.hosted, again.config)) {
+      const { stopped } = entry.hosted;
+      if (again.config !== null && stopped && this.#isOther(entry.hosted, again.config)) {
         entry.hosted.abandon();
         entry.hosted = await this.#host(again.config, entry.record, null);
       } else if (again.config !== null) entry.hosted.setConfig(again.config);

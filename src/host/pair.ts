@@ -144,6 +144,11 @@ export class HostedPair implements Hosted {
     return this.#config;
   }
 
+  /** Id of the other server. */
+  get peer(): number {
+    return this.#peer;
+  }
+
   get stopped(): boolean {
     return this.#former === null && this.#loop.state.phase === 'stopped';
   }

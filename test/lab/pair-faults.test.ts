@@ -124,6 +124,51 @@ describe('faults of a mirror that decides', { skip, timeout: 600_000 }, () => {
     await pair.assertWritten(b, writer.last(), 'second-engine');
   });
 
+  test('an application that ceases to answer is started again', async () => {
+    assert.equal(a.kill(/lab_tool serve/), 1);
+    await eventually('the address to be shut', async () =>
+      (await pair.status(a)).pair?.vip?.open === false ? true : null,
+    );
+    await pair.becomes(a, 'PRIM Ready');
+    const { answers } = await load.stats();
+    await load.until((stats) => stats.answers > answers + 20, 20_000);
+    assert.equal((await pair.status(a)).loopCount, 1);
+    assert.equal((await pair.status(b)).state, 'SECOND');
+  });
+
+  test('a secondary whose disk is full is given up by a new epoch, and not before', async () => {
+    const full = 'full';
+    const small = '/run/data3';
+    const there = (host: Host) => pair.cluster.client(host).module(full);
+    for (const host of [a, b]) await host.exec(['mkdir', '-p', small]);
+    await b.exec(['mount', '-t', 'tmpfs', '-o', 'size=8m', 'tmpfs', small]);
+    await pair.cluster.install(full, 'test/fixtures/modules/lab_pair', (xml) =>
+      xml
+        .replace('value="/run/data"', `value="${small}"`)
+        .replace(/<vip [^]*<\/vip>/, '')
+        .replace(/<ready [^]*?\/>/, '')
+        .replaceAll(/<\/?user.*>|<var .*>/g, '')
+        .replace('</service>', '<user/></service>'),
+    );
+    for (const host of [a, b])
+      await host.exec(['sh', '-c', `rm /etc/holdfast/modules/${full}/bin/*`]);
+    await pair.cluster.startModule(full);
+    await pair.cluster.client(a).prim(full, false);
+    await eventually('both in sync', async () =>
+      (await there(b)).readiness === 'Ready' ? true : null,
+    );
+    const script = `dd if=/dev/zero of=${small}/f bs=1M count=24 conv=fsync 2>/dev/null && echo done`;
+    assert.equal((await pair.sh(a, script)).stdout, 'done\n');
+    const alone = await eventually('the primary to be alone', async () => {
+      const status = await there(a);
+      return `${status.state} ${status.readiness}` === 'ALONE Ready' ? status : null;
+    });
+    assert.deepEqual(alone.pair?.record?.inSync, [a.name]);
+    assert.equal((await there(b)).readiness, 'NotReady');
+    assert.match((await there(b)).why.join(), /copy has failed/);
+    for (const host of [b, a]) await pair.cluster.client(host).command(full, 'stop');
+  });
+
   test('a secondary that is stopped in order holds no write up', async () => {
     const writer = await pair.writer(a, 'leaves');
     await pair.cluster.client(b).command(module, 'stop');
