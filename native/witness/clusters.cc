@@ -10,6 +10,8 @@
 #include <cstdio>
 #include <cstring>
 
+#include "common/clock.h"
+
 namespace holdfast::witness {
 namespace {
 
@@ -39,6 +41,8 @@ Result<bool> Clusters::open(const std::string& state) {
   const std::unique_ptr<DIR, CloseDir> dir(opendir(state.c_str()));
   if (!dir) return Result<bool>::failure(errno, "opendir");
   while (const dirent* entry = readdir(dir.get())) {
+    // One that is bad does not keep out the next.
+    retry_ns_ = 0;
     if (is_id(entry->d_name)) (void)find(entry->d_name);
   }
   return Result<bool>::success(true);
@@ -51,7 +55,12 @@ Cluster* Clusters::find(const char* id) {
   struct stat about {};
   const std::string folder = state_ + "/" + id;
   if (stat((folder + "/witness.crt").c_str(), &about) != 0) return nullptr;
-  return load(id);
+  // Whoever asks for a cluster whose folder is bad does not make work or fill the log.
+  const int64_t now = boot_ns();
+  if (now < retry_ns_) return nullptr;
+  Cluster* loaded = load(id);
+  if (loaded == nullptr) retry_ns_ = now + 5 * ns_per_s;
+  return loaded;
 }
 
 Cluster* Clusters::load(const std::string& id) {

@@ -40,6 +40,7 @@ class Clusters {
 
   std::string state_;
   Fd lock_;
+  int64_t retry_ns_ = 0;  // boot_ns; before that no folder is tried again
   std::map<std::string, std::unique_ptr<Cluster>, std::less<>> clusters_;
 };
 

@@ -21,11 +21,14 @@ const attributes: Readonly<Record<Type, readonly [readonly string[], readonly st
 
 const types = Object.keys(attributes) as [Type, ...Type[]];
 
-/** Reads `<arbiter>`. Null where it has mistakes; each is said. */
+/**
+ * Reads `<arbiter>`. Null where it has mistakes; each is said. nodeAt: the node that has an address.
+ */
 export function readArbiter(
   element: Element,
   fields: Fields,
   nodes: readonly ClusterNode[],
+  nodeAt: (addr: string) => string | undefined,
 ): ArbiterConfig | null {
   const type = fields.oneOf(element, 'type', types);
   if (!checkAttributes(element, fields, type)) return null;
@@ -35,7 +38,7 @@ export function readArbiter(
     case 'static':
       return readStatic(element, fields, nodes);
     case 'witness':
-      return readWitness(element, fields, nodes);
+      return readWitness(element, fields, nodes, nodeAt);
     case 'etcd':
       return readEtcd(element, fields);
     case 'directory': {
@@ -79,6 +82,7 @@ function readWitness(
   element: Element,
   fields: Fields,
   nodes: readonly ClusterNode[],
+  nodeAt: (addr: string) => string | undefined,
 ): ArbiterConfig | null {
   const name = fields.text(element, 'name');
   const addr = fields.address(element, 'addr');
@@ -88,6 +92,11 @@ function readWitness(
     return null;
   }
   if (addr === null) return null;
+  const node = nodeAt(addr.text);
+  if (node !== undefined) {
+    const values = { name, addr: addr.text, node };
+    fields.problems.warning('HF-CONFIG-136', fields.line(element, 'addr'), values);
+  }
   return { type: 'witness', name, addr: addr.text, port: fields.int(element, 'port') };
 }
 

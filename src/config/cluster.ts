@@ -4,7 +4,7 @@ import { HoldfastError } from '../errors.ts';
 import { arbiterAttributes, readArbiter } from './arbiter.ts';
 import { checkForm } from './check-form.ts';
 import { childOf, childrenOf, Fields } from './fields.ts';
-import type { ClusterConfig, ClusterNode, Lan, LanNode } from './model.ts';
+import type { ArbiterConfig, ClusterConfig, ClusterNode, Lan, LanNode } from './model.ts';
 import { Problems } from './problems.ts';
 import { schemaOf } from './schema.ts';
 import { type Family, formatDuration, isLoopback } from './values.ts';
@@ -124,8 +124,12 @@ class ClusterReader {
         return { name: this.#fields.text(element, 'name'), command: index === command, nodes };
       }),
       ...this.#timing(lans),
-      arbiter: arbiter === undefined ? null : readArbiter(arbiter, this.#fields, nodes),
+      arbiter: arbiter === undefined ? null : this.#arbiter(arbiter, nodes),
     };
+  }
+
+  #arbiter(element: Element, nodes: readonly ClusterNode[]): ArbiterConfig | null {
+    return readArbiter(element, this.#fields, nodes, (addr) => this.#addresses.get(addr)?.node);
   }
 
   #ignored(element: Element, attribute: string, reason: string) {

@@ -176,6 +176,18 @@ describe('cluster.xml', () => {
     assert.equal(signatures.size, read.length + 1, 'each is another configuration');
   });
 
+  it('warns of a witness that is one of the servers', () => {
+    const parsed = parseClusterConfig(
+      edited(clusterXml, [
+        '  </lans>\n',
+        '  </lans>\n<arbiter type="witness" name="w" addr="fd00::2"/>',
+      ]),
+    );
+    assert.equal(config(parsed).arbiter?.type, 'witness');
+    assert.deepEqual(places(parsed.warnings), ['136:17']);
+    assert.match(lines(parsed.warnings).join(), /fd00::2 of node "web2"/);
+  });
+
   it('is written with defaults left out where they are not given', () => {
     const xml = renderClusterXml({ nodes: cluster.nodes, lans: cluster.lans });
     assert.match(xml, /<lans>/);

@@ -116,6 +116,7 @@ describe('the registry of configuration errors', () => {
       '099',
       '100',
       '116',
+      '136',
     ]);
     const untried = Object.keys(errorRegistry)
       .filter((code) => code.startsWith('HF-CONFIG-') && !tried.has(code))
