@@ -22,6 +22,18 @@ export interface WitnessOptions
   readonly port: number;
 }
 
+/** What OpenSSL says where one of the two does not know the other's cluster. */
+const foreign =
+  /unrecognized name|unknown ca|self-signed certificate|unable to verify|unable to get .*issuer/;
+
+function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  // Of an alert, in OpenSSL's words; its message names files of OpenSSL's source as well.
+  const { reason } = error as { readonly reason?: unknown };
+  const text = typeof reason === 'string' ? reason : error.message;
+  return foreign.test(text) ? `it is no witness of this cluster (${text})` : text;
+}
+
 /** A client of `holdfast-witness`: one connection, made at the first question and kept. */
 export class WitnessRegister implements Register {
   readonly text: string;
@@ -85,7 +97,7 @@ export class WitnessRegister implements Register {
     this.#attempt += 1;
     const attempt = this.#attempt;
     void this.#connect(attempt).catch((error: unknown) => {
-      if (attempt === this.#attempt) this.#drop(error instanceof Error ? error.message : '?');
+      if (attempt === this.#attempt) this.#drop(reasonOf(error));
     });
   }
 
@@ -128,7 +140,7 @@ export class WitnessRegister implements Register {
       if (attempt === this.#attempt) this.#take(bytes);
     });
     socket.on('error', (error) => {
-      if (attempt === this.#attempt) this.#drop(error.message);
+      if (attempt === this.#attempt) this.#drop(reasonOf(error));
     });
     socket.on('close', () => {
       clearTimeout(timer);
@@ -151,7 +163,7 @@ export class WitnessRegister implements Register {
         }
         this.#waiting.answer(id, answer);
       } catch (error) {
-        this.#drop(error instanceof Error ? error.message : String(error));
+        this.#drop(reasonOf(error));
         return;
       }
     }

@@ -121,8 +121,11 @@ describe('a witness', () => {
     const id = '1122334455667788';
     const other = await makeAuthority(id);
     const keyFiles = await writeKeyFiles(join(world.folder, 'other'), other, 'a', 'node');
-    const early = await world.client({ keyFiles, clusterId: id }).read('db');
-    assert.equal(early.outcome, 'unreachable');
+    for (const early of [{ keyFiles, clusterId: id }, { keyFiles }]) {
+      const answer = await world.client(early).read('db');
+      assert.ok(answer.outcome === 'unreachable');
+      assert.match(answer.why, /it is no witness of this cluster \([a-z0-9 -]+\)$/);
+    }
     await writeKeyFiles(join(world.folder, id), other, 'w1', 'witness');
     renameSync(join(world.folder, id), join(world.state, id));
     const theirs = world.client({ keyFiles, clusterId: id });

@@ -71,7 +71,9 @@ function runCommand(witness: Command, run: Run): void {
     const child = spawn(builtFile('holdfast-witness'), ['--state', state, '--listen', listen], {
       stdio: 'inherit',
     });
-    stop.addEventListener('abort', () => child.kill('SIGTERM'));
+    const end = () => child.kill('SIGTERM');
+    stop.addEventListener('abort', end);
+    process.once('SIGTERM', end);
     run.exitCode = await new Promise<number>((resolve, reject) => {
       child.once('error', ({ message }) =>
         reject(new HoldfastError('HF-ARBITER-001', { reason: message })),
