@@ -182,6 +182,26 @@ TEST_CASE("thread: two real threads over loopback reach each other, announce, re
   CHECK(stats->bad_mac + stats->malformed + stats->foreign + stats->send_errors == 0);
 }
 
+TEST_CASE(
+    "thread: an announcement is acted by in the next turn, though the main thread stands still") {
+  Holder a(11, 0);
+  Holder b(22, 1);
+  CHECK(a.configure() == Control::Outcome::more);
+  CHECK(b.configure() == Control::Outcome::more);
+  CHECK(a.wait_for(is_both));
+  Announcement announcement;
+  announcement.count = 1;
+  for (uint64_t number = 1; number <= 5; number++) {
+    announcement.number = number;
+    announcement.modules[0] = {9, module_running, number, 0, 0, LeaseRule::off, 0, 0};
+    a.shared->announcement.write(announcement);
+    // Nothing was sent on the socket: nobody wakes it.
+    CHECK(a.wait_until([&] { return a.shared->announced.load() == number; }));
+    CHECK(b.wait_for(
+        [&](const Event& e) { return e.kind == EventKind::module && e.view_epoch == number; }));
+  }
+}
+
 TEST_CASE("thread: an address that is not ours is a fault, tried again on request only") {
   Holder a(11, 0);
   const auto body = body_of(head_of(0), {lan_of("192.0.2.1")}, {peer_of("192.0.2.2", 0, 1)});

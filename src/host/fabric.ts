@@ -203,8 +203,10 @@ export class Fabric {
     if (config.service.mode !== 'mirror') return this.#deviceOfLan(config.farmLans[0]);
     const vip = iface.virtualInterface?.addrs[0]?.addr;
     const own = this.#options.link.addresses();
-    const near = vip === undefined ? undefined : own.find((entry) => contains(entry, vip));
-    return near?.device ?? this.#deviceOfLan(config.heart?.heartbeats[0]?.lan);
+    return (
+      (vip === undefined ? null : nearestDevice(own, vip)) ??
+      this.#deviceOfLan(config.heart?.heartbeats[0]?.lan)
+    );
   }
 
   #deviceOfLan(lanName: string | undefined): string | null {
@@ -219,6 +221,12 @@ export class Fabric {
     if (device === null) return null;
     return this.#options.link.devices().find((entry) => entry.name === device)?.mac ?? null;
   }
+}
+
+/** The device with an address in whose network another one is, the narrowest of them; null: none. */
+export function nearestDevice(addresses: readonly LinkAddress[], other: string): string | null {
+  const near = addresses.filter((entry) => contains(entry, other));
+  return near.toSorted((a, b) => b.prefix - a.prefix)[0]?.device ?? null;
 }
 
 /** Is an address in the network of a device's address? A host's own (/32, /128) is no network. */

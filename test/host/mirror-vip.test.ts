@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
 import { parseModuleConfig, parseClusterConfig } from '../../src/config/index.ts';
 import type { DevicePart, FarmDevice } from '../../src/host/device.ts';
+import { nearestDevice } from '../../src/host/fabric.ts';
 import { gateway4, gateway6 } from '../../src/host/gateway.ts';
 import { clearAddresses, MirrorVip, nextAnnouncementMs } from '../../src/host/mirror-vip.ts';
 import { config as good } from '../config/fixtures.ts';
@@ -393,6 +394,29 @@ describe('the virtual IP of a mirror: its neighbours', () => {
     await world.pass(60_000);
     assert.equal(world.alerts.size, 0);
   });
+});
+
+describe('the device of a virtual IP without a name', () => {
+  const addresses = [
+    { device: 'lo', addr: '127.0.0.1', prefix: 8 },
+    { device: 'eth0', addr: '10.0.0.1', prefix: 8 },
+    { device: 'eth1', addr: '10.0.1.1', prefix: 24 },
+    { device: 'eth2', addr: '10.0.2.9', prefix: 32 },
+    { device: 'eth3', addr: 'fd00::1', prefix: 64 },
+    { device: 'eth4', addr: '2001:db8::9', prefix: 128 },
+  ];
+  const rows = [
+    ['10.0.0.100', 'eth0'],
+    ['10.0.1.100', 'eth1'],
+    ['10.0.2.10', 'eth0'],
+    ['192.168.0.1', null],
+    ['fd00::64', 'eth3'],
+    ['fd00:0:0:1::64', null],
+    ['2001:db8::8', null],
+  ] as const;
+  for (const [addr, device] of rows) {
+    it(`${addr}: ${device}`, () => assert.equal(nearestDevice(addresses, addr), device));
+  }
 });
 
 describe('gateways', () => {
