@@ -27,6 +27,15 @@ export function readHeart(
   ] as const) {
     if (fields.given(heart, attribute)) ignored(heart, attribute, reason, fields);
   }
+  if (hasArbiter(cluster)) {
+    for (const element of [heart, ...childrenOf(heart, 'heartbeat')]) {
+      for (const attribute of ['pulse', 'timeout']) {
+        if (fields.given(element, attribute)) {
+          ignored(element, attribute, 'timing and suspect of <heart> decide', fields);
+        }
+      }
+    }
+  }
   const pulseMs = fields.msWithin(heart, 'pulse', [10, '10ms'], [60_000, '1m']);
   const timeoutMs = timeoutOf(heart, pulseMs, fields);
   const idents = new Map<string, number>();

@@ -50,6 +50,12 @@ export function onOrder(work: Work, event: MirrorEvent & { kind: 'order' }): voi
   }
 }
 
+/** Orders by the words of the command line, where those are others. */
+const words: Readonly<Partial<Record<StartOrder, string>>> = {
+  secondFullsync: 'second fullsync',
+  secondDiscard: 'second discard',
+};
+
 function refuseOrder(work: Work, verb: string, why: string): void {
   const text = `not carrying out ${verb}: ${why}`;
   blame(work, text);
@@ -85,7 +91,7 @@ function onStart(work: Work, order: StartOrder): void {
       work.order = 'start';
       return;
     }
-    return refuseOrder(work, order, 'it is being stopped');
+    return refuseOrder(work, words[order] ?? order, 'it is being stopped');
   }
   // A secondary that cannot take over by itself: it lets go of its role, and does so by order.
   const isStuck = phase === 'second' && work.suspecting;
@@ -96,7 +102,7 @@ function onStart(work: Work, order: StartOrder): void {
   const has = isPrimaryYet(work)
     ? order.startsWith('prim')
     : isSecondary(work) && order === 'second';
-  if (!has) refuseOrder(work, order, `it is ${shownText(work)}`);
+  if (!has) refuseOrder(work, words[order] ?? order, `it is ${shownText(work)}`);
 }
 
 function onStop(work: Work, down: Down): void {

@@ -7,6 +7,8 @@ export interface Explained {
   readonly text: string;
   /** The next step, for this module. */
   readonly hint: string;
+  /** What stands in the places of the sentence. */
+  readonly values: Readonly<Record<string, string>>;
 }
 
 interface Form {
@@ -57,11 +59,8 @@ export function explainRefusal(text: string, module: string): Explained | null {
     const found = pattern.exec(text);
     if (found === null) continue;
     const values: Readonly<Record<string, string>> = { ...found.groups, module };
-    return {
-      code,
-      text,
-      hint: hint.replace(/\{(\w+)\}/g, (all, name: string) => values[name] ?? all),
-    };
+    const next = hint.replace(/\{(\w+)\}/g, (whole, name: string) => values[name] ?? whole);
+    return { code, text, hint: next, values };
   }
   return null;
 }

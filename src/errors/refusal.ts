@@ -153,6 +153,11 @@ export const refusalErrors = {
     hint: '`holdfast start -m {module}` starts it.',
     http: 409,
   },
+  'HF-MIRROR-136': {
+    sentence: 'not carrying out prim: it is SECOND ({readiness})',
+    hint: 'The other server is primary. `holdfast swap -m {module}` brings the application here.',
+    http: 409,
+  },
   'HF-MIRROR-135': {
     sentence: 'not carrying out {verb}: {reason}',
     hint: '`holdfast status -m {module}` shows where it is; `holdfast stop -m {module}` first, where it has another role.',

@@ -328,7 +328,16 @@ export class HostedPair implements Hosted {
     this.#loop.take({ kind: 'order', verb, auto: null });
     const [reason] = this.#loop.state.why;
     if (reason?.startsWith(refused) !== true) return;
-    throw new HoldfastError('HF-MIRROR-040', { module: this.name, verb, reason });
+    throw (
+      this.#refusal(reason) ??
+      new HoldfastError('HF-MIRROR-040', { module: this.name, verb, reason })
+    );
+  }
+
+  /** A sentence of the machine as the error that it is; null: it is none of the registry. */
+  #refusal(text: string): HoldfastError | null {
+    const told = explainRefusal(text, this.name);
+    return told === null ? null : new HoldfastError(told.code, told.values);
   }
 
   #impossible(verb: string): HoldfastError {
@@ -341,8 +350,8 @@ export class HostedPair implements Hosted {
     const { phase, refusal, why } = this.#loop.state;
     if (phase.startsWith('prim') && phase !== 'prestart') return;
     const reason = refusal ?? why[0] ?? 'it was stopped';
-    const values = { module: this.name, role: verb, reason };
-    throw new HoldfastError('HF-MIRROR-015', { ...values, role: `${role} (${verb})` });
+    const values = { module: this.name, role: `${role} (${verb})`, reason };
+    throw this.#refusal(reason) ?? new HoldfastError('HF-MIRROR-015', values);
   }
 
   /** One question at a time; an answer comes in any case. */

@@ -54,7 +54,7 @@ test('what cannot be kept is not acted upon', async (t) => {
   const pair = await w.agent();
   await pair.command('start');
   w.persistFails = true;
-  await assert.rejects(pair.prim(false), { code: 'HF-MIRROR-015' });
+  await assert.rejects(pair.prim(false), { code: 'HF-MIRROR-127' });
   assert.equal(shown(pair), 'WAIT NotReady');
   assert.deepEqual(w.world.engine.verbs, []);
   assert.match(pair.why().join(), /its state cannot be kept: the disk is full/);
@@ -138,7 +138,7 @@ test('an engine that ended while no agent ran: the application is stopped and st
 
 test('an order that is refused says why', async (t) => {
   const { pair } = await following(t);
-  await assert.rejects(pair.prim(false), { code: 'HF-MIRROR-040' });
+  await assert.rejects(pair.prim(false), { code: 'HF-MIRROR-136' });
   assert.equal(shown(pair), 'SECOND Ready');
 });
 
