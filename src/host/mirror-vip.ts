@@ -70,7 +70,6 @@ export class MirrorVip {
     this.#places = placesOf(config, ports.devices);
     this.#neighbours = new NeighbourWatch(config.name, this.#addresses(), {
       ...ports,
-      isOpen: () => this.#is === 'open' && !this.#abandoned,
       announce: () => this.#announceAll(),
       claim: (addr) =>
         this.#places
@@ -149,8 +148,9 @@ export class MirrorVip {
   }
 
   #shut(): void {
+    if (this.#is !== 'open') return;
     this.#neighbours.stop();
-    if (this.#is === 'open' && this.#try(() => this.#setParts(false), 'shut')) this.#is = 'shut';
+    if (this.#try(() => this.#setParts(false), 'shut')) this.#is = 'shut';
   }
 
   async #move(to: Exclude<VipOrder, 'probe'>): Promise<void> {

@@ -20,7 +20,6 @@ export interface NeighbourPorts {
   readonly gatewayOf: (device: string, addr: string) => string | null;
   readonly record: (text: string, data: Readonly<Record<string, unknown>>) => void;
   readonly alert: (id: string, on: boolean, severity: Alert['severity'], message: string) => void;
-  readonly isOpen: () => boolean;
   /** Who else spoke as the address, as its filter saw; null: nobody. */
   readonly claim: (addr: string) => FilterClaim | null;
   /** Says again where the addresses are. */
@@ -47,6 +46,8 @@ export class NeighbourWatch {
   /** Addresses whose gateway has answered since they opened. */
   readonly #known = new Set<string>();
   #openedMs = 0;
+  /** Not all addresses were asked for since they were to be. */
+  #isProbing = false;
   #lookedMs = Number.NEGATIVE_INFINITY;
   #looking: NodeJS.Timeout | null = null;
   #timers: NodeJS.Timeout[] = [];
@@ -62,6 +63,7 @@ export class NeighbourWatch {
 
   /** Before the addresses are here: does somebody answer for them? */
   probe(): Promise<void> {
+    this.#isProbing = true;
     return this.#enqueue(() => this.#lookAround(false));
   }
 
@@ -78,7 +80,8 @@ export class NeighbourWatch {
         this.#later(atMs - sinceMs, () => this.#askGateways(isLast));
       }
     }
-    this.#lookAgain(this.#foreign.size > 0 ? 0 : defendMs);
+    // Whoever answered before, or was not asked yet, is looked for at once.
+    this.#lookAgain(this.#foreign.size > 0 || this.#isProbing ? 0 : defendMs);
     this.#watchClaims();
   }
 
@@ -90,6 +93,7 @@ export class NeighbourWatch {
   /** The addresses are off: what was said of them is over. */
   forget(): void {
     this.stop();
+    this.#isProbing = false;
     this.#foreign.clear();
     for (const { addr } of this.#list) {
       this.#ports.alert(this.#duplicateId(addr), false, 'critical', '');
@@ -130,14 +134,19 @@ export class NeighbourWatch {
 
   async #look(): Promise<void> {
     const spell = this.#spell;
-    await this.#lookAround(true);
-    if (spell !== this.#spell || !this.#ports.isOpen()) return;
-    if (this.#foreign.size > 0) this.#ports.announce();
-    this.#lookAgain(this.#foreign.size > 0 ? defendMs : lookMs);
+    try {
+      await this.#lookAround(true);
+      if (spell === this.#spell && this.#foreign.size > 0) this.#ports.announce();
+    } finally {
+      // Also when nobody could be asked: a device may be down for a while.
+      if (spell === this.#spell) this.#lookAgain(this.#foreign.size > 0 ? defendMs : lookMs);
+    }
   }
 
   #lookAgain(delayMs: number): void {
-    if (this.#looking !== null) clearTimeout(this.#looking);
+    const before = this.#looking;
+    if (before !== null) clearTimeout(before);
+    this.#timers = this.#timers.filter((one) => one !== before);
     this.#looking = this.#later(delayMs, () => this.#look());
   }
 
@@ -158,9 +167,10 @@ export class NeighbourWatch {
     for (const { device, addr } of this.#list) {
       // oxlint-disable-next-line no-await-in-loop
       const mac = await this.#ports.link.probe(device, addr, probeMs);
-      if (isOpen && spell !== this.#spell) return;
+      if (spell !== this.#spell) return;
       this.#note(addr, mac ?? (isOpen ? this.#claimant(addr) : null), isOpen);
     }
+    this.#isProbing = false;
   }
 
   /** Who spoke as the address lately; the filter keeps most of it from the probe. */
@@ -197,8 +207,9 @@ export class NeighbourWatch {
     for (const { device, addr } of this.#list) {
       const gateway = gatewayOf(device, addr);
       if (gateway === null || this.#known.has(addr)) continue;
+      // The kernel refuses to ask as the address while its lease does not run: that is no answer either.
       // oxlint-disable-next-line no-await-in-loop
-      const mac = await link.ask(device, addr, gateway, askMs);
+      const mac = await link.ask(device, addr, gateway, askMs).catch(() => null);
       if (spell !== this.#spell) return;
       const tookMs = Math.round(this.#ports.nowMs() - this.#openedMs);
       const id = this.#gatewayId(addr);

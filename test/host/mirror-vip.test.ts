@@ -39,6 +39,9 @@ class World {
   gateway: string | null = null;
   gatewayKnows = true;
   asked = 0;
+  readonly probed: string[] = [];
+  probing: Promise<void> = Promise.resolve();
+  asking: Promise<void> = Promise.resolve();
   refuses = false;
   mute = false;
   resetting: Promise<number> = Promise.resolve(2);
@@ -81,9 +84,14 @@ class World {
       devices: [device],
       leaseSlot: 4,
       link: {
-        probe: async (_device, addr) => this.answers.get(addr) ?? null,
+        probe: async (_device, addr) => {
+          this.probed.push(addr);
+          await this.probing;
+          return this.answers.get(addr) ?? null;
+        },
         ask: async () => {
           this.asked++;
+          await this.asking;
           return this.gatewayKnows ? '02:00:00:00:00:fe' : null;
         },
         resetConnections: async (addr) => {
@@ -363,6 +371,51 @@ describe('the virtual IP of a mirror: its neighbours', () => {
     assert.deepEqual([...world.alerts.keys()], [`module.db.duplicate.${vip4}`]);
     await world.vip.perform('off');
     assert.equal(world.alerts.size, 0);
+  });
+
+  it('a probe that the opening overtook is made up for at once; one that the end overtook is void', async (t) => {
+    const world = new World(t);
+    let answer: () => void = () => {};
+    world.probing = new Promise((resolve) => {
+      answer = resolve;
+    });
+    world.answers.set(vip4, foreign);
+    await world.vip.perform('probe');
+    await world.open();
+    await world.pass(50);
+    answer();
+    await world.pass(100);
+    assert.deepEqual(world.probed, [vip4, vip4, vip6]);
+    assert.deepEqual([...world.alerts.keys()], [`module.db.duplicate.${vip4}`]);
+
+    world.probing = new Promise((resolve) => {
+      answer = resolve;
+    });
+    await world.vip.perform('shut');
+    await world.vip.perform('probe');
+    await world.vip.perform('off');
+    answer();
+    await world.pass(100);
+    assert.equal(world.alerts.size, 0);
+  });
+
+  it('a device that is down for a while ends no watch', async (t) => {
+    const world = new World(t);
+    world.gateway = '10.0.0.254';
+    world.gatewayKnows = false;
+    await world.open();
+    const broken = Promise.reject(new Error('ENETDOWN'));
+    broken.catch(() => {});
+    world.probing = broken;
+    world.asking = broken;
+    await world.pass(90_000);
+    assert.equal(world.records.filter((text) => text.includes('ENETDOWN')).length, 2);
+    world.probing = world.asking = Promise.resolve();
+    world.gatewayKnows = true;
+    world.answers.set(vip4, foreign);
+    await world.pass(60_000);
+    assert.deepEqual([...world.alerts.keys()], [`module.db.duplicate.${vip4}`]);
+    assert.ok(world.records.some((text) => text.startsWith('gateway 10.0.0.254 answers')));
   });
 
   it('the gateway that answers is recorded once, with the time it took', async (t) => {
