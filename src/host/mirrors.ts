@@ -1,6 +1,7 @@
 /** The mirrors of a node: made from the node's parts, and the orders that are for mirrors alone. */
 import type { Register } from '../arbiter/register.ts';
 import { HoldfastError } from '../errors.ts';
+import { hasArbiter } from '../config/index.ts';
 import type { ClusterConfig, ModuleConfig } from '../config/model.ts';
 import { moduleDirs } from '../module/name.ts';
 import type { ModuleStatus, SecondWay, VerifyStatus } from './face.ts';
@@ -60,9 +61,13 @@ export class Mirrors {
     return !(hosted instanceof HostedPair) || hosted.peer !== peerOf(config, me);
   }
 
-  /** A mirror goes by one arbiter from its start to its stop. HF-AGENT-006. */
+  /**
+   * A mirror decides for itself, or is run by hand, from its start to its stop: HF-AGENT-006. Another
+   * arbiter in the place of one may come while it runs: its register is empty, and so it is made anew,
+   * under a higher incarnation, by a primary, once its peer has promised to go by no lower one.
+   */
   checkArbiter(hosted: Hosted, next: ClusterConfig): void {
-    if (JSON.stringify(next.arbiter) === JSON.stringify(this.#options.cluster().arbiter)) return;
+    if (hasArbiter(next) === hasArbiter(this.#options.cluster())) return;
     if (hosted.stopped || hosted.config.service.mode !== 'mirror') return;
     const what = '<arbiter> of cluster.xml';
     throw new HoldfastError('HF-AGENT-006', { module: hosted.name, what });
