@@ -32,7 +32,7 @@ class Server {
     });
   }
 
-  static async start(host: Host, peer: Host, lab: Lab, env: Line = {}): Promise<Server> {
+  static async start(host: Host, peer: Host, lab: Lab): Promise<Server> {
     const argv = [
       join(repoRoot, 'build/Release/holdfastd'),
       '--',
@@ -46,9 +46,8 @@ class Server {
           .map((one) => `${one.name}=${one.address()}`)
           .join(','),
         VIP_ME: host.name,
-        VIP_ADDRS: `${lab.vip(1)},${lab.vip(1, 6)}`,
-        VIP_PEER_MAC: peer.mac(),
-        ...env,
+        VIP_ADDRS: `${lab.vip(1)},${lab.vip(1, 6)};${secondVip(host)}`,
+        VIP_PEER_MACS: `${peer.mac(0)},${peer.mac(1)}`,
       },
     });
     const server = new Server(host, started);
@@ -107,6 +106,8 @@ class Server {
 /** The agent alone: holdfastd's command line ends as its own. */
 const agent = /^\S*\/node \S*vip-puppet/;
 const leaseMs = 600;
+/** On the second network, which no client but the third host is on. */
+const secondVip = (host: Host) => host.address(1).replace(/\d+\.\d+$/, '1.77');
 const own: BeatLease = { rule: 'own', leaseMs };
 
 describe('the virtual IP of a mirror', { skip, timeout: 240_000 }, () => {
@@ -116,7 +117,7 @@ describe('the virtual IP of a mirror', { skip, timeout: 240_000 }, () => {
   let client: Host;
 
   before(async () => {
-    lab = await Lab.up({ hosts: 3, clients: 1, clientAddresses: 2 });
+    lab = await Lab.up({ hosts: 3, lans: 2, clients: 1, clientAddresses: 2 });
     client = lab.host('s3');
     for (const host of lab.hosts) {
       const server = await host.spawn([
@@ -188,7 +189,23 @@ describe('the virtual IP of a mirror', { skip, timeout: 240_000 }, () => {
     for (const addr of vips()) assert.ok(!stdout.includes(`${addr}/`), addr);
     const status = (await a.order({ op: 'status' })) as { open: boolean; addrs: readonly string[] };
     assert.equal(status.open, false);
-    assert.deepEqual(status.addrs, [...vips()]);
+    assert.deepEqual(status.addrs, [...vips(), secondVip(a.host)]);
+  });
+
+  test('is on each network to which one of its addresses belongs', async () => {
+    const second = secondVip(a.host);
+    await a.open();
+    assert.equal(await who(second), 's1');
+    const { stdout } = await client.exec(['ip', 'neigh', 'show', second]);
+    assert.match(stdout, new RegExp(`dev eth1 lladdr ${a.host.mac(1)}`));
+    assert.match(
+      (await a.host.exec(['ip', '-o', 'addr', 'show', 'dev', 'eth1'])).stdout,
+      new RegExp(second),
+    );
+    await a.announce({ rule: 'off' });
+    assert.equal(await who(second), null);
+    await a.close();
+    assert.ok(!(await a.host.exec(['ip', 'addr'])).stdout.includes(second));
   });
 
   test('a lease that lapses silences it in the kernel, with all processes stopped', async () => {
@@ -312,7 +329,7 @@ describe('the virtual IP of a mirror', { skip, timeout: 240_000 }, () => {
   test('a former primary that still answers is a record, no alert', async () => {
     await a.open();
     await b.vip('probe');
-    for (const addr of vips()) {
+    for (const addr of [...vips(), secondVip(a.host)]) {
       const { record } = await b.next((line) => 'record' in line);
       assert.equal(record, `${addr} is still answered by the peer`);
     }

@@ -1,6 +1,6 @@
 /**
  * An agent that has nothing but the virtual IP of a mirror: runs under holdfastd on a lab host, with $VIP_NODES
- * (name=address, ...), $VIP_ME and $VIP_ADDRS; carries out orders given as JSON lines on stdin and prints the
+ * (name=address, ...), $VIP_ME and $VIP_ADDRS ("," between addresses, ";" between interfaces); carries out orders given as JSON lines on stdin and prints the
  * answers, and what it is told, as JSON lines.
  */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
@@ -28,6 +28,7 @@ export type PuppetOrder =
 const name = 'db';
 const env = (key: string): readonly string[] => (process.env[key] ?? '').split(',');
 const nodes = env('VIP_NODES').map((entry) => entry.split('='));
+const addrXml = (addr: string) => `<virtual_addr addr="${addr}"/>`;
 const print = (value: unknown) => process.stdout.write(`${JSON.stringify(value)}\n`);
 
 const cluster = parseClusterConfig(
@@ -37,9 +38,13 @@ if (cluster === null) throw new Error('the cluster makes no sense');
 const { config, errors } = parseModuleConfig(
   `<safe><service mode="mirror">
     <heart><heartbeat name="office"/></heart><rfs><replicated dir="/srv/data"/></rfs>
-    <vip><interface_list><interface><real_interface>${env('VIP_ADDRS')
-      .map((addr) => `<virtual_addr addr="${addr}"/>`)
-      .join('')}</real_interface></interface></interface_list></vip>
+    <vip><interface_list>${(process.env['VIP_ADDRS'] ?? '')
+      .split(';')
+      .map(
+        (addrs) =>
+          `<interface><real_interface>${addrs.split(',').map(addrXml).join('')}</real_interface></interface>`,
+      )
+      .join('')}</interface_list></vip>
     <user/></service></safe>`,
   { name, cluster },
 );
@@ -69,7 +74,7 @@ const vip = new MirrorVip(config, {
   leaseSlot,
   link,
   nowMs: () => beat.nowMs(),
-  serverOf: (mac) => (mac === process.env['VIP_PEER_MAC'] ? 'the peer' : null),
+  serverOf: (mac) => (env('VIP_PEER_MACS').includes(mac) ? 'the peer' : null),
   gatewayOf,
   record: (text) => print({ record: text }),
   alert: (id, on, _severity, message) => print({ alert: id, on, message }),
