@@ -1,3 +1,4 @@
+import { hasArbiter } from '../config/index.ts';
 import type { ClusterConfig, ModuleConfig, TimingProfile } from '../config/model.ts';
 import { type MirrorPace, mirrorProfiles, mirrorTiming } from '../core/mirror-timing.ts';
 import { HoldfastError } from '../errors.ts';
@@ -24,7 +25,7 @@ export interface TimingQuery {
 
 /**
  * The chains of deadlines that a query asks for: of nothing in particular, that of the cluster (farms live
- * by it alone) and those of all mirrors. HF-AGENT-004; HF-CONFIG-123 for a profile that is too fast for
+ * by it alone) and those of all mirrors that have an arbiter. HF-AGENT-004; HF-CONFIG-123 for a profile that is too fast for
  * the cluster.
  */
 export function timingChains(
@@ -36,8 +37,12 @@ export function timingChains(
   const named = configs.filter(({ name }) => module === null || name === module);
   if (module !== null && named.length === 0) throw new HoldfastError('HF-AGENT-004', { module });
   if (profile !== null) return profileRows(cluster, profile);
+  const inForce = hasArbiter(cluster);
+  // Of one that is run by hand: what it would be.
   const mirrors = named.flatMap(({ name, heart }) =>
-    heart === null ? [] : mirrorRows(cluster, `mirror ${name}`, heart.pace),
+    heart === null || (module === null && !inForce)
+      ? []
+      : mirrorRows(cluster, `mirror ${name}${inForce ? '' : ', with an arbiter'}`, heart.pace),
   );
   return module === null || mirrors.length === 0 ? [...timingRows(cluster), ...mirrors] : mirrors;
 }

@@ -4,9 +4,10 @@ import { parseClusterConfig, parseModuleConfig } from '../../src/config/index.ts
 import { HoldfastError } from '../../src/errors.ts';
 import { timingChains } from '../../src/host/timing.ts';
 
-const cluster = (attributes = '') => {
+const witness = '<arbiter type="witness" name="w1" addr="10.0.0.9"/>';
+const cluster = (attributes = '', arbiter = witness) => {
   const { config } = parseClusterConfig(`<cluster><lans${attributes}><lan name="net1">
-    <node name="n1" addr="10.0.0.1"/><node name="n2" addr="10.0.0.2"/></lan></lans></cluster>`);
+    <node name="n1" addr="10.0.0.1"/><node name="n2" addr="10.0.0.2"/></lan></lans>${arbiter}</cluster>`);
   assert.ok(config !== null);
   return config;
 };
@@ -56,6 +57,15 @@ describe('the chain of deadlines', () => {
     const rows = timingChains(cluster(), modules(), none);
     assert.deepEqual([...new Set(rows.map(({ of }) => of))], ['cluster', 'mirror db']);
     assert.equal(figures(rows, 'cluster')['suspect'], 200);
+  });
+
+  it('of a mirror run by hand is shown when it is asked for', () => {
+    const byHand = cluster('', '');
+    const chains = (query: typeof none | { module: string; profile: null }) => [
+      ...new Set(timingChains(byHand, modules(), query).map(({ of }) => of)),
+    ];
+    assert.deepEqual(chains(none), ['cluster']);
+    assert.deepEqual(chains({ ...none, module: 'db' }), ['mirror db, with an arbiter']);
   });
 
   it('of a farm is that of the cluster', () => {

@@ -162,6 +162,15 @@ describe('ready-made mirrors', { skip, timeout: 600_000 }, () => {
       await cluster.startAgent(a);
       await becomes(module, a, 'SECOND Ready');
       await becomes(module, b, 'PRIM Ready');
+      // Nothing is left of the engine: the application works on nothing, and is ended; the other takes over.
+      assert.equal(b.kill(/holdfast-replica/, 'SIGSTOP'), 2);
+      assert.equal(b.kill(/holdfast-replica/), 2);
+      await becomes(module, a, 'PRIM Ready');
+      await becomes(module, b, 'SECOND Ready');
+      assert.equal((await sh(a, app.read)).trim().split('\n').length, found.length);
+      await cluster.client(b).swap(module, true);
+      await becomes(module, b, 'PRIM Ready');
+      await becomes(module, a, 'SECOND Ready');
       await cluster.client(b).swap(module, true);
       await becomes(module, a, 'PRIM Ready');
       assert.ok((await sh(a, app.read)).trim().split('\n').length >= count);
