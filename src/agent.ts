@@ -30,6 +30,12 @@ import { paths as ownPaths } from './paths.ts';
 /** holdfastd does not start an agent again that ended with this. */
 const exitFinal = 64;
 
+/**
+ * Short against the lease of a mirror that is alone, which ends when the agent has been quiet for as long as it:
+ * 300 ms in the profile `fast`.
+ */
+const lifeSignMs = 50;
+
 async function main(): Promise<void> {
   const paths = ownPaths();
   const beat = openBeat();
@@ -68,7 +74,7 @@ async function main(): Promise<void> {
   // Without heartbeats the leases lapse and others take over: this agent must not go on deciding.
   beat.onLost(() => process.exit(1));
   // The sign of life does not wait for anything that the agent does.
-  setInterval(() => beat.confirm(), cluster.agentDeadlineMs / 8);
+  setInterval(() => beat.confirm(), lifeSignMs);
 
   journal = await Journal.open({
     folder: join(paths.state, 'journal'),

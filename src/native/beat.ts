@@ -197,7 +197,7 @@ export interface Beat {
    * heartbeats say the new. Never, when holdfastd is lost.
    */
   announced(): Promise<void>;
-  /** The agent is alive; call at least every agentDeadlineMs / 4. */
+  /** The agent is alive; call at least every quarter of agentDeadlineMs, and of the leases by the rule own. */
   confirm(): void;
   /** Everything serves: tells the service manager (READY=1). */
   ready(): void;
