@@ -16,11 +16,15 @@
 namespace holdfast::witness {
 
 inline constexpr size_t clusters_max = 64;
+/** Connections of one cluster: no more of them, whatever becomes of its servers, so that there is
+ * room for the others. Each server has one. */
+inline constexpr size_t clients_max = 128;
 
 struct Cluster {
   std::string id;
   TlsIdentity identity;
   Store store;
+  size_t clients = 0;
 };
 
 class Clusters {

@@ -49,6 +49,10 @@ Connection::Connection(Fd socket, const TlsIdentity& chooser, int64_t deadline_n
   if (SSL_set_fd(ssl_.get(), socket_.get()) != 1) ssl_.reset();
 }
 
+Connection::~Connection() {
+  if (cluster_ != nullptr) cluster_->clients--;
+}
+
 Connection::Next Connection::wait_or_close(int result) {
   const int error = SSL_get_error(ssl_.get(), result);
   ERR_clear_error();
@@ -69,8 +73,15 @@ Connection::Next Connection::shake_hands(Clusters& clusters, const char*& why) {
     return next;
   }
   const char* id = SSL_get_servername(ssl_.get(), TLSEXT_NAMETYPE_host_name);
-  cluster_ = id == nullptr ? nullptr : clusters.find(id);
-  return cluster_ == nullptr ? Next::close : Next::read;
+  Cluster* cluster = id == nullptr ? nullptr : clusters.find(id);
+  if (cluster == nullptr) return Next::close;
+  if (cluster->clients >= clients_max) {
+    why = "too many of its cluster";
+    return Next::close;
+  }
+  cluster_ = cluster;
+  cluster_->clients++;
+  return Next::read;
 }
 
 Connection::Next Connection::go_on(Clusters& clusters, const char*& why) {

@@ -24,6 +24,9 @@ class Connection {
 
   /** A connected, non-blocking socket. `chooser` finds the cluster that the client asks for. */
   Connection(Fd socket, const TlsIdentity& chooser, int64_t deadline_ns);
+  ~Connection();
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
 
   /** Goes on as far as it gets without waiting. Answers questions in their order. `why` says, where
    * the handshake failed, what was wrong. */

@@ -12,8 +12,9 @@ namespace holdfast::witness {
 
 /** All connections; 64 nodes of 8 clusters, say. */
 inline constexpr size_t connections_max = 512;
-/** Of those that have not shown a certificate yet, and for how long. */
-inline constexpr size_t strangers_max = 64;
+/** Of those that have not shown a certificate yet, and for how long. All servers of many clusters
+ * come at once when the witness was away. */
+inline constexpr size_t strangers_max = 256;
 inline constexpr int64_t handshake_ms = 5000;
 
 struct ServerOptions {

@@ -67,8 +67,8 @@ export class DirectoryWorld implements World {
   }
 }
 
-/** Children of this process that have the directory as an argument. */
-export function workersOf(path: string): number[] {
+/** Children of a process, this one where not said, that have the directory as an argument. */
+export function workersOf(path: string, agent = process.pid): number[] {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
     .map(Number)
@@ -76,7 +76,7 @@ export function workersOf(path: string): number[] {
       try {
         const words = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
         const parent = /^PPid:\t(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];
-        return words.includes(path) && parent === String(process.pid);
+        return words.includes(path) && parent === String(agent);
       } catch {
         return false;
       }

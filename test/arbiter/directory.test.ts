@@ -1,10 +1,19 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, readdirSync, readFileSync, utimesSync, writeFileSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { DirectoryStore } from '../../src/arbiter/directory-store.ts';
 import { checks, first, next } from './contract.ts';
-import { clusterId, DirectoryWorld } from './directory-world.ts';
+import { clusterId, DirectoryWorld, workersOf } from './directory-world.ts';
 
 const none = { outcome: 'record', record: null } as const;
 
@@ -20,6 +29,26 @@ describe('a register in a directory', () => {
     assert.ok(answer.outcome === 'unreachable');
     assert.match(answer.why, /has no file holdfast-register: is it mounted\?/);
     assert.deepEqual(readdirSync(world.path), ['away'], 'nothing was made there');
+  });
+
+  it('leaves no process behind when its agent is killed', { timeout: 60_000 }, async (t) => {
+    const world = new DirectoryWorld(t);
+    const program = new URL('../../src/arbiter/directory.js', import.meta.url).href;
+    const options = { path: world.path, clusterId, timeLimitMs: 20_000, text: '', isOwn: false };
+    const script = `import { DirectoryRegister } from ${JSON.stringify(program)};
+      const register = new DirectoryRegister(${JSON.stringify(options)});
+      console.log((await register.read('db')).outcome);
+      setInterval(() => undefined, 1000);`;
+    const words = ['--input-type=module', '-e', script];
+    const agent = spawn(process.execPath, words, { stdio: ['ignore', 'pipe', 'inherit'] });
+    const [said] = (await once(agent.stdout, 'data')) as [Buffer];
+    assert.equal(said.toString(), 'record\n');
+    const [worker = 0] = workersOf(world.path, agent.pid);
+    assert.ok(worker > 0);
+    agent.kill('SIGKILL');
+    await once(agent, 'exit');
+    // Not our child: nothing tells when it ends.
+    while (existsSync(`/proc/${worker}`)) await new Promise((resolve) => setTimeout(resolve, 10));
   });
 
   it('keeps the newest records and removes what is left of dead servers', (t) => {

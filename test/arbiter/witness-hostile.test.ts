@@ -104,7 +104,7 @@ describe('a witness', () => {
 
   it('lets servers in while strangers fill the room', async (t) => {
     const world = await WitnessWorld.make(t);
-    const strangers = Array.from({ length: 150 }, () =>
+    const strangers = Array.from({ length: 300 }, () =>
       connectPlain({ host: '127.0.0.1', port: world.port }).on('error', () => undefined),
     );
     t.after(() => strangers.forEach((socket) => socket.destroy()));
@@ -139,6 +139,22 @@ describe('a witness', () => {
       await world.client({ keyFiles, clusterId: id }).read('db'),
       holds(next(first)),
     );
+  });
+
+  it('has room for the other clusters, whatever one does', async (t) => {
+    const world = await WitnessWorld.make(t);
+    const other = await makeAuthority('1122334455667788');
+    const clusterOfOthers = { clusterId: '1122334455667788' };
+    await writeKeyFiles(join(world.state, '1122334455667788'), other, 'w1', 'witness');
+    const keyFiles = await writeKeyFiles(join(world.folder, 'other'), other, 'a', 'node');
+    const many = Array.from({ length: 128 }, (_, n) => world.open(n % 2));
+    const answers = await Promise.all(many.map((register) => register.read('db')));
+    for (const answer of answers) assert.deepEqual(answer, holds(null));
+    assert.equal((await world.open(0).read('db')).outcome, 'unreachable');
+    assert.deepEqual(await world.client({ keyFiles, ...clusterOfOthers }).read('db'), holds(null));
+    await many[0]?.close();
+    const late = world.open(1);
+    while ((await late.read('db')).outcome !== 'record') await new Promise(setImmediate);
   });
 
   it('is empty where a backup was brought back', async (t) => {
