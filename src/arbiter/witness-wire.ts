@@ -64,7 +64,8 @@ function writeRecord(bytes: Buffer, start: number, record: ArbiterRecord): void 
   bytes.writeUInt8(record.primary, start + 28);
 }
 
-function readRecord(bytes: Buffer, start: number): ArbiterRecord {
+/** A record as it lies at an offset; not checked. */
+export function readRecord(bytes: Buffer, start: number): ArbiterRecord {
   const mask = bytes.readBigUInt64LE(start + 16);
   return {
     incarnation: Number(bytes.readBigUInt64LE(start)),

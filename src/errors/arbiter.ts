@@ -4,6 +4,10 @@ export const arbiterErrors = {
     sentence: 'the witness cannot run: {reason}',
     hint: 'It is build/Release/holdfast-witness of the installation; `npm run build` makes it.',
   },
+  'HF-ARBITER-002': {
+    sentence: 'the folder {folder} of the witness cannot be read: {reason}',
+    hint: 'Run this as root on the machine of the witness; --state names another folder.',
+  },
   'HF-CONFIG-130': {
     sentence: '<arbiter type="{type}"> needs the attribute "{attribute}"',
     hint: 'docs/operate/arbiter.md shows a line of each type.',

@@ -1,12 +1,16 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
+import { main } from '../../src/cli/program.ts';
+import { first } from '../arbiter/contract.ts';
+import { clusterId, WitnessWorld } from '../arbiter/witness-world.ts';
 import { root } from '../house/source.ts';
+import { fakeIo, FakeNode } from './fake.ts';
 
 /** `holdfast witness run` as a process of its own; resolves with its port once it listens. */
 async function run(t: TestContext, listen: string) {
@@ -46,5 +50,44 @@ describe('holdfast witness run', () => {
     const { ended, said } = await run(t, 'localhost:x');
     assert.deepEqual(await ended, [1, null]);
     assert.equal(said(), 'holdfast-witness: --listen: Invalid argument\n');
+  });
+});
+
+describe('holdfast witness list', () => {
+  const list = async (...words: string[]) => {
+    const { io, text } = fakeIo(new FakeNode('n1'));
+    const code = await main(['witness', 'list', ...words], io);
+    return { code, ...text };
+  };
+
+  test('tells what the witness keeps, beside it', async (t) => {
+    const world = await WitnessWorld.make(t);
+    const { state } = world;
+    assert.deepEqual(await list('--state', state), { code: 0, out: 'no records\n', err: '' });
+    const held = { ...first, incarnation: 2, epoch: 41, primary: 1, inSync: [0, 1] };
+    assert.equal((await world.open(0).swap('db', null, held)).outcome, 'won');
+    assert.equal((await world.open(0).swap('web', null, first)).outcome, 'won');
+    assert.equal(
+      (await list('--state', state)).out,
+      [
+        'CLUSTER           MODULE  REGISTER  EPOCH  PRIMARY  UP TO DATE\n',
+        '00112233aabbccdd  db      2         41     1        0, 1\n',
+        '00112233aabbccdd  web     1         1      0        0\n',
+      ].join(''),
+    );
+    const file = join(state, clusterId, 'records/db');
+    writeFileSync(file, readFileSync(file).fill(1, 70, 71));
+    assert.match((await list('--state', state)).out, /db +damaged\n/);
+    const json: unknown = JSON.parse((await list('--state', state, '--json')).out);
+    assert.deepEqual(json, [
+      { clusterId, module: 'db', record: null },
+      { clusterId, module: 'web', record: first },
+    ]);
+  });
+
+  test('says where there is no witness', async () => {
+    const { code, err } = await list('--state', '/nonexistent');
+    assert.equal(code, 1);
+    assert.match(err, /HF-ARBITER-002.*\/nonexistent.*ENOENT/);
   });
 });

@@ -1,14 +1,20 @@
-/** witness join, run: this machine as the arbiter of clusters that it is no node of. */
+/** witness join, run, list: this machine as the arbiter of clusters that it is no node of. */
 import { spawn } from 'node:child_process';
 import { hostname } from 'node:os';
 import { type Command, Option } from 'commander';
+import { type KeptRecord, keptRecords } from '../../arbiter/witness-records.ts';
 import { HoldfastError } from '../../errors.ts';
 import { builtFile } from '../../native/load.ts';
+import { table } from '../format.ts';
 import { act, type CommonOptions, printJson, type Run, withJson } from '../run.ts';
 
 interface JoinOptions extends CommonOptions {
   readonly token: string;
   readonly name: string;
+  readonly state: string;
+}
+
+interface ListOptions extends CommonOptions {
   readonly state: string;
 }
 
@@ -24,6 +30,7 @@ export function witnessCommands(program: Command, run: Run): void {
     .description('make this machine a witness, by which mirrors decide who is primary');
   joinCommand(witness, run);
   runCommand(witness, run);
+  listCommand(witness, run);
 }
 
 function stateOption(run: Run): Option {
@@ -81,4 +88,30 @@ function runCommand(witness: Command, run: Run): void {
       child.once('exit', (code) => resolve(code ?? 1));
     });
   });
+}
+
+function listCommand(witness: Command, run: Run): void {
+  const command = withJson(
+    witness.command('list').description('the records that this witness keeps; nodes by their ids'),
+  ).addOption(stateOption(run));
+  act(run, command, async ({ state, json }: ListOptions) => {
+    let kept: readonly KeptRecord[];
+    try {
+      kept = await keptRecords(state);
+    } catch (cause) {
+      const reason = cause instanceof Error ? cause.message : String(cause);
+      throw new HoldfastError('HF-ARBITER-002', { folder: state, reason }, null, cause);
+    }
+    if (json === true) printJson(run.io, kept);
+    else if (kept.length === 0) run.io.out('no records\n');
+    else run.io.out(table(titles, kept.map(rowOf), run.io.color));
+  });
+}
+
+const titles = ['CLUSTER', 'MODULE', 'REGISTER', 'EPOCH', 'PRIMARY', 'UP TO DATE'];
+
+function rowOf({ clusterId, module, record }: KeptRecord): string[] {
+  if (record === null) return [clusterId, module, 'damaged', '', '', ''];
+  const { incarnation, epoch, primary, inSync } = record;
+  return [clusterId, module, ...[incarnation, epoch, primary].map(String), inSync.join(', ')];
 }
