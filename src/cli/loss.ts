@@ -1,6 +1,7 @@
 /** What `primforce` gives up, as far as the two servers can say. */
 import type { ModuleStatus, PairStatus } from '../host/face.ts';
 import { plural } from './format.ts';
+import { copyWords } from './pair-text.ts';
 
 /** The mirror's other server; status null: it does not answer. */
 export interface Other {
@@ -19,8 +20,25 @@ export function lossText(node: string, own: ModuleStatus, other: Other | null): 
     `  there, ${peer}: ${there === null ? 'does not answer' : copyText(there)}`,
     `  register: ${record === null ? 'no record is known' : recordText(record)}`,
     ...given(node, peer, own, there, record),
+    ...ownCopy(own.pair?.copy ?? 'inSync'),
   ];
   return `${lines.join('\n')}\n`;
+}
+
+/** What the copy needs before anything can be served from it. */
+function ownCopy(copy: PairStatus['copy']): readonly string[] {
+  switch (copy) {
+    case 'none':
+      return ['There is no copy on this server: what lies in its directories becomes the data.'];
+    case 'inconsistent':
+      return [
+        'This copy goes back to its last whole state first, from before the resynchronisation.',
+      ];
+    case 'failed':
+      return ['This copy has failed: files may be damaged. Mend the disk first.'];
+    default:
+      return [];
+  }
 }
 
 type Known = NonNullable<PairStatus['record']>;
@@ -41,6 +59,7 @@ function copyText({ state, readiness, replica, pair }: ModuleStatus): string {
   return [
     `${state} (${readiness})`,
     ...(epoch === undefined ? [] : [`epoch ${epoch}`]),
+    ...(pair === null ? [] : [`copy: ${copyWords[pair.copy]}`]),
     ...(last === null ? [] : [`last change ${last}`]),
     ...(replica?.alone === true ? ['acknowledged alone'] : []),
   ].join(', ');

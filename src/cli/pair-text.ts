@@ -10,6 +10,15 @@ const arbiterStates: Readonly<Record<PairStatus['arbiter']['state'], string>> = 
   unknown: 'not asked yet',
 };
 
+/** What is to be known of a copy by itself. */
+export const copyWords: Readonly<Record<PairStatus['copy'], string>> = {
+  none: 'there is none yet',
+  inSync: 'whole',
+  stale: 'known to be outdated',
+  inconsistent: 'in the middle of a resynchronisation',
+  failed: 'FAILED: the disk did not take a change',
+};
+
 /** Who decides, what the register says, how the other server is; one row each. */
 export function pairRows(pair: PairStatus): readonly Row[] {
   const { arbiter, peer, vip } = pair;
@@ -17,6 +26,7 @@ export function pairRows(pair: PairStatus): readonly Row[] {
   return [
     ['arbiter', `${arbiter.text}, ${arbiterStates[arbiter.state]}${because}`],
     ['register', recordText(pair.record)],
+    ...(pair.copy === 'inSync' ? [] : [['own copy', copyWords[pair.copy]] as const]),
     ['other server', `${peer.node} ${peerText(peer)}`],
     ...(vip === null ? [] : [['address', vipText(vip)] as const]),
     ...(pair.lease.rule === 'off' ? [] : [['lease', leaseText(pair)] as const]),

@@ -140,6 +140,11 @@ export interface PairStatus {
   } | null;
   /** Nothing of an older epoch is taken or served. */
   readonly promised: number;
+  /**
+   * This server's copy by itself, whatever the other one has: inSync: whole. stale: known to be outdated.
+   * inconsistent: in the middle of a resynchronisation.
+   */
+  readonly copy: 'none' | 'inSync' | 'stale' | 'inconsistent' | 'failed';
   readonly arbiter: {
     /** What it is, "witness w1 (10.0.0.9:9530)". */
     readonly text: string;

@@ -49,6 +49,7 @@ export function pairStatus(
             inSync: record.inSync.map(name),
           },
     promised: durable.promised,
+    copy: state.copy,
     arbiter: { text: arbiterText, ...arbiterState(state) },
     lease: { rule, held: rule !== 'off' && !state.lapsed },
     peer: {

@@ -10,6 +10,7 @@ function pairStatus(change: Partial<PairStatus> = {}): PairStatus {
     phase: 'prim',
     record: { incarnation: 1, epoch: 7, primary: 'n1', inSync: ['n1', 'n2'] },
     promised: 7,
+    copy: 'inSync',
     arbiter: { text: 'witness w1 (10.0.0.9:9530)', state: 'ok', why: '' },
     lease: { rule: 'peer', held: true },
     peer: { node: 'n2', reach: 'both', state: 'SECOND', readiness: 'Ready' },
@@ -144,7 +145,7 @@ describe('primforce', () => {
     const { code, err } = await cli(n1, ['primforce'], { answer: 'yes' });
     assert.equal(code, 0);
     assert.deepEqual(n1.asked.at(-1), ['prim', 'db', false, true]);
-    assert.match(err, /here, n1: WAIT \(NotReady\), epoch 8, last change 100/);
+    assert.match(err, /here, n1: WAIT \(NotReady\), epoch 8, copy: whole, last change 100/);
     assert.match(err, /there, n2: does not answer/);
     assert.match(err, /register: epoch 9, primary n2, up to date: n2/);
     assert.match(err, /GIVEN UP: all that n2 acknowledged alone/);
@@ -161,6 +162,18 @@ describe('primforce', () => {
     assert.match(err, /That is 42 changes/);
     assert.match(err, /8192 bytes of files differ by what n2 noted/);
     assert.equal(asked(n1, 'prim').length, 1);
+  });
+
+  test('says what this copy is by itself', async () => {
+    for (const [copy, says] of [
+      ['none', /There is no copy on this server/],
+      ['inconsistent', /goes back to its last whole state first/],
+      ['failed', /Mend the disk first/],
+    ] as const) {
+      const { n1 } = servers(mirror({ role: 'none', record, copy }), mirror({ role: 'none' }));
+      assert.match((await cli(n1, ['primforce', '--yes'])).err, says);
+      assert.match((await cli(n1, ['status', 'db'])).out, /own copy +\w/);
+    }
   });
 
   test('any other answer does nothing', async () => {

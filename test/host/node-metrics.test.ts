@@ -59,6 +59,7 @@ test('a mirror that decides says what it may do, and by what', () => {
     phase: 'prim',
     record: { incarnation: 1, epoch: 9, primary: 'n1', inSync: ['n1', 'n2'] },
     promised: 9,
+    copy: 'inSync',
     arbiter: { text: 'witness w1', state: 'silent', why: 'no answer' },
     lease: { rule: 'peer', held: true },
     peer: { node: 'n2', reach: 'both', state: 'SECOND', readiness: 'Ready' },
