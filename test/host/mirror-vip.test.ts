@@ -1,152 +1,8 @@
 import assert from 'node:assert/strict';
-import { describe, it, type TestContext } from 'node:test';
-import { parseModuleConfig, parseClusterConfig } from '../../src/config/index.ts';
-import type { DevicePart, FarmDevice } from '../../src/host/device.ts';
-import { nearestDevice } from '../../src/host/fabric.ts';
-import { gateway4, gateway6 } from '../../src/host/gateway.ts';
-import { clearAddresses, MirrorVip, nextAnnouncementMs } from '../../src/host/mirror-vip.ts';
-import { config as good } from '../config/fixtures.ts';
-import { mirrorClusterXml } from '../config/mirror-cases.ts';
-
-const cluster = good(parseClusterConfig(mirrorClusterXml));
-const vip4 = '10.0.0.100';
-const vip6 = '2001:db8::64';
-const foreign = '02:00:00:00:00:ee';
-const peerMac = '02:00:00:00:00:02';
-
-function configOf(attributes = '', vip = '') {
-  return good(
-    parseModuleConfig(
-      `<safe><service mode="mirror"><heart><heartbeat name="private"/></heart>
-       <rfs><replicated dir="/d"/></rfs>
-       <vip ${vip}><interface_list><interface name="eth0" ${attributes}><real_interface>
-       <virtual_addr addr="${vip4}"/><virtual_addr addr="${vip6}"/>
-       </real_interface></interface></interface_list></vip><user/></service></safe>`,
-      { name: 'db', cluster },
-    ),
-  );
-}
-
-/** A device, neighbours and a clock that a test moves. */
-class World {
-  nowMs = 1000;
-  readonly log: string[] = [];
-  readonly announcedMs: number[] = [];
-  readonly alerts = new Map<string, string>();
-  readonly records: string[] = [];
-  /** Who answers for an address, and whether the gateway does. */
-  readonly answers = new Map<string, string>();
-  gateway: string | null = null;
-  gatewayKnows = true;
-  asked = 0;
-  readonly probed: string[] = [];
-  probing: Promise<void> = Promise.resolve();
-  asking: Promise<void> = Promise.resolve();
-  refuses = false;
-  mute = false;
-  resetting: Promise<number> = Promise.resolve(2);
-  claim: { readonly mac: string; readonly atMs: number } | null = null;
-  addresses: { device: string; addr: string; prefix: number }[] = [];
-  readonly link = {
-    addresses: () => this.addresses,
-    removeAddress: (name: string, addr: string, prefix: number) => {
-      this.log.push(`removed ${addr}/${prefix} ${name}`);
-    },
-  };
-  readonly vip: MirrorVip;
-  readonly #t: TestContext;
-
-  constructor(t: TestContext, config = configOf()) {
-    t.mock.timers.enable({ apis: ['setTimeout'] });
-    this.#t = t;
-    const device = {
-      name: 'eth0',
-      setPart: (_module: string, part: DevicePart) => {
-        if (this.refuses) throw new Error('no');
-        this.log.push(stateOf(part));
-      },
-      removePart: () => {
-        this.log.push('removed');
-        return true;
-      },
-      announce: () => {
-        if (this.mute) throw new Error('ENOBUFS');
-        this.announcedMs.push(this.nowMs - 1000);
-      },
-      claim: (module: string, addr: string) => {
-        assert.equal(module, 'db');
-        return addr === vip6 ? this.claim : null;
-      },
-      info: () => ({ device: 'eth0', hook: 'tc', reasons: [], adopted: false }),
-    } as unknown as FarmDevice;
-    this.vip = new MirrorVip(config, {
-      me: 1,
-      devices: [device],
-      leaseSlot: 4,
-      link: {
-        probe: async (_device, addr) => {
-          this.probed.push(addr);
-          await this.probing;
-          return this.answers.get(addr) ?? null;
-        },
-        ask: async () => {
-          this.asked++;
-          await this.asking;
-          return this.gatewayKnows ? '02:00:00:00:00:fe' : null;
-        },
-        resetConnections: async (addr) => {
-          this.log.push(`reset ${addr}`);
-          return this.resetting;
-        },
-      },
-      nowMs: () => this.nowMs,
-      serverOf: (mac) => (mac === peerMac ? 'db1' : null),
-      gatewayOf: () => this.gateway,
-      record: (text) => this.records.push(text),
-      alert: (id, on, _severity, message) => {
-        if (on) this.alerts.set(id, message);
-        else this.alerts.delete(id);
-      },
-    });
-  }
-
-  async pass(ms: number): Promise<void> {
-    for (let left = ms; left > 0; left -= 50) {
-      this.nowMs += 50;
-      this.#t.mock.timers.tick(50);
-      // oxlint-disable-next-line no-await-in-loop
-      await new Promise((resolve) => setImmediate(resolve));
-    }
-  }
-
-  async open(): Promise<void> {
-    await this.vip.perform('on');
-    await this.vip.perform('open');
-  }
-}
-
-function stateOf({ tables, vips, rules, leaseSlot }: DevicePart): string {
-  const [table] = tables;
-  assert.equal(tables.length, 1);
-  assert.equal(leaseSlot, 4);
-  assert.deepEqual(
-    vips.map((vip) => [vip.addr, vip.prefix, vip.mode, vip.farmMac, vip.arpGroup]),
-    [
-      [vip4, 32, 'vmac_directed', null, 0],
-      [vip6, 128, 'vmac_directed', null, 0],
-    ],
-  );
-  assert.deepEqual(
-    rules.map((rule) => [rule.proto, rule.portLow, rule.portHigh, rule.vips, rule.group]),
-    ['tcp', 'udp', 'icmp'].map((proto) => [proto, 0, 65_535, [0, 1], 0]),
-  );
-  const every = (list: Uint8Array | undefined, value: number) =>
-    list?.every((one) => one === value);
-  assert.ok(every(table?.holder, 255));
-  if (every(table?.flags, 1) && every(table?.owner, 1)) return 'open';
-  assert.ok(every(table?.flags, 0) && every(table?.owner, 255));
-  return 'shut';
-}
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import { clearAddresses, nextAnnouncementMs, type VipOrder } from '../../src/host/mirror-vip.ts';
+import { configOf, foreign, peerMac, vip4, vip6, World } from './mirror-vip-world.ts';
 
 describe('the virtual IP of a mirror: its orders', () => {
   it('on, open, shut, open, off: each state of the filter once, resets before the addresses go', async (t) => {
@@ -224,6 +80,44 @@ describe('the virtual IP of a mirror: its orders', () => {
     await Promise.all([off, on, open, shut, again]);
     // It was never open again: that order was overtaken.
     assert.deepEqual(world.log, ['shut', `reset ${vip4}`, `reset ${vip6}`, 'removed', 'shut']);
+  });
+
+  it('whatever is asked for and when: never open against the last order, and in the end where that says', async (t) => {
+    const orders = fc.array(
+      fc.record({
+        order: fc.constantFrom<VipOrder>('probe', 'on', 'open', 'shut', 'off'),
+        // How long to wait before the next one: not at all, for a moment, or until it is done.
+        wait: fc.constantFrom('no', 'moment', 'done'),
+      }),
+      { maxLength: 12 },
+    );
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    await fc.assert(
+      fc.asyncProperty(orders, async (list) => {
+        const world = new World(null);
+        const at = () => world.log.filter((what) => !what.startsWith('reset')).at(-1) ?? 'removed';
+        const pending: Promise<void>[] = [];
+        for (const { order, wait } of list) {
+          pending.push(world.vip.perform(order));
+          if (order !== 'probe' && order !== 'open') assert.notEqual(at(), 'open');
+          // oxlint-disable-next-line no-await-in-loop
+          if (wait === 'moment') await new Promise((resolve) => setImmediate(resolve));
+          // oxlint-disable-next-line no-await-in-loop
+          if (wait === 'done') await Promise.all(pending);
+        }
+        await Promise.all(pending);
+        const last = list.findLast(({ order }) => order !== 'probe')?.order ?? 'off';
+        const expected = { on: 'shut', open: 'open', shut: 'shut', off: 'removed', probe: '' }[
+          last
+        ];
+        // An `on` that `shut` overtook may have been left out: then there is nothing to shut.
+        const also = last === 'shut' ? 'removed' : expected;
+        assert.ok([expected, also].includes(at()), `${at()} after ${last}`);
+        assert.equal(world.vip.status().open, last === 'open');
+        world.vip.abandon();
+      }),
+      { numRuns: 500 },
+    );
   });
 
   it('tells of what the kernel refuses, and tries again until something else is asked for', async (t) => {
@@ -446,57 +340,5 @@ describe('the virtual IP of a mirror: its neighbours', () => {
     world.gatewayKnows = true;
     await world.pass(60_000);
     assert.equal(world.alerts.size, 0);
-  });
-});
-
-describe('the device of a virtual IP without a name', () => {
-  const addresses = [
-    { device: 'lo', addr: '127.0.0.1', prefix: 8 },
-    { device: 'eth0', addr: '10.0.0.1', prefix: 8 },
-    { device: 'eth1', addr: '10.0.1.1', prefix: 24 },
-    { device: 'eth2', addr: '10.0.2.9', prefix: 32 },
-    { device: 'eth3', addr: 'fd00::1', prefix: 64 },
-    { device: 'eth4', addr: '2001:db8::9', prefix: 128 },
-  ];
-  const rows = [
-    ['10.0.0.100', 'eth0'],
-    ['10.0.1.100', 'eth1'],
-    ['10.0.2.10', 'eth0'],
-    ['192.168.0.1', null],
-    ['fd00::64', 'eth3'],
-    ['fd00:0:0:1::64', null],
-    ['2001:db8::8', null],
-  ] as const;
-  for (const [addr, device] of rows) {
-    it(`${addr}: ${device}`, () => assert.equal(nearestDevice(addresses, addr), device));
-  }
-});
-
-describe('gateways', () => {
-  it('of IPv4: the default route of the device with the best metric', () => {
-    const table = [
-      'Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT',
-      'eth0\t00000000\tFE00000A\t0003\t0\t0\t100\t00000000\t0\t0\t0',
-      'eth0\t00000000\tFD00000A\t0003\t0\t0\t50\t00000000\t0\t0\t0',
-      'eth1\t00000000\t0107A8C0\t0003\t0\t0\t10\t00000000\t0\t0\t0',
-      'eth0\t0000000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0',
-      'eth2\t00000000\t00000000\t0001\t0\t0\t0\t00000000\t0\t0\t0',
-    ].join('\n');
-    assert.equal(gateway4(table, 'eth0'), '10.0.0.253');
-    assert.equal(gateway4(table, 'eth1'), '192.168.7.1');
-    assert.equal(gateway4(table, 'eth2'), null);
-    assert.equal(gateway4('', 'eth0'), null);
-  });
-
-  it('of IPv6 too', () => {
-    const zero = '0'.repeat(32);
-    const table = [
-      `${zero} 00 ${zero} 00 fe800000000000000000000000000001 00000400 00000001 00000000 00000003     eth0`,
-      `${zero} 00 ${zero} 00 fe800000000000000000000000000002 00000100 00000001 00000000 00000003     eth0`,
-      `fd000000000000000000000000000000 40 ${zero} 00 ${zero} 00000100 00000001 00000000 00000001     eth0`,
-      `${zero} 00 ${zero} 00 ${zero} ffffffff 00000001 00000000 00200200       lo`,
-    ].join('\n');
-    assert.equal(gateway6(table, 'eth0'), 'fe80:0000:0000:0000:0000:0000:0000:0002');
-    assert.equal(gateway6(table, 'lo'), null);
   });
 });
