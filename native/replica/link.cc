@@ -186,6 +186,7 @@ int Link::joined(uint64_t epoch) {
     if (channel_ != nullptr) channel_->shut(ECONNABORTED);
     epoch_ = epoch;
     epoch_shown_.store(epoch);
+    at_once_.store(true);
     sending_.store(false);
   }
   eventfd_write(abort_.get(), 1);

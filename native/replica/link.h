@@ -283,6 +283,7 @@ class Link final : public Log {
   std::atomic<bool> alone_{false};       // the durable superblock says so
   std::atomic<bool> peer_whole_{false};  // its copy, as it said when it came or at a resync's end
   std::atomic<int64_t> cut_until_ns_{0};
+  std::atomic<bool> at_once_{false};  // the connection was ended to be made again: nothing is wrong
   std::atomic<bool> serving_{false};
 
   // Whether the peer follows. Written with super_mutex_ held.

@@ -74,6 +74,7 @@ void Link::run() {
       continue;
     }
     const int64_t now = boot_ns();
+    if (at_once_.exchange(false)) next_try_ns_ = now;
     const int64_t start = std::max(next_try_ns_, cut_until_ns_.load());
     if (now < start) {
       idle(start);

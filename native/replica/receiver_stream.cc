@@ -76,7 +76,10 @@ void Receiver::run() {
     journal_.free_to(feed_.freed());
     full_ = false;
   }
-  if (channel_ != nullptr) leave(Leave::stop, 0);
+  if (channel_ == nullptr) return;
+  // Cut, it has nobody to say farewell to, and does not wait for one.
+  if (boot_ns() < cut_until_ns_) return lose("lost", ECONNRESET);
+  leave(Leave::stop, 0);
 }
 
 /** Takes the next caller, once everything that the last one sent is in the journal. */

@@ -15,7 +15,7 @@ export function watchReady(
   const deps: GateDeps = {
     paths,
     module: { name: config.name, node, vars: config.user?.vars ?? {} },
-    state: () => 'UP',
+    state: () => (config.service.mode === 'mirror' ? 'PRIM' : 'UP'),
     timers: systemTimers,
     report: ({ state, reason }) => report(state === 'up', reason),
   };
