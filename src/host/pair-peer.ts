@@ -12,7 +12,15 @@ export interface PeerGatePorts {
   readonly suspectMs: () => number;
   /** Delivers what the heartbeat thread has heard meanwhile. */
   readonly poll: () => void;
+  /** Its silence counts from now on: for the journal, where a takeover's time begins here. */
+  readonly suspect: (times: SuspectTimes) => void;
   readonly news: (news: PeerNews) => void;
+}
+
+/** When its newest heartbeat arrived (CLOCK_BOOTTIME, ms), and the silence that counts. */
+export interface SuspectTimes extends Readonly<Record<string, number>> {
+  readonly heardMs: number;
+  readonly suspectMs: number;
 }
 
 export class PeerGate {
@@ -25,16 +33,24 @@ export class PeerGate {
 
   onPeer(news: PeerNews): void {
     this.end();
-    const leftMs = news.heardMs + this.#ports.suspectMs() - this.#ports.nowMs();
-    if (news.reach !== 'silent' || news.heardMs < 0 || leftMs <= 0) return this.#ports.news(news);
+    const { reach, heardMs } = news;
+    if (reach !== 'silent' || heardMs < 0) return this.#ports.news(news);
+    const suspectMs = this.#ports.suspectMs();
+    const leftMs = heardMs + suspectMs - this.#ports.nowMs();
+    if (leftMs <= 0) return this.#lost(news, suspectMs);
     const timer = setTimeout(() => {
       // Its heartbeats may have come while this process was not running.
       this.#ports.poll();
       if (this.#timer !== timer) return;
       this.#timer = null;
-      this.#ports.news(news);
+      this.#lost(news, suspectMs);
     }, Math.ceil(leftMs));
     this.#timer = timer;
+  }
+
+  #lost(news: PeerNews, suspectMs: number): void {
+    this.#ports.suspect({ heardMs: news.heardMs, suspectMs });
+    this.#ports.news(news);
   }
 
   end(): void {

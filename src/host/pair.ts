@@ -91,6 +91,10 @@ export class HostedPair implements Hosted {
       nowMs: mirror.nowMs,
       suspectMs: () => this.#loop.state.config.timing.suspectMs,
       poll: ports.poll,
+      suspect: (times) => {
+        const text = `${ports.names()[peer] ?? 'the other server'} is suspect: silent for too long`;
+        mirror.record('peer', text, times);
+      },
       news: (news) => this.#loop.take({ kind: 'peer', ...news }),
     });
     this.#loop = new PairLoop(mirrorInit(this.#coreConfig()), mirror.nowMs, {

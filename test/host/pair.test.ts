@@ -176,6 +176,7 @@ test('silence counts when it has lasted, hearing counts at once', (t) => {
     nowMs: () => nowMs,
     suspectMs: () => 1000,
     poll: () => polled(),
+    suspect: ({ heardMs, suspectMs }) => told.push(`${heardMs}+${suspectMs}`),
     news: ({ reach }) => told.push(reach),
   });
   const later = (ms: number): void => {
@@ -187,12 +188,15 @@ test('silence counts when it has lasted, hearing counts at once', (t) => {
   later(899);
   assert.deepEqual(told, ['both']);
   later(1);
-  assert.deepEqual(told, ['both', 'silent']);
+  assert.deepEqual(told, ['both', '900+1000', 'silent']);
   // Heard again while this process did not run: what waits there comes first.
   gate.onPeer({ ...heard, reach: 'silent', heardMs: nowMs });
   polled = () => gate.onPeer({ ...heard, heardMs: nowMs });
   later(1000);
-  assert.deepEqual(told, ['both', 'silent', 'both']);
+  assert.deepEqual(told.slice(3), ['both']);
+  gate.onPeer({ ...heard, reach: 'silent', heardMs: nowMs - 1000 });
+  assert.deepEqual(told.slice(4), ['1900+1000', 'silent'], 'it has lasted already');
+  // Never heard: no silence that began.
   gate.onPeer({ ...heard, reach: 'silent', heardMs: -1 });
-  assert.equal(told.at(-1), 'silent');
+  assert.deepEqual(told.slice(6), ['silent']);
 });
