@@ -217,6 +217,17 @@ for (const app of apps) {
     await host.run('start_prim');
     assert.deepEqual(app.read(host), [1, 2]);
 
+    // One that hangs is not given the time that an orderly stop has.
+    if (app.name !== 'nginx_sqlite') {
+      spawnSync('kill', ['-STOP', ...members(dir).map(String)]);
+      const { log } = await runScript(host.scriptRun('stop_prim'));
+      assert.match(readFileSync(log ?? '', 'utf8'), /has not ended within 5 s/);
+      await host.run('stop_prim', true);
+      assert.deepEqual(members(dir), []);
+      await host.run('start_prim');
+      assert.deepEqual(app.read(host), [1, 2]);
+    }
+
     // Replication has failed: the folder is mounted no more below those who work in it.
     const former = members(dir);
     assert.notEqual(former.length, 0);

@@ -105,5 +105,5 @@ programs() {
 
 # Does it answer? Its refusal to let somebody in is an answer, too.
 answers() {
-    mariadb-admin --no-defaults --socket="$socket" --connect-timeout=3 ping
+    timeout 4 mariadb-admin --no-defaults --socket="$socket" --connect-timeout=3 ping
 }

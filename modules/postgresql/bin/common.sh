@@ -102,6 +102,11 @@ master() {
     members | grep -qx -- "$pid"
 }
 
+# Does it accept connections? Asked as a user that it knows: each look would else be an error in its log.
+answers() {
+    as_user "$bin/pg_isready" -h "$SOCKETS" -p "$PORT" -U "$user" -d postgres -t 3
+}
+
 # Sets bin to the programs of the version that the data is of; of the newest, where there is none.
 programs() {
     version='*'
