@@ -1,5 +1,5 @@
 /** How a server becomes primary: the swap of the epoch, and the wait for the old lease. */
-import { askSwap, isBusy } from './mirror-arbiter.ts';
+import { askRead, askSwap, isBusy } from './mirror-arbiter.ts';
 import { promote, waitingToPrimOpening } from './mirror-phase.ts';
 import {
   isSecondary,
@@ -36,6 +36,9 @@ export function preferred(work: Work, record: ArbiterRecord): number {
 export function claim(work: Work, from: ArbiterRecord): void {
   const { me, timing } = work.config;
   if (isBusy(work)) return;
+  // Of a register that it has promised to go by no more: the former one may be there still, and hold that.
+  const isAbandoned = from.incarnation < work.durable.incarnation;
+  if (isAbandoned && work.out.rules.registerNeverOlder) return askRead(work);
   work.dissentMs = work.dissentMs ?? work.nowMs;
   askSwap(work, 'claim', from, successor(from, me, [me], timing.leaseMs));
 }

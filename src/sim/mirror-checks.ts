@@ -67,14 +67,14 @@ export class MirrorChecks {
   #needs(node: MirrorNode): boolean {
     if (!node.config.hasData) return false;
     if (node.copy.state === 'failed' || node.lostDisk) return false;
-    const { newest } = this.#world.register;
+    const { newest } = this.#world;
     if (newest === null) return true;
     return newest.inSync.includes(node.id) || newest.primary === node.id;
   }
 
   /** Of those that the record names, no disk is left. */
   isGone(): boolean {
-    const { newest } = this.#world.register;
+    const { newest } = this.#world;
     if (newest === null) return false;
     return newest.inSync.every((id) => {
       const node = this.#world.node(id);
@@ -86,7 +86,7 @@ export class MirrorChecks {
     const there = node.copy.log[lsn - 1];
     const isThere = there !== undefined && there.id === entry.id;
     if (isThere && lsn <= node.copy.durable) return;
-    const { newest } = this.#world.register;
+    const { newest } = this.#world;
     const what = isThere ? 'is not durable' : 'is missing';
     const as = `in sync ${newest?.inSync.join()}, primary ${newest?.primary}`;
     throw new Violation(

@@ -35,9 +35,10 @@ export const mirrorFaults = [
 /**
  * Of the arbiter's record, only where asked for. wipe: it comes back empty, as one that was restored
  * must; what follows may need the operator. restore: it comes back with a backup and does not say
- * so; nobody can notice that while the server that knows more is away.
+ * so; nobody can notice that while the server that knows more is away. move: another one takes its
+ * place, which one server learns before the other.
  */
-export type MirrorFault = (typeof mirrorFaults)[number] | 'wipe' | 'restore';
+export type MirrorFault = (typeof mirrorFaults)[number] | 'wipe' | 'restore' | 'move';
 
 /** Plans one fault: it begins at fromMs and is over at untilMs at the latest. */
 export function planMirrorFault(
@@ -105,6 +106,8 @@ export function planMirrorFault(
     }
     case 'wipe':
       return once('', () => (world.register.record = null));
+    case 'move':
+      return pair(`n${id}`, (on) => (on ? world.moveArbiter(id) : world.followArbiter(1 - id)));
     case 'restore':
       return once('', () => restore(world));
     default:
@@ -239,7 +242,7 @@ function cutAll(world: MirrorWorld, from: number, to: number, on: boolean, both:
 
 /** Only where another disk in sync survives: nothing can be promised otherwise. */
 function failDisk(world: MirrorWorld, node: MirrorNode): void {
-  const { newest } = world.register;
+  const { newest } = world;
   const other = world.node(1 - node.id);
   const otherCounts = newest !== null && newest.inSync.includes(other.id);
   if (!otherCounts || other.copy.state !== 'inSync' || other.lostDisk) return;

@@ -5,7 +5,13 @@
  * The network has four planes (heartbeats, words of the agents, the stream of changes, the
  * arbiter), each cut by direction: a cut may take all of them, or one.
  */
-import type { ArbiterAnswer, Message, MirrorConfig, MirrorRules } from '../core/mirror.ts';
+import type {
+  ArbiterAnswer,
+  ArbiterRecord,
+  Message,
+  MirrorConfig,
+  MirrorRules,
+} from '../core/mirror.ts';
 import { Agenda, Chance, Trace } from './kit.ts';
 import { MirrorChecks } from './mirror-checks.ts';
 import type { StreamMessage } from './mirror-engine.ts';
@@ -49,7 +55,11 @@ export class MirrorWorld {
   readonly setting: MirrorSetting;
   readonly agenda = new Agenda<() => void>();
   readonly nodes: readonly [MirrorNode, MirrorNode];
+  /** The arbiter's, from the start. */
   readonly register = new SimRegister();
+  /** Those that took its place, each empty at first, and by which one each server goes. */
+  readonly #registers = [this.register];
+  readonly #used = [this.register, this.register];
   readonly checks: MirrorChecks;
   nowMs = 0;
   events = 0;
@@ -169,6 +179,36 @@ export class MirrorWorld {
     }
   }
 
+  /** The latest record that any register ever had. */
+  get newest(): ArbiterRecord | null {
+    let newest: ArbiterRecord | null = null;
+    for (const { newest: one } of this.#registers) {
+      if (one === null) continue;
+      const isLater =
+        newest === null ||
+        one.incarnation > newest.incarnation ||
+        (one.incarnation === newest.incarnation && one.epoch > newest.epoch);
+      if (isLater) newest = one;
+    }
+    return newest;
+  }
+
+  /** A server goes by a new register from now on; the other one still by the former. */
+  moveArbiter(id: number): void {
+    const register = new SimRegister();
+    this.#registers.push(register);
+    this.#used[id] = register;
+  }
+
+  /** A server goes by the register of the other one. */
+  followArbiter(id: number): void {
+    this.#used[id] = this.#registerOf(1 - id);
+  }
+
+  #registerOf(id: number): SimRegister {
+    return this.#used[id] ?? this.register;
+  }
+
   /** `answer` is called once at most; a request may be heard twice, or long after that. */
   ask(from: number, request: ArbiterRequest, answer: (answer: ArbiterAnswer) => void): void {
     let answered = false;
@@ -177,14 +217,15 @@ export class MirrorWorld {
       answered = true;
       answer(what);
     };
-    const isDown = this.register.down || this.isCut('arbiter', from, arbiter);
+    const register = this.#registerOf(from);
+    const isDown = register.down || this.isCut('arbiter', from, arbiter);
     if (isDown && this.chance.is(0.5)) {
       this.after(this.#delay(), () => once({ outcome: 'unreachable', why: 'refused' }));
       return;
     }
     const copies = this.network.duplicate > 0 && this.chance.is(this.network.duplicate) ? 2 : 1;
     for (let copy = 0; copy < copies; copy++) {
-      this.after(this.#arbiterDelay(), () => this.#arrive(from, request, once));
+      this.after(this.#arbiterDelay(), () => this.#arrive(register, from, request, once));
     }
     const why = 'no answer';
     this.after(arbiterTimeoutMs, () =>
@@ -198,17 +239,24 @@ export class MirrorWorld {
     return this.#delay() + (isLate ? chance.unit() * network.arbiterSlowMs : 0);
   }
 
-  #arrive(from: number, request: ArbiterRequest, once: (answer: ArbiterAnswer) => void): void {
-    if (this.register.down || this.isCut('arbiter', from, arbiter)) return;
-    const before = this.register.record;
-    const what = this.register.answer(request);
-    if (this.register.record !== before) {
-      const { epoch, primary, inSync } = this.register.record ?? { inSync: [] };
+  #arrive(
+    register: SimRegister,
+    from: number,
+    request: ArbiterRequest,
+    once: (answer: ArbiterAnswer) => void,
+  ): void {
+    if (register.down || this.isCut('arbiter', from, arbiter)) return;
+    const before = register.record;
+    const what = register.answer(request);
+    if (register.record !== before) {
+      const { epoch, primary, inSync } = register.record ?? { inSync: [] };
       this.record('arbiter', `epoch ${epoch} primary ${primary} in sync ${inSync.join()}`);
       this.checks.recordChanged();
     }
     this.after(this.arbiterMs * this.chance.unit() + this.#arbiterDelay(), () => {
-      if (!this.register.down && !this.isCut('arbiter', arbiter, from)) once(what);
+      // What was asked of a register that it does not go by any more is not answered.
+      const isHeard = this.#registerOf(from) === register && !register.down;
+      if (isHeard && !this.isCut('arbiter', arbiter, from)) once(what);
     });
   }
 

@@ -265,6 +265,23 @@ describe('mirror: what does not fit', () => {
     assert.equal(record(pair), '2: 0 of 0+1');
   });
 
+  it('who promised to go by the new register, and has not seen it, claims nothing in the former one', () => {
+    const pair = runningPair();
+    const former = pair.register;
+    assert.ok(former !== null);
+    const { state } = pair.at(1);
+    pair.at(1).state = { ...state, durable: { ...state.durable, incarnation: 2 } };
+    pair.pull(0);
+    pair.pass(60_000);
+    assert.deepEqual(pair.register, former);
+    assert.equal(pair.shown(1), 'SECOND NotReady');
+    assert.match(pair.at(1).state.arbiterBad ?? '', /an abandoned one \(1 of 2\)/);
+    pair.register = { ...former, incarnation: 2, epoch: former.epoch + 1 };
+    pair.pass(60_000);
+    assert.equal(record(pair), '4: 1 of 1');
+    assert.equal(pair.shown(1), 'ALONE Ready');
+  });
+
   it('a register that was lost with a swap whose outcome is not known is made anew too', () => {
     const pair = runningPair();
     pair.deaf[0] = true;
