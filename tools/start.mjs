@@ -3,6 +3,6 @@ import { build } from './lib/build.mjs';
 import { inForeground, runMain } from './lib/step.mjs';
 
 await runMain(() => {
-  build(['build', 'lab']);
+  build(['build', 'lab', 'demo']);
   return inForeground(process.execPath, ['dist/src/demo.js', ...process.argv.slice(2)]);
 });

@@ -9,7 +9,7 @@ const belowHost = ['core', ...engines, ...workers];
 
 /**
  * Part of src/ -> the other parts it may import. A part is a folder, or a file at the top such as
- * errors.ts; errors.ts and errors/ are one. What is not listed (agent.ts, demo.ts) is a program: it
+ * errors.ts; errors.ts and errors/ are one. What is not listed (agent.ts) is a program: it
  * may import everything, and nobody imports it.
  */
 export const directions: Readonly<Record<string, readonly string[]>> = {
@@ -28,6 +28,7 @@ export const directions: Readonly<Record<string, readonly string[]>> = {
   api: ['host', ...belowHost],
   lab: ['api', 'host', ...belowHost],
   cli: ['lab', 'api', 'host', ...belowHost],
+  demo: ['lab', 'api', 'host', ...belowHost],
 };
 
 /** Names that make a machine of core impure: time, chance, the outside. */
