@@ -57,8 +57,9 @@ describe('faults of networks', { skip, timeout: 300_000 }, () => {
   });
 
   test('a farm in two parts: each side answers its clients; one farm again afterwards', async () => {
-    const near = await Traffic.start(farm, { timeoutMs: 200 });
-    const far = await Traffic.start(farm, { timeoutMs: 200, clients: 'clients2' });
+    // Less than TCP's first repeat of a SYN, which would hide a lost one; more than a busy machine takes.
+    const near = await Traffic.start(farm, { timeoutMs: 900 });
+    const far = await Traffic.start(farm, { timeoutMs: 900, clients: 'clients2' });
     await Promise.all([near.mark(), far.mark()]);
     await farm.lab.partition(['s1', 's2', 'clients'], ['s3', 'clients2']);
     await farm.settled(['s1', 's2']);

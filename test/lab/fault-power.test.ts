@@ -44,7 +44,7 @@ describe('faults of machines and applications', { skip, timeout: 300_000 }, () =
     const held = whole.replace('\n', '\nwhile [ -e /run/hold ]; do sleep 0.05; done\n');
     host.writeFile(script, held, 0o755);
     host.writeFile('/run/hold', '');
-    const traffic = await Traffic.start(farm, { timeoutMs: 400 });
+    const traffic = await Traffic.start(farm, { timeoutMs: 900 });
     crash();
     await served(['s1', 's3'], 'UP', 'Transient');
     await traffic.healthy();
@@ -66,7 +66,7 @@ describe('faults of machines and applications', { skip, timeout: 300_000 }, () =
   });
 
   test('an application that dies again and again: maxloop ends it, the others serve', async () => {
-    const traffic = await Traffic.start(farm, { timeoutMs: 400 });
+    const traffic = await Traffic.start(farm, { timeoutMs: 900 });
     const { maxloop, loopCount } = await farm.status(mode, 's2');
     for (let loop = loopCount; loop < maxloop; loop++) {
       crash();
