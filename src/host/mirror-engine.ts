@@ -113,6 +113,12 @@ export class MirrorEngine {
     return this.#replica.attach();
   }
 
+  /** Finds it, and waits until it says what its role is; false: it is gone, or has another one. */
+  async find(role: MirrorRole): Promise<boolean> {
+    if (!(await this.attach(role))) return false;
+    return (await this.#replica?.whenKnown()) === true && this.values['role'] === role;
+  }
+
   /** Starts it where none runs, and gives it its role: the directories can be used then. */
   async open(role: MirrorRole, way: OpenWay): Promise<void> {
     const config = this.#config();

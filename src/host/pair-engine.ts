@@ -100,9 +100,10 @@ export class PairEngine {
    * gone, unless an order to it follows.
    */
   adopt(role: MirrorRole, follows: boolean): void {
-    this.#before = this.mirror.attach(role).then((isThere) => {
+    const found = follows ? this.mirror.attach(role) : this.mirror.find(role);
+    this.#before = found.then((isThere) => {
       this.#role = role;
-      if (isThere && this.mirror.values['role'] === role) this.#look();
+      if (isThere) this.#look();
       else if (!follows) this.#gone('it ended while no agent ran');
     });
   }

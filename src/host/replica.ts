@@ -61,6 +61,8 @@ const retryMs = 20;
 const staleMs = 1000;
 /** What a worker begins it ends within this, or it is not waited for any more. */
 const settleMs = 60_000;
+/** Phases of an engine that end by themselves. */
+const underWay: readonly string[] = ['opening', 'closing', 'resuming'];
 
 export class Replica {
   readonly #options: ReplicaOptions;
@@ -69,6 +71,8 @@ export class Replica {
   #status: EngineAnswer = {};
   #timer: NodeJS.Timeout | null = null;
   #ended = false;
+  /** Nobody has taken a connection for long enough. */
+  #isGone = false;
   #asking: Promise<void> | null = null;
   #askAgain = false;
 
@@ -113,10 +117,25 @@ export class Replica {
   async whenSettled(): Promise<void> {
     const untilMs = performance.now() + settleMs;
     while (
-      ['opening', 'closing', 'resuming'].includes(this.#status['phase'] ?? '') &&
+      underWay.includes(this.#status['phase'] ?? '') &&
       performance.now() < untilMs &&
       !this.#ended
     ) {
+      await delay(retryMs);
+      await this.#refresh();
+    }
+  }
+
+  /**
+   * Resolves when its status is known and a worker that began anew has its role again; false: it says
+   * nothing, or is gone.
+   */
+  async whenKnown(): Promise<boolean> {
+    const untilMs = performance.now() + settleMs;
+    for (;;) {
+      const { role, phase = '' } = this.#status;
+      if (role !== undefined && !underWay.includes(phase)) return true;
+      if (this.#ended || this.#isGone || performance.now() > untilMs) return false;
       await delay(retryMs);
       await this.#refresh();
     }
@@ -186,6 +205,7 @@ export class Replica {
       onClosed: () => void this.#onClosed(client),
     });
     this.#client = client;
+    this.#isGone = false;
     await this.#refresh();
     this.#timer ??= setInterval(() => void this.#refresh(), statusEveryMs).unref();
   }
@@ -193,9 +213,7 @@ export class Replica {
   /** Reads the status, once at a time: an engine that does not answer is not asked ever more. */
   #refresh(): Promise<void> {
     this.#askAgain = this.#asking !== null;
-    this.#asking ??= this.#ask().finally(() => {
-      this.#asking = null;
-    });
+    this.#asking ??= this.#ask();
     return this.#asking;
   }
 
@@ -207,6 +225,8 @@ export class Replica {
       const status = await client?.request('status', []).catch(() => null);
       if (client === this.#client && status) this.#status = status;
     } while (this.#askAgain);
+    // In the same turn as the last look: who asks now is not answered by what was read before.
+    this.#asking = null;
     if (!this.#ended) this.#options.onStatus();
   }
 
@@ -226,6 +246,7 @@ export class Replica {
     }
     clearTimeout(stale);
     if (this.#ended) return;
+    this.#isGone = true;
     this.#letGo();
     this.#options.onGone();
   }
