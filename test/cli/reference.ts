@@ -12,8 +12,8 @@ and prints each result under the name of its node.
 
 Where a command needs a module and the node has only one, its name may be left out.
 
-\`--json\` prints the answer as one JSON value: with several nodes a list of \`{"node", "result"}\` or \`{"node", "error"}\`. Commands that
-go on (\`--watch\`, \`--follow\`) print one JSON value per line. Errors come on stderr, as
+\`--json\` prints the answer as one JSON value: with several nodes a list of \`{"node", "result"}\` or \`{"node", "error"}\`
+(\`events\`: one list of the events of all nodes, in the order of time). Commands that go on (\`--watch\`, \`--follow\`) print one JSON value per line. Errors come on stderr, as
 
     error[HF-CONFIG-012] userconfig.xml:14: what is wrong
     hint: what can be done

@@ -53,9 +53,8 @@ describe('the operator of a mirror that decides for itself', { skip, timeout: 40
       last = await shown(host).catch((error: unknown) => String(error));
       return last === wanted ? true : null;
     }).catch(async (error: unknown) => {
-      const told = await cli(host, 'status', '-H', '*');
-      const why = await cli(host, 'why', name, '-H', '*');
-      throw new Error(`${String(error)}: ${last}\n${why}\n${told}`);
+      const told = `${await cli(host, 'status')}\n${await cli(host, 'why', name)}`;
+      throw new Error(`${String(error)}: ${last}\n${told}`);
     });
   }
   async function restore(host: Host): Promise<void> {
@@ -124,8 +123,12 @@ describe('the operator of a mirror that decides for itself', { skip, timeout: 40
     await sh(a, `echo lost >${dir}/lost && sync ${dir}/lost`);
     await a.power();
     await cli(b, 'start', name);
-    await becomes(b, 'WAIT NotReady');
-    assert.match(await cli(b, 'why', name), /waits for s1, which has .*\[HF-MIRROR-120\]/);
+    // It waits, or followed the other one's last word for a moment, and does not take over.
+    await eventually('the secondary to say for whom it waits', async () =>
+      /waits for s1, which has .*\[HF-MIRROR-(120|102)\]/.test(await cli(b, 'why', name))
+        ? true
+        : null,
+    );
     await assert.rejects(cli(b, 'primforce', name), (error: unknown) => {
       assert.match(String(error), /GIVEN UP: all that s1 acknowledged alone[^]*HF-CLI-011/);
       return true;
@@ -161,6 +164,6 @@ describe('the operator of a mirror that decides for itself', { skip, timeout: 40
     );
     const codes = events.flatMap(({ kind, data }) => (kind === 'refusal' ? data['code'] : []));
     assert.ok(codes.includes('HF-MIRROR-110'), codes.join());
-    assert.ok(codes.includes('HF-MIRROR-120'), codes.join());
+    assert.ok(codes.some((code) => code === 'HF-MIRROR-120' || code === 'HF-MIRROR-102'));
   });
 });

@@ -55,6 +55,12 @@ describe('a mirror from nothing', { skip: absent, timeout: 400_000 }, () => {
     const main = join(process.cwd(), 'dist/src/cli/main.js');
     const listen = `${w1.address()}:9530`;
     await w1.spawn([process.execPath, main, 'witness', 'run', '--listen', listen]);
+    await eventually('the witness to listen', () =>
+      sh(db1, `bash -c ': </dev/tcp/${w1.address()}/9530'`).then(
+        () => true as const,
+        () => null,
+      ),
+    );
     const xml = await cli(db1, 'cluster', 'config');
     db1.writeFile('/root/new.xml', xml.replace('</lans>', `</lans>\n  ${line}`));
     await cli(db1, 'cluster', 'config', '/root/new.xml');
