@@ -50,7 +50,7 @@ export class HoldfastPair implements Contestant {
       });
       await cluster.startModule(module);
       await cluster.client(first).prim(module, false);
-      await pair.#settled();
+      await pair.settled();
       return pair;
     } catch (error) {
       await lab.down();
@@ -82,14 +82,6 @@ export class HoldfastPair implements Contestant {
     await host.exec(['mount', '--bind', disk, dir]);
   }
 
-  async primary(): Promise<Host> {
-    for (const host of this.cluster.hosts) {
-      const { state } = await this.cluster.client(host).module(module);
-      if (state === 'PRIM') return host;
-    }
-    throw new Error('neither server is PRIM');
-  }
-
   async fail(host: Host, trigger: Trigger): Promise<void> {
     if (trigger === 'power') return host.power();
     if (trigger === 'swap') return void (await this.cluster.client(host).swap(module, true));
@@ -104,7 +96,7 @@ export class HoldfastPair implements Contestant {
     faultMs: number,
     firstMs: number,
   ): Promise<Stages | null> {
-    const next = this.cluster.hosts.find((one) => one !== host);
+    const next = this.cluster.hosts.find(({ name }) => name !== host.name);
     if (next === undefined) return null;
     // Its journal has it once it says so.
     await this.cluster.until(
@@ -136,11 +128,11 @@ export class HoldfastPair implements Contestant {
       await this.#mountData(host);
       await this.cluster.startAgent(host);
     }
-    await this.#settled();
+    await this.settled();
   }
 
   /** Resolves when one serves, the other follows, and the register names both. */
-  #settled(): Promise<void> {
+  settled(): Promise<void> {
     return this.cluster.until('one to be PRIM, the other SECOND, both in sync', (statuses) => {
       const found = statuses.flatMap(({ modules }) => modules);
       const shown = found.map(({ state, readiness }) => `${state} ${readiness}`);

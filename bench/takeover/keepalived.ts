@@ -26,8 +26,9 @@ export class KeepalivedPair implements Contestant {
     return this.#rig.vip;
   }
 
-  async primary(): Promise<Host> {
-    return this.#rig.victim();
+  /** Each has a state from its start on, and a backup is always able to take over. */
+  async settled(): Promise<void> {
+    this.#rig.victim();
   }
 
   /** swap: it ends in order, and says so to the other one (a priority of 0). */

@@ -12,8 +12,8 @@ export interface Contestant {
   readonly vip: string;
   /** UDP port of the server that the clients ask: lab_tool, which answers with its host's name. */
   readonly port: number;
-  /** Whose turn it is: the server that answers now. */
-  primary(): Promise<Host>;
+  /** Resolves when one server serves and the other could take over now. */
+  settled(): Promise<void>;
   /** Makes the other one take over; may resolve before it has. */
   fail(host: Host, trigger: Trigger): Promise<void>;
   /** Where the time went, from the journals. `faultMs`: a moment just before; CLOCK_BOOTTIME, ms. */
@@ -51,9 +51,11 @@ export async function roundOf(contestant: Contestant, trigger: Trigger): Promise
     );
     await load.mark('quiet');
     await delay(quietMs);
-    const victim = await contestant.primary();
+    await contestant.settled();
     const quiet = await load.mark('fault');
-    const hit = servedBy(await load.clients(), victim.name);
+    const before = await load.clients();
+    const victim = lab.host(busiest(before));
+    const hit = servedBy(before, victim.name);
     const [{ records, firstMs }] = await Promise.all([
       overOf(load, hit, `${trigger} of ${victim.name}`, victim.name),
       contestant.fail(victim, trigger),
@@ -73,6 +75,14 @@ export async function roundOf(contestant: Contestant, trigger: Trigger): Promise
   } finally {
     await load.stop();
   }
+}
+
+/** The server that answered most of the clients last: all of them, unless it has just changed. */
+function busiest(records: readonly ClientRecord[]): string {
+  const names = [...new Set(records.flatMap(({ server }) => (server === null ? [] : [server])))];
+  const most = names.toSorted((a, b) => servedBy(records, b).length - servedBy(records, a).length);
+  if (most[0] === undefined) throw new Error('no client has an answer');
+  return most[0];
 }
 
 /** What the clients say once all have been answered by the other server, and when the last one was. */

@@ -65,6 +65,20 @@ void mount_disk(const std::string& disk) {
   }
 }
 
+// A host that is switched on again has another boot id, as a real one: what its disk remembers of
+// the boot before (ids of mounts, which the kernel gives out again) is then known to be of no use.
+void mount_boot_id() {
+  const char* random = "/proc/sys/kernel/random/boot_id";
+  const char* own = "/run/lab_boot_id";
+  char id[64];
+  Fd from(open("/proc/sys/kernel/random/uuid", O_RDONLY | O_CLOEXEC));
+  const ssize_t size = read(from.get(), id, sizeof id);
+  require(size > 0, "read a uuid");
+  Fd to(open(own, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0444));
+  require(write(to.get(), id, static_cast<size_t>(size)) == size, "write the boot id");
+  mount_over(own, random, nullptr, MS_BIND);
+}
+
 void mount_all(const std::string& disk) {
   require(mount("", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0, "make mounts private");
   mount_over("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC);
@@ -74,6 +88,7 @@ void mount_all(const std::string& disk) {
   mount_over("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755");
   make_folder("/run/holdfast");
   make_folder("/run/lock");
+  mount_boot_id();
 }
 
 void loopback_up() {
