@@ -49,6 +49,9 @@ export class HoldfastPair implements Contestant {
         TIMING: profile,
       });
       await cluster.startModule(module);
+      await cluster.until('the witness to answer both', (statuses) =>
+        statuses.every(({ modules }) => modules[0]?.pair?.arbiter.state === 'ok'),
+      );
       await cluster.client(first).prim(module, false);
       await pair.settled();
       return pair;

@@ -162,16 +162,21 @@ describe('power', { skip, timeout: 120_000 }, () => {
     assert.equal(b.isOn, true);
   });
 
-  test('its disk is there after boot, its memory is not', async () => {
+  test('its disk is there after boot, its memory and boot id are not', async () => {
     const host = lab.host('s1');
     if (!host.isOn) await host.boot();
     host.writeFile('/var/lib/holdfast/kept', 'disk');
     host.writeFile('/run/holdfast/lost', 'memory');
     await host.exec(['mkdir', '/sys/fs/bpf/lost']);
+    const bootId = () => host.exec(['cat', '/proc/sys/kernel/random/boot_id']);
+    const former = (await bootId()).stdout;
+    assert.equal((await bootId()).stdout, former);
+    assert.match(former, /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\n$/);
     await host.power();
     await host.power();
     await host.boot();
     await host.boot();
+    assert.notEqual((await bootId()).stdout, former);
     assert.equal(host.readFile('/var/lib/holdfast/kept'), 'disk');
     assert.equal(host.exists('/run/holdfast/lost'), false);
     assert.equal(host.exists('/sys/fs/bpf/lost'), false);
