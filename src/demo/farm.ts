@@ -143,9 +143,9 @@ function sum(phases: readonly Phase[], value: (phase: Phase) => number): number 
 export function farmLines(lab: Lab): readonly string[] {
   const { name } = lab.summary();
   return [
-    `  bin/holdfast lab exec -l ${name} clients -- curl -s http://${lab.vip()}/`,
-    `  bin/holdfast lab exec -l ${name} s1 -- holdfast status`,
-    `  bin/holdfast lab exec -l ${name} s1 -- holdfast farm drain s2 -m ${module}`,
-    `  bin/holdfast lab fault -l ${name} power s2`,
+    `  bin/holdfast lab exec --lab ${name} clients -- curl -s http://${lab.vip()}/`,
+    `  bin/holdfast lab exec --lab ${name} s1 -- holdfast status`,
+    `  bin/holdfast lab exec --lab ${name} s1 -- holdfast farm drain s2 -m ${module}`,
+    `  bin/holdfast lab power --lab ${name} s2`,
   ];
 }

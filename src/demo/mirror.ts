@@ -45,10 +45,10 @@ export async function showMirror(lab: Lab): Promise<boolean> {
 export function mirrorLines(lab: Lab): readonly string[] {
   const { name } = lab.summary();
   return [
-    `  bin/holdfast lab exec -l ${name} s1 -- holdfast status ${module} -H '*'`,
-    `  bin/holdfast lab exec -l ${name} s1 -- holdfast events -m ${module} -H '*'`,
-    `  bin/holdfast lab exec -l ${name} s1 -- holdfast swap ${module}`,
-    `  bin/holdfast lab fault -l ${name} power s2`,
+    `  bin/holdfast lab exec --lab ${name} s1 -- holdfast status ${module} -H '*'`,
+    `  bin/holdfast lab exec --lab ${name} s1 -- holdfast events -m ${module} -H '*'`,
+    `  bin/holdfast lab exec --lab ${name} s1 -- holdfast swap ${module}`,
+    `  bin/holdfast lab power --lab ${name} s2`,
   ];
 }
 
@@ -150,7 +150,7 @@ class MirrorDemo {
         0,
         '',
       ),
-      verdict('primaries at once', this.#watch.most, 1, ''),
+      oneVerdict(this.#watch.most),
       verdict('connections that two servers answered', seen.doubles, 0, ''),
       { isGood: isBack, text: `${mark(isBack)} s1 came back and is in sync` },
       { isGood: isSwapped, text: `${mark(isSwapped)} swap done: s1 is primary, s2 follows` },
@@ -333,6 +333,11 @@ export function takeoverText(events: readonly EventRecord[], fromMs: number): st
     `after the pull: s2 primary by the witness's word ${after('secondStopping')}, s1's lease surely over ` +
     `${after('primStarting')}, PostgreSQL recovered and open to clients ${after('prim')}`
   );
+}
+
+/** 0 were a watch that saw nothing. */
+function oneVerdict(most: number): Verdict {
+  return { isGood: most === 1, text: `${mark(most === 1)} primaries at once: ${most}` };
 }
 
 /** Only what is far beyond the promise is a failure: the machine that shows it may be busy. */

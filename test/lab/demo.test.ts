@@ -1,29 +1,39 @@
 /** The demo's mirror as a whole, and how it judges what it saw. */
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { describe, test } from 'node:test';
+import { promisify } from 'node:util';
 import {
   account,
   gapVerdict,
   mirrorHosts,
+  mirrorLines,
   showMirror,
   takeoverText,
 } from '../../src/demo/mirror.ts';
 import type { EventRecord } from '../../src/host/face.ts';
 import { Lab } from '../../src/lab/lab.ts';
+import { repoRoot } from '../../src/lab/tool.ts';
 import { skip } from './support.ts';
 
 const absent = existsSync('/usr/lib/postgresql')
   ? skip
   : 'needs PostgreSQL (apt install postgresql)';
 
+const execute = promisify(execFile);
+
+/** A command line that the demo prints to try; rejects when it fails. */
+const run = (line: string): Promise<unknown> => execute('sh', ['-c', line], { cwd: repoRoot });
+
 describe('the demo of a mirror', { timeout: 400_000 }, () => {
-  test('power pull, resynchronisation and swap under a client that commits', {
+  test('power pull, resynchronisation and swap under a client that commits; lines to try', {
     skip: absent,
   }, async () => {
     const lab = await Lab.up({ hosts: mirrorHosts, lans: 2, clientAddresses: 10 });
     try {
       assert.equal(await showMirror(lab), true);
+      for (const line of mirrorLines(lab)) await run(line);
     } finally {
       await lab.down();
     }
