@@ -11,7 +11,7 @@ import { HoldfastError } from '../errors.ts';
 import type { NodeStatus } from '../host/face.ts';
 import { packageFolder } from '../module/package.ts';
 import { packageRoot } from '../version.ts';
-import type { Host, HostProcess } from './host.ts';
+import type { AgentOptions, Host, HostProcess } from './host.ts';
 import type { Lab } from './lab.ts';
 
 /** Timing of the heartbeats, and the arbiter; what is absent is as the product ships. */
@@ -27,10 +27,12 @@ export class LabCluster {
   readonly hosts: readonly Host[];
   /** holdfastd of each host, by name. */
   readonly daemons = new Map<string, HostProcess>();
+  readonly #agent: AgentOptions;
 
-  private constructor(lab: Lab, hosts: readonly Host[]) {
+  private constructor(lab: Lab, hosts: readonly Host[], agent: AgentOptions) {
     this.lab = lab;
     this.hosts = hosts;
+    this.#agent = agent;
   }
 
   /** Makes the cluster of hosts of the lab, all where not said, with an agent on each. */
@@ -38,10 +40,12 @@ export class LabCluster {
     lab: Lab,
     timing: ClusterTiming = {},
     names: readonly string[] = lab.summary().hosts.map(({ name }) => name),
+    agent: AgentOptions = {},
   ): Promise<LabCluster> {
     const cluster = new LabCluster(
       lab,
       names.map((name) => lab.host(name)),
+      agent,
     );
     const [first, ...others] = cluster.hosts;
     if (first === undefined) return cluster;
@@ -63,7 +67,7 @@ export class LabCluster {
   }
 
   async startAgent(host: Host): Promise<void> {
-    this.daemons.set(host.name, await host.startAgent());
+    this.daemons.set(host.name, await host.startAgent(this.#agent));
   }
 
   /** Runs the `holdfast` command on a host; rejects when it fails. */

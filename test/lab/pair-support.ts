@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { clusterKeys, loadCa, loadKeys, makeRequest, signRequest } from '../../src/api/pki.ts';
 import { parseClusterConfig, renderClusterXml } from '../../src/config/cluster.ts';
 import type { ModuleStatus } from '../../src/host/face.ts';
-import { LabCluster } from '../../src/lab/cluster.ts';
-import type { Host, HostProcess } from '../../src/lab/host.ts';
+import { LabCluster, setMacros } from '../../src/lab/cluster.ts';
+import type { AgentOptions, Host, HostProcess } from '../../src/lab/host.ts';
 import { Lab } from '../../src/lab/lab.ts';
 import { repoRoot, toolPath } from '../../src/lab/tool.ts';
 import { paths as ownPaths } from '../../src/paths.ts';
@@ -23,6 +23,14 @@ export interface Writer {
   readonly process: HostProcess;
   /** The last that was said. */
   last(): number;
+}
+
+export interface PairOptions {
+  /** The program behind the virtual IP; the lab's own server where absent. */
+  readonly tool?: (lab: Lab) => string;
+  /** Another userconfig.xml than the fixture's, its macros set already. */
+  readonly edit?: (xml: string) => string;
+  readonly agent?: AgentOptions;
 }
 
 export class Pair {
@@ -42,16 +50,20 @@ export class Pair {
   }
 
   /** Two servers and a witness; the module is installed, and stopped. */
-  static async up(): Promise<Pair> {
+  static async up(options: PairOptions = {}): Promise<Pair> {
     const lab = await Lab.up({ hosts: ['s1', 's2', 'wit'], clientAddresses: 10 });
     try {
-      const pair = new Pair(lab, await LabCluster.start(lab, {}, ['s1', 's2']));
+      const pair = new Pair(lab, await LabCluster.start(lab, {}, ['s1', 's2'], options.agent));
       await pair.#arbiter();
       for (const host of pair.cluster.hosts) await pair.mountData(host);
-      await pair.cluster.install(module, 'test/fixtures/modules/lab_pair', {
+      const macros = {
         VIP4: lab.vip(1),
         VIP6: lab.vip(1, 6),
-        TOOL: toolPath(),
+        TOOL: options.tool?.(lab) ?? toolPath(),
+      };
+      await pair.cluster.install(module, 'test/fixtures/modules/lab_pair', (xml) => {
+        const filled = setMacros(xml, macros);
+        return options.edit?.(filled) ?? filled;
       });
       return pair;
     } catch (error) {
@@ -102,6 +114,10 @@ export class Pair {
     this.#witness?.kill('SIGKILL');
   }
 
+  pauseWitness(name: 'SIGSTOP' | 'SIGCONT'): void {
+    this.#witness?.kill(name);
+  }
+
   /** A folder that outlives the server's power. */
   async mountData(host: Host): Promise<void> {
     const disk = join(this.lab.dir, `data-${host.name}`);
@@ -134,16 +150,17 @@ export class Pair {
     try {
       await eventually(`${host.name} to be ${wanted}`, look, timeoutMs);
     } catch (error) {
-      throw new Error(`${String(error)}\nit is ${last}\n${await this.#story(host)}`, {
+      throw new Error(`${String(error)}\nit is ${last}\n${await this.story(host)}`, {
         cause: error,
       });
     }
   }
 
-  async #story(host: Host): Promise<string> {
+  /** What a server says of the module, and what happened to it. */
+  async story(host: Host, limit = 60): Promise<string> {
     const client = this.cluster.client(host);
     const why = await client.why(module);
-    const events = await client.events({ module, limit: 60 });
+    const events = await client.events({ module, limit });
     const told = events.map(({ bootMs, text }) => `${Math.round(bootMs)} ${text}`);
     return [...why, ...told].join('\n');
   }
@@ -156,15 +173,18 @@ export class Pair {
     await this.becomes(this.b, 'SECOND Ready');
   }
 
-  /** Waits until one server is primary and the other follows, both ready. */
-  async settled(): Promise<void> {
-    await eventually(
-      'one to be primary, the other to follow',
-      async () => {
-        const shown = await Promise.all([this.a, this.b].map((host) => this.shown(host)));
-        return shown.toSorted().join() === 'PRIM Ready,SECOND Ready' ? true : null;
+  /** Waits until one server is primary and the other follows, both ready; fails with what both say. */
+  async settled(timeoutMs = 60_000): Promise<void> {
+    const hosts = [this.a, this.b];
+    const look = async (): Promise<true | null> => {
+      const shown = await Promise.all(hosts.map((host) => this.shown(host).catch(String)));
+      return shown.toSorted().join() === 'PRIM Ready,SECOND Ready' ? true : null;
+    };
+    await eventually('one to be primary, the other to follow', look, timeoutMs).catch(
+      async (error: unknown) => {
+        const stories = await Promise.all(hosts.map((host) => this.story(host).catch(String)));
+        throw new Error([String(error), ...stories].join('\n'), { cause: error });
       },
-      60_000,
     );
   }
 

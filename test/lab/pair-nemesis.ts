@@ -1,0 +1,366 @@
+/**
+ * One long run of a mirror that decides: clients add records to a set behind its virtual IP, and a nemesis
+ * picks by a seed what happens to the servers, their processes, their networks and the witness. Each
+ * server comes back to its role within a time limit; what was acknowledged is there, once; two servers
+ * never answered at the same time (set-check.ts).
+ *
+ * Not done: jumps of the wall clock, since hosts of a lab share it; and a power cut loses no
+ * page of the disk, since all hosts run on one kernel (the engine's own nemesis does that).
+ */
+import { copyFileSync, mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Host, HostProcess } from '../../src/lab/host.ts';
+import { randomOf } from '../replica/prefix.ts';
+import { dir, module, Pair } from './pair-support.ts';
+import { type Answer, parseAnswer, twoAnswerers, wrongRecords } from './set-check.ts';
+import { eventually } from './support.ts';
+
+export interface PairNemesisOptions {
+  readonly steps: number;
+  /** A guard of core/mirror-rules.ts that the agents go without. */
+  readonly planted?: string;
+  /** Only faults whose name matches. */
+  readonly only?: RegExp;
+  readonly say?: (text: string) => void;
+}
+
+export interface PairNemesisResult {
+  readonly seed: number;
+  readonly steps: readonly string[];
+  readonly answers: number;
+  readonly problems: readonly string[];
+}
+
+type Undo = () => Promise<void>;
+type Random = (limit: number) => number;
+
+interface Fault {
+  readonly name: string;
+  /** Can meet a server that is switched off. */
+  readonly network?: true;
+  /** Leaves a server without its agent. */
+  readonly downs?: true;
+  /** Does it; what undoes it. */
+  readonly begin: (host: Host, other: Host) => Promise<Undo>;
+}
+
+interface Open {
+  readonly key: string;
+  readonly host: Host;
+  /** No agent runs on it until that is undone. */
+  readonly isDown: boolean;
+  readonly undo: Undo;
+}
+
+const heldMs = [100, 400, 1200, 2500, 5000] as const;
+const settledMs = 90_000;
+const agent = /^\S*node \S*agent\.js/;
+const holdfastd = /^\S*holdfastd /;
+const engine = /holdfast-replica/;
+const application = /^\S*node \S*set-server\.js/;
+const nothing: Undo = () => Promise.resolve();
+
+class PairNemesis {
+  readonly steps: string[] = [];
+  readonly answers: Answer[] = [];
+  readonly #pair: Pair;
+  readonly #random: Random;
+  readonly #say: (text: string) => void;
+  readonly #only: RegExp;
+  #clients: HostProcess | null = null;
+  /** What is not undone yet, and to which server it was done. */
+  #open: Open[] = [];
+
+  constructor(pair: Pair, random: Random, options: PairNemesisOptions) {
+    this.#pair = pair;
+    this.#random = random;
+    this.#say = options.say ?? (() => undefined);
+    this.#only = options.only ?? /./;
+  }
+
+  #pick<T>(of: readonly T[]): T {
+    const chosen = of[this.#random(of.length)];
+    if (chosen === undefined) throw new Error('nothing to pick from');
+    return chosen;
+  }
+
+  #note(text: string): void {
+    const line = `${Math.round(performance.now())} ${text}`;
+    this.steps.push(line);
+    this.#say(line);
+  }
+
+  async clients(): Promise<void> {
+    const [space] = this.#pair.lab.clients;
+    const program = join(import.meta.dirname, 'set-clients.js');
+    const vip = this.#pair.lab.vip(1);
+    this.#clients = (await space?.spawn([process.execPath, program, vip])) ?? null;
+    let rest = '';
+    this.#clients?.child.stdout?.on('data', (data: Buffer) => {
+      const lines = (rest + data.toString()).split('\n');
+      rest = lines.pop() ?? '';
+      for (const line of lines) {
+        const answer = parseAnswer(line);
+        if (answer !== null) this.answers.push(answer);
+      }
+    });
+    await this.#served();
+  }
+
+  /** A record more is acknowledged. */
+  async #served(): Promise<void> {
+    const writes = (): number => this.answers.filter(({ kind }) => kind === 'w').length;
+    const before = writes();
+    const look = async (): Promise<true | null> => (writes() > before ? true : null);
+    await eventually('a record to be acknowledged', look, settledMs);
+  }
+
+  async #cut(ids: Promise<readonly number[]>): Promise<Undo> {
+    const all = await ids;
+    return async () => {
+      for (const id of all) await this.#pair.lab.heal(id);
+    };
+  }
+
+  async #pause(host: Host, match: RegExp): Promise<Undo> {
+    const found = host.processes().filter(({ command }) => match.test(command));
+    return this.#cut(
+      this.#pair.lab.pause(
+        host.name,
+        found.map(({ id }) => id),
+      ),
+    );
+  }
+
+  #kill(host: Host, match: RegExp): Promise<Undo> {
+    host.kill(match);
+    return Promise.resolve(nothing);
+  }
+
+  async #power(host: Host): Promise<Undo> {
+    await host.power();
+    return () => this.#pair.boot(host);
+  }
+
+  /** As a service manager does it: what is killed is started again once all of it has ended. */
+  async #killDaemon(host: Host): Promise<Undo> {
+    host.kill(holdfastd);
+    return async () => {
+      await eventually('the agent of a killed holdfastd to end', async () =>
+        host.processes().some(({ command }) => agent.test(command)) ? null : true,
+      );
+      await this.#pair.cluster.startAgent(host);
+    };
+  }
+
+  async #killWitness(): Promise<Undo> {
+    this.#pair.stopWitness();
+    return () => this.#pair.startWitness();
+  }
+
+  async #pauseWitness(): Promise<Undo> {
+    this.#pair.pauseWitness('SIGSTOP');
+    return async () => this.#pair.pauseWitness('SIGCONT');
+  }
+
+  /** Refused, or without an answer when the time is up: both are as good. */
+  async #order(work: Promise<unknown>): Promise<Undo> {
+    await Promise.race([work.catch(() => undefined), delay(5000)]);
+    return nothing;
+  }
+
+  async #stopped(host: Host): Promise<Undo> {
+    const client = this.#pair.cluster.client(host);
+    await this.#order(client.command(module, 'stop'));
+    return async () => {
+      await this.#order(client.command(module, 'start'));
+    };
+  }
+
+  #faults(): readonly Fault[] {
+    const { lab, cluster } = this.#pair;
+    const way = (): 'both' | 'to' | 'from' => this.#pick(['both', 'both', 'to', 'from']);
+    const all: readonly Fault[] = [
+      {
+        name: 'cut',
+        network: true,
+        begin: (host, other) => this.#cut(lab.cut(host.name, other.name, way())),
+      },
+      {
+        name: 'cut from witness',
+        network: true,
+        begin: (host) => this.#cut(lab.cut(host.name, 'wit', way())),
+      },
+      { name: 'isolated', network: true, begin: (host) => this.#cut(lab.cutAll(host.name, way())) },
+      {
+        name: 'loss',
+        network: true,
+        begin: (host) => this.#cut(lab.loss(host.name, 5 + this.#random(60))),
+      },
+      {
+        name: 'delay',
+        network: true,
+        begin: (host) => this.#cut(lab.delay(host.name, 1 + this.#random(300))),
+      },
+      { name: 'unplug', network: true, begin: (host) => this.#cut(lab.unplug(host.name)) },
+      { name: 'pause agent', begin: (host) => this.#pause(host, agent) },
+      { name: 'pause holdfastd', begin: (host) => this.#pause(host, holdfastd) },
+      { name: 'pause engine', begin: (host) => this.#pause(host, engine) },
+      { name: 'pause application', begin: (host) => this.#pause(host, application) },
+      { name: 'pause all', begin: (host) => this.#cut(lab.pause(host.name)) },
+      { name: 'kill agent', begin: (host) => this.#kill(host, agent) },
+      { name: 'kill holdfastd', downs: true, begin: (host) => this.#killDaemon(host) },
+      { name: 'kill engine', begin: (host) => this.#kill(host, engine) },
+      { name: 'kill worker', begin: (host) => this.#kill(host, /holdfast-replica worker/) },
+      { name: 'kill application', begin: (host) => this.#kill(host, application) },
+      { name: 'power', downs: true, begin: (host) => this.#power(host) },
+      { name: 'power', downs: true, begin: (host) => this.#power(host) },
+      { name: 'witness killed', begin: () => this.#killWitness() },
+      { name: 'witness paused', begin: () => this.#pauseWitness() },
+      {
+        name: 'swap',
+        begin: (host) => this.#order(cluster.client(host).swap(module, true)),
+      },
+      { name: 'stop', begin: (host) => this.#stopped(host) },
+    ];
+    return all.filter(({ name }) => this.#only.test(name));
+  }
+
+  /** Something happens to a server; nothing to one that is without power, and nothing twice. */
+  async #begin(): Promise<void> {
+    const { a, b } = this.#pair;
+    const [host, other] = this.#random(2) === 0 ? ([a, b] as const) : ([b, a] as const);
+    const fault = this.#pick(this.#faults());
+    const isWitness = fault.name.startsWith('witness');
+    const key = isWitness ? 'witness' : `${fault.name} of ${host.name}`;
+    if (this.#open.some((one) => one.key === key)) return;
+    const isDown = this.#open.some((one) => one.host === host && one.isDown);
+    if (isDown && !isWitness && fault.network !== true) return;
+    this.#note(key === 'witness' ? fault.name : key);
+    const undo = await fault.begin(host, other);
+    const downs = fault.downs === true;
+    if (undo !== nothing) this.#open.push({ key, undo, host, isDown: downs });
+  }
+
+  async heal(): Promise<void> {
+    if (this.#open.length > 0) this.#note(`undone: ${this.#open.map(({ key }) => key).join(', ')}`);
+    // Power first: what was done to processes went with them.
+    for (const { undo } of this.#open.toReversed()) await undo();
+    this.#open = [];
+    await this.#pair.lab.heal();
+  }
+
+  /** One is primary, the other follows, a client is answered. */
+  async settled(): Promise<void> {
+    const beganMs = performance.now();
+    await this.#pair.settled(settledMs);
+    await this.#served();
+    this.#note(`settled in ${Math.round(performance.now() - beganMs)} ms`);
+  }
+
+  async step(): Promise<void> {
+    await delay(this.#random(800));
+    const count = 1 + this.#random(3);
+    for (let i = 0; i < count; i++) {
+      await this.#begin();
+      await delay(this.#random(600));
+    }
+    await delay(this.#pick(heldMs));
+    await this.heal();
+    if (this.#random(3) > 0) await this.settled();
+  }
+
+  /** All that clients know against the set as each server has it. */
+  async check(): Promise<readonly string[]> {
+    const { a, b, cluster } = this.#pair;
+    const { answers } = this;
+    const problems: string[] = [];
+    const statuses = await Promise.all([a, b].map((host) => this.#pair.status(host)));
+    const known = [...answers];
+    const primary = statuses[0]?.state === 'PRIM' ? a : b;
+    const text = (await this.#pair.sh(primary, `cat ${dir}/set`)).stdout;
+    problems.push(...wrongRecords(known, text.trimEnd().split('\n')));
+    await cluster.client(primary).swap(module, true);
+    await this.settled();
+    // Nobody writes any more; the former primary is the secondary now, and leaves first.
+    this.#clients?.kill('SIGKILL');
+    await this.#clients?.ended;
+    for (const host of primary === a ? [a, b] : [b, a])
+      await cluster.client(host).command(module, 'stop');
+    const [one, two] = await Promise.all([a, b].map((host) => this.#set(host)));
+    problems.push(...wrongRecords(answers, (one ?? '').trimEnd().split('\n')));
+    problems.push(...twoAnswerers(answers));
+    if (one !== two) problems.push('the two copies of the set differ');
+    return problems;
+  }
+
+  async #set(host: Host): Promise<string> {
+    return (await this.#pair.sh(host, `cat ${dir}/set`)).stdout;
+  }
+}
+
+/** One run. Rejects only when something other than what is tested goes wrong. */
+export async function pairNemesisRun(
+  seed: number,
+  options: PairNemesisOptions,
+): Promise<PairNemesisResult> {
+  const { planted } = options;
+  const pair = await Pair.up({
+    tool: (lab) => {
+      const path = join(lab.dir, 'set-server');
+      const program = join(import.meta.dirname, 'set-server.js');
+      writeFileSync(path, `#!/bin/sh\nexec ${process.execPath} ${program} "$@"\n`, { mode: 0o755 });
+      return path;
+    },
+    // Faults in a row are what this is about.
+    edit: (xml) => xml.replace('loop_interval="24h"', 'loop_interval="0"'),
+    ...(planted === undefined ? {} : { agent: { env: plantedEnv(planted) } }),
+  });
+  const nemesis = new PairNemesis(pair, randomOf(seed), options);
+  const problems: string[] = [];
+  try {
+    await pair.ready();
+    const sniffer = await pair.lab.sniff();
+    await nemesis.clients();
+    for (let i = 0; i < options.steps; i++) await nemesis.step();
+    await nemesis.heal();
+    await nemesis.settled();
+    problems.push(...(await nemesis.check()));
+    const { doubles } = await sniffer.stop();
+    if (doubles > 0) problems.push(`${doubles} connections were answered by two servers`);
+  } catch (error) {
+    problems.push(...twoAnswerers(nemesis.answers), String(error));
+  }
+  if (problems.length > 0 && planted === undefined)
+    problems.push(`kept in ${await keep(pair, nemesis, seed, problems)}`);
+  await pair.down();
+  return { seed, steps: nemesis.steps, answers: nemesis.answers.length, problems };
+}
+
+function plantedEnv(rule: string): Readonly<Record<string, string>> {
+  const program = join(import.meta.dirname, 'set-planted.js');
+  return { NODE_OPTIONS: `--import=${program}`, HOLDFAST_PLANTED: rule };
+}
+
+/** Copies what a run leaves to a place where it stays. */
+async function keep(
+  pair: Pair,
+  nemesis: PairNemesis,
+  seed: number,
+  problems: readonly string[],
+): Promise<string> {
+  const folder = `/tmp/holdfast-pair-nemesis-${seed}`;
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(join(folder, 'steps'), `${[...nemesis.steps, ...problems].join('\n')}\n`);
+  const answers = nemesis.answers.map((answer) => JSON.stringify(answer));
+  writeFileSync(join(folder, 'answers'), `${answers.join('\n')}\n`);
+  for (const host of [pair.a, pair.b]) {
+    const story = await pair.story(host, 1000).catch(String);
+    const { stdout } = await pair.sh(host, `cat ${dir}/set`).catch(() => ({ stdout: '' }));
+    writeFileSync(join(folder, `${host.name}.events`), `${story}\n`);
+    writeFileSync(join(folder, `${host.name}.set`), stdout);
+    copyFileSync(host.agentLog, join(folder, `${host.name}.agent.log`));
+  }
+  return folder;
+}
