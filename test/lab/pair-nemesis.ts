@@ -11,17 +11,26 @@ import { copyFileSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Host, HostProcess } from '../../src/lab/host.ts';
+import { builtFile } from '../../src/native/load.ts';
+import { replicaProgram } from '../../src/native/replica.ts';
 import { randomOf } from '../replica/prefix.ts';
 import { dir, module, Pair } from './pair-support.ts';
 import { type Answer, parseAnswer, twoAnswerers, wrongRecords } from './set-check.ts';
 import { eventually } from './support.ts';
 
+/** A bug that the run must find. */
+export interface Planted {
+  /** A guard of core/mirror-rules.ts that the agents go without. */
+  readonly rule?: string;
+  /** What holdfast-replica-faulty does wrong. */
+  readonly engine?: string;
+  /** Where it does harm: what is done to whom (s1 is the primary), and how long before the next. */
+  readonly plan: readonly (readonly [fault: string, host: 's1' | 's2', ms: number])[];
+}
+
 export interface PairNemesisOptions {
   readonly steps: number;
-  /** A guard of core/mirror-rules.ts that the agents go without. */
-  readonly planted?: string;
-  /** Only faults whose name matches. */
-  readonly only?: RegExp;
+  readonly planted?: Planted;
   readonly say?: (text: string) => void;
 }
 
@@ -67,7 +76,6 @@ class PairNemesis {
   readonly #pair: Pair;
   readonly #random: Random;
   readonly #say: (text: string) => void;
-  readonly #only: RegExp;
   #clients: HostProcess | null = null;
   /** What is not undone yet, and to which server it was done. */
   #open: Open[] = [];
@@ -76,7 +84,6 @@ class PairNemesis {
     this.#pair = pair;
     this.#random = random;
     this.#say = options.say ?? (() => undefined);
-    this.#only = options.only ?? /./;
   }
 
   #pick<T>(of: readonly T[]): T {
@@ -116,16 +123,15 @@ class PairNemesis {
     await eventually('a record to be acknowledged', look, settledMs);
   }
 
-  async #cut(ids: Promise<readonly number[]>): Promise<Undo> {
-    const all = await ids;
-    return async () => {
-      for (const id of all) await this.#pair.lab.heal(id);
-    };
+  /** A fault of the lab: healed with all of them. */
+  async #healing(ids: Promise<readonly number[]>): Promise<Undo> {
+    await ids;
+    return () => Promise.resolve();
   }
 
   async #pause(host: Host, match: RegExp): Promise<Undo> {
     const found = host.processes().filter(({ command }) => match.test(command));
-    return this.#cut(
+    return this.#healing(
       this.#pair.lab.pause(
         host.name,
         found.map(({ id }) => id),
@@ -180,35 +186,36 @@ class PairNemesis {
 
   #faults(): readonly Fault[] {
     const { lab, cluster } = this.#pair;
-    const way = (): 'both' | 'to' | 'from' => this.#pick(['both', 'both', 'to', 'from']);
-    const all: readonly Fault[] = [
+    const cut = (ids: Promise<readonly number[]>): Promise<Undo> => this.#healing(ids);
+    const way = (): 'to' | 'from' => this.#pick(['to', 'from']);
+    return [
       {
         name: 'cut',
         network: true,
-        begin: (host, other) => this.#cut(lab.cut(host.name, other.name, way())),
+        begin: (host, other) => cut(lab.cut(host.name, other.name, way())),
       },
       {
         name: 'cut from witness',
         network: true,
-        begin: (host) => this.#cut(lab.cut(host.name, 'wit', way())),
+        begin: (host) => cut(lab.cut(host.name, 'wit', way())),
       },
-      { name: 'isolated', network: true, begin: (host) => this.#cut(lab.cutAll(host.name, way())) },
+      { name: 'isolated', network: true, begin: (host) => cut(lab.cutAll(host.name, way())) },
       {
         name: 'loss',
         network: true,
-        begin: (host) => this.#cut(lab.loss(host.name, 5 + this.#random(60))),
+        begin: (host) => cut(lab.loss(host.name, 5 + this.#random(60))),
       },
       {
         name: 'delay',
         network: true,
-        begin: (host) => this.#cut(lab.delay(host.name, 1 + this.#random(300))),
+        begin: (host) => cut(lab.delay(host.name, 1 + this.#random(300))),
       },
-      { name: 'unplug', network: true, begin: (host) => this.#cut(lab.unplug(host.name)) },
+      { name: 'unplug', network: true, begin: (host) => cut(lab.unplug(host.name)) },
       { name: 'pause agent', begin: (host) => this.#pause(host, agent) },
       { name: 'pause holdfastd', begin: (host) => this.#pause(host, holdfastd) },
       { name: 'pause engine', begin: (host) => this.#pause(host, engine) },
       { name: 'pause application', begin: (host) => this.#pause(host, application) },
-      { name: 'pause all', begin: (host) => this.#cut(lab.pause(host.name)) },
+      { name: 'pause all', begin: (host) => cut(lab.pause(host.name)) },
       { name: 'kill agent', begin: (host) => this.#kill(host, agent) },
       { name: 'kill holdfastd', downs: true, begin: (host) => this.#killDaemon(host) },
       { name: 'kill engine', begin: (host) => this.#kill(host, engine) },
@@ -224,18 +231,22 @@ class PairNemesis {
       },
       { name: 'stop', begin: (host) => this.#stopped(host) },
     ];
-    return all.filter(({ name }) => this.#only.test(name));
   }
 
-  /** Something happens to a server; nothing to one that is without power, and nothing twice. */
-  async #begin(): Promise<void> {
+  /** Something happens to a server. */
+  async #any(): Promise<void> {
     const { a, b } = this.#pair;
-    const [host, other] = this.#random(2) === 0 ? ([a, b] as const) : ([b, a] as const);
-    const fault = this.#pick(this.#faults());
+    const host = this.#random(2) === 0 ? a : b;
+    await this.#begin(this.#pick(this.#faults()), host);
+  }
+
+  /** Nothing twice, and nothing to the processes of one that has no power. */
+  async #begin(fault: Fault, host: Host): Promise<void> {
+    const other = host.name === this.#pair.a.name ? this.#pair.b : this.#pair.a;
     const isWitness = fault.name.startsWith('witness');
     const key = isWitness ? 'witness' : `${fault.name} of ${host.name}`;
     if (this.#open.some((one) => one.key === key)) return;
-    const isDown = this.#open.some((one) => one.host === host && one.isDown);
+    const isDown = this.#open.some((one) => one.host.name === host.name && one.isDown);
     if (isDown && !isWitness && fault.network !== true) return;
     this.#note(key === 'witness' ? fault.name : key);
     const undo = await fault.begin(host, other);
@@ -243,12 +254,21 @@ class PairNemesis {
     if (undo !== nothing) this.#open.push({ key, undo, host, isDown: downs });
   }
 
+  async planned(plan: Planted['plan']): Promise<void> {
+    for (const [name, host, ms] of plan) {
+      const fault = this.#faults().find((one) => one.name === name);
+      if (fault === undefined) throw new Error(`no such fault: ${name}`);
+      await this.#begin(fault, this.#pair.lab.host(host));
+      await delay(ms);
+    }
+  }
+
   async heal(): Promise<void> {
     if (this.#open.length > 0) this.#note(`undone: ${this.#open.map(({ key }) => key).join(', ')}`);
-    // Power first: what was done to processes went with them.
-    for (const { undo } of this.#open.toReversed()) await undo();
-    this.#open = [];
+    // Before anything is started again: what is paused cannot end.
     await this.#pair.lab.heal();
+    for (const { undo } of this.#open) await undo();
+    this.#open = [];
   }
 
   /** One is primary, the other follows, a client is answered. */
@@ -263,7 +283,7 @@ class PairNemesis {
     await delay(this.#random(800));
     const count = 1 + this.#random(3);
     for (let i = 0; i < count; i++) {
-      await this.#begin();
+      await this.#any();
       await delay(this.#random(600));
     }
     await delay(this.#pick(heldMs));
@@ -320,10 +340,14 @@ export async function pairNemesisRun(
   const nemesis = new PairNemesis(pair, randomOf(seed), options);
   const problems: string[] = [];
   try {
+    if (planted?.engine !== undefined) await faultyEngine(pair.a);
     await pair.ready();
     const sniffer = await pair.lab.sniff();
     await nemesis.clients();
+    await nemesis.planned(planted?.plan ?? []);
     for (let i = 0; i < options.steps; i++) await nemesis.step();
+    const seen = twoAnswerers(nemesis.answers);
+    if (seen.length > 0) throw new Error('two primaries');
     await nemesis.heal();
     await nemesis.settled();
     problems.push(...(await nemesis.check()));
@@ -338,9 +362,17 @@ export async function pairNemesisRun(
   return { seed, steps: nemesis.steps, answers: nemesis.answers.length, problems };
 }
 
-function plantedEnv(rule: string): Readonly<Record<string, string>> {
+function plantedEnv({ rule, engine }: Planted): Readonly<Record<string, string>> {
   const program = join(import.meta.dirname, 'set-planted.js');
-  return { NODE_OPTIONS: `--import=${program}`, HOLDFAST_PLANTED: rule };
+  return {
+    ...(rule === undefined ? {} : { NODE_OPTIONS: `--import=${program}`, HOLDFAST_PLANTED: rule }),
+    ...(engine === undefined ? {} : { HOLDFAST_FAULTS: engine }),
+  };
+}
+
+/** Until it loses its power, a server's engine is the one that has bugs planted in it. */
+async function faultyEngine(host: Host): Promise<void> {
+  await host.exec(['mount', '--bind', builtFile('holdfast-replica-faulty'), replicaProgram]);
 }
 
 /** Copies what a run leaves to a place where it stays. */
