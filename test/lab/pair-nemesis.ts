@@ -271,10 +271,24 @@ class PairNemesis {
     this.#open = [];
   }
 
+  /**
+   * An application that was killed after start_prim returned and before it was ever seen to answer is waited
+   * for without a limit: it could be one that starts slowly. Only here an operator is needed.
+   */
+  async #restarted(): Promise<void> {
+    for (const host of [this.#pair.a, this.#pair.b]) {
+      const why = (await this.#pair.status(host).catch(() => null))?.why.join() ?? '';
+      if (!/waits for the application to answer/.test(why)) continue;
+      if (host.processes().some(({ command }) => application.test(command))) continue;
+      this.#note(`restart of ${host.name}`);
+      await this.#order(this.#pair.cluster.client(host).command(module, 'restart'));
+    }
+  }
+
   /** One is primary, the other follows, a client is answered. */
   async settled(): Promise<void> {
     const beganMs = performance.now();
-    await this.#pair.settled(settledMs);
+    await this.#pair.settled(settledMs, () => this.#restarted());
     await this.#served();
     this.#note(`settled in ${Math.round(performance.now() - beganMs)} ms`);
   }
