@@ -7,7 +7,7 @@
  * Not done: jumps of the wall clock, since hosts of a lab share it; and a power cut loses no
  * page of the disk, since all hosts run on one kernel (the engine's own nemesis does that).
  */
-import { copyFileSync, mkdirSync, writeFileSync } from 'node:fs';
+import { copyFileSync, cpSync, lstatSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Host, HostProcess } from '../../src/lab/host.ts';
@@ -64,6 +64,7 @@ interface Open {
 
 const heldMs = [100, 400, 1200, 2500, 5000] as const;
 const settledMs = 90_000;
+const mostTold = 20;
 const agent = /^\S*node \S*agent\.js/;
 const holdfastd = /^\S*holdfastd /;
 const engine = /holdfast-replica/;
@@ -290,6 +291,8 @@ class PairNemesis {
     const beganMs = performance.now();
     await this.#pair.settled(settledMs, () => this.#restarted());
     await this.#served();
+    const lost = await this.wrong();
+    if (lost.length > 0) throw new Error(lost.join('\n'));
     this.#note(`settled in ${Math.round(performance.now() - beganMs)} ms`);
   }
 
@@ -305,16 +308,21 @@ class PairNemesis {
     if (this.#random(3) > 0) await this.settled();
   }
 
+  /** What is wrong with the set as the primary has it now. */
+  async wrong(): Promise<readonly string[]> {
+    const answers = [...this.answers];
+    const { a, b } = this.#pair;
+    const primary = (await this.#pair.status(a)).state === 'PRIM' ? a : b;
+    const lines = (await this.#set(primary)).trimEnd().split('\n');
+    return wrongRecords(answers, lines).slice(0, mostTold);
+  }
+
   /** All that clients know against the set as each server has it. */
   async check(): Promise<readonly string[]> {
     const { a, b, cluster } = this.#pair;
     const { answers } = this;
     const problems: string[] = [];
-    const statuses = await Promise.all([a, b].map((host) => this.#pair.status(host)));
-    const known = [...answers];
-    const primary = statuses[0]?.state === 'PRIM' ? a : b;
-    const text = (await this.#pair.sh(primary, `cat ${dir}/set`)).stdout;
-    problems.push(...wrongRecords(known, text.trimEnd().split('\n')));
+    const primary = (await this.#pair.status(a)).state === 'PRIM' ? a : b;
     await cluster.client(primary).swap(module, true);
     await this.settled();
     // Nobody writes any more; the former primary is the secondary now, and leaves first.
@@ -322,8 +330,8 @@ class PairNemesis {
     await this.#clients?.ended;
     for (const host of primary === a ? [a, b] : [b, a])
       await cluster.client(host).command(module, 'stop');
-    const [one, two] = await Promise.all([a, b].map((host) => this.#set(host)));
-    problems.push(...wrongRecords(answers, (one ?? '').trimEnd().split('\n')));
+    const [one, two] = await Promise.all([this.#set(a), this.#set(b)]);
+    problems.push(...wrongRecords(answers, one.trimEnd().split('\n')).slice(0, mostTold));
     problems.push(...twoAnswerers(answers));
     if (one !== two) problems.push('the two copies of the set differ');
     return problems;
@@ -401,11 +409,16 @@ async function keep(
   writeFileSync(join(folder, 'steps'), `${[...nemesis.steps, ...problems].join('\n')}\n`);
   const answers = nemesis.answers.map((answer) => JSON.stringify(answer));
   writeFileSync(join(folder, 'answers'), `${answers.join('\n')}\n`);
+  // Their sockets are no files.
+  const filter = (path: string): boolean => !lstatSync(path).isSocket();
+  const copy = { recursive: true, filter };
   for (const host of [pair.a, pair.b]) {
     const story = await pair.story(host, 1000).catch(String);
     const { stdout } = await pair.sh(host, `cat ${dir}/set`).catch(() => ({ stdout: '' }));
     writeFileSync(join(folder, `${host.name}.events`), `${story}\n`);
     writeFileSync(join(folder, `${host.name}.set`), stdout);
+    cpSync(join(pair.lab.dir, 'disks', host.name), join(folder, `${host.name}.disk`), copy);
+    cpSync(join(pair.lab.dir, `data-${host.name}`), join(folder, `${host.name}.data`), copy);
     copyFileSync(host.agentLog, join(folder, `${host.name}.agent.log`));
   }
   return folder;
