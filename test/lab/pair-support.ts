@@ -122,6 +122,9 @@ export class Pair {
   async mountData(host: Host): Promise<void> {
     const disk = join(this.lab.dir, `data-${host.name}`);
     await host.exec(['mkdir', '-p', disk, dir]);
+    // A server that was switched on again has another boot id. Here it is the same one, and this mount may get the
+    // number of one that was the engine's, who would take it away.
+    await host.exec(['sh', '-c', 'rm -f /var/lib/holdfast/modules/*/replica/mounted*']);
     await host.exec(['mount', '--bind', disk, dir]);
   }
 

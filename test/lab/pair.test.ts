@@ -43,6 +43,9 @@ describe('a mirror that decides for itself', { skip, timeout: 400_000 }, () => {
   async function mountData(host: Host): Promise<void> {
     const disk = join(lab.dir, `data-${host.name}`);
     await host.exec(['mkdir', '-p', disk, dir]);
+    // A server that was switched on again has another boot id. Here it is the same one, and this mount may get the
+    // number of one that was the engine's, who would take it away.
+    await host.exec(['sh', '-c', 'rm -f /var/lib/holdfast/modules/*/replica/mounted*']);
     await host.exec(['mount', '--bind', disk, dir]);
   }
   const status = (host: Host): Promise<ModuleStatus> => cluster.client(host).module(name);
