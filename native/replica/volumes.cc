@@ -57,7 +57,9 @@ int Volumes::remembered(size_t volume) const {
 bool Volumes::mounted(size_t volume) const {
   const int id = remembered(volume);
   const auto mount = mount_at(dir(volume));
-  return id != 0 && mount.has_value() && mount->id == id;
+  if (id == 0 || !mount.has_value() || mount->id != id) return false;
+  // The kernel gives the id of a mount that is gone to the next one, perhaps an administrator's.
+  return mount->type == "fuse.holdfast" || mount->read_only;
 }
 
 Failure Volumes::remember_mount(size_t volume) {

@@ -205,7 +205,8 @@ export class MirrorPorts {
       if (top === undefined) continue;
       // The engine notes what it mounts, which on a secondary looks like any other mount.
       const noted = readText(join(state, `mounted${index}`)).trim() === `${boot} ${top.id}`;
-      if (!noted && top.type !== 'fuse.holdfast') continue;
+      // A read-only one is its own only if it noted it; the kernel gives ids of mounts again.
+      if (top.type !== 'fuse.holdfast' && !(noted && top.readOnly)) continue;
       await promisify(execFile)('umount', ['-l', '--', dir]).then(
         () => this.record('alert', `${dir} was left mounted and is detached now`, { dir }),
         (error: unknown) =>
@@ -229,13 +230,21 @@ function readText(path: string): string {
   }
 }
 
+interface Mounted {
+  readonly id: string;
+  readonly point: string;
+  readonly type: string;
+  readonly readOnly: boolean;
+}
+
 /** /proc/self/mountinfo (proc(5)), in the order of mounting. */
-function mountedNow(): { readonly id: string; readonly point: string; readonly type: string }[] {
+function mountedNow(): Mounted[] {
   return readText('/proc/self/mountinfo')
     .split('\n')
     .map((line) => {
-      const [id = '', , , , point = ''] = line.split(' ');
-      return { id, point: unescaped(point), type: / - (\S+) /.exec(line)?.[1] ?? '' };
+      const [id = '', , , , point = '', options = ''] = line.split(' ');
+      const type = / - (\S+) /.exec(line)?.[1] ?? '';
+      return { id, point: unescaped(point), type, readOnly: /^ro(,|$)/.test(options) };
     });
 }
 
