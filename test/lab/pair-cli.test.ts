@@ -1,67 +1,26 @@
 /** The operator's commands on a mirror that decides for itself, as docs/operate/mirror.md tells them. */
 import assert from 'node:assert/strict';
-import { mkdirSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import type { EventRecord } from '../../src/host/face.ts';
-import { LabCluster } from '../../src/lab/cluster.ts';
 import type { Host } from '../../src/lab/host.ts';
-import { Lab } from '../../src/lab/lab.ts';
-import { toolPath } from '../../src/lab/tool.ts';
+import { dir, module as name, Pair } from './pair-support.ts';
 import { eventually, skip } from './support.ts';
 
-const name = 'db';
-const dir = '/run/data';
-
 describe('the operator of a mirror that decides for itself', { skip, timeout: 400_000 }, () => {
-  let lab: Lab;
-  let cluster: LabCluster;
+  let mirror: Pair;
   let a: Host;
   let b: Host;
 
   before(async () => {
-    lab = await Lab.up({ hosts: 2, clients: 0 });
-    const path = join(lab.dir, 'register');
-    mkdirSync(path);
-    writeFileSync(join(path, 'holdfast-register'), '');
-    cluster = await LabCluster.start(lab, { arbiter: { type: 'directory', path } });
-    [a, b] = cluster.hosts as [Host, Host];
-    for (const host of cluster.hosts) await mountData(host);
-    await cluster.install(name, 'test/fixtures/modules/lab_pair', {
-      VIP4: lab.vip(1),
-      VIP6: lab.vip(1, 6),
-      TOOL: toolPath(),
-    });
+    mirror = await Pair.up({ arbiter: 'directory' });
+    ({ a, b } = mirror);
   });
-  after(async () => lab?.down());
+  after(async () => mirror?.down());
 
-  async function mountData(host: Host): Promise<void> {
-    const disk = join(lab.dir, `data-${host.name}`);
-    await host.exec(['mkdir', '-p', disk, dir]);
-    await host.exec(['mount', '--bind', disk, dir]);
-  }
-  const cli = (host: Host, ...words: string[]): Promise<string> => cluster.cli(host, words);
+  const cli = (host: Host, ...words: string[]): Promise<string> => mirror.cluster.cli(host, words);
   const sh = async (host: Host, script: string): Promise<string> =>
     (await host.exec(['sh', '-c', script])).stdout;
-  const shown = async (host: Host): Promise<string> => {
-    const { state, readiness } = await cluster.client(host).module(name);
-    return `${state} ${readiness}`;
-  };
-  async function becomes(host: Host, wanted: string): Promise<void> {
-    let last = '';
-    await eventually(`${host.name} to be ${wanted}`, async () => {
-      last = await shown(host).catch((error: unknown) => String(error));
-      return last === wanted ? true : null;
-    }).catch(async (error: unknown) => {
-      const told = `${await cli(host, 'status')}\n${await cli(host, 'why', name)}`;
-      throw new Error(`${String(error)}: ${last}\n${told}`);
-    });
-  }
-  async function restore(host: Host): Promise<void> {
-    await host.boot();
-    await mountData(host);
-    await cluster.startAgent(host);
-  }
+  const becomes = (host: Host, wanted: string): Promise<void> => mirror.becomes(host, wanted);
   /** Both serve: `first` as primary. */
   async function whole(first: Host): Promise<void> {
     await becomes(first, 'PRIM Ready');
@@ -111,7 +70,7 @@ describe('the operator of a mirror that decides for itself', { skip, timeout: 40
     assert.match(await cli(a, 'why', name), /waits for `prim` or the primary \[HF-MIRROR-125\]/);
     await cli(a, 'prim', name);
     await becomes(a, 'ALONE Ready');
-    await restore(b);
+    await mirror.boot(b);
     await whole(a);
     await cli(a, 'failover', 'on', name);
     assert.doesNotMatch(await cli(b, 'status', name), /failover +off/);
@@ -136,7 +95,7 @@ describe('the operator of a mirror that decides for itself', { skip, timeout: 40
     await cli(b, 'primforce', name, '--yes');
     await becomes(b, 'ALONE Ready');
     await sh(b, `echo kept >${dir}/kept && sync ${dir}/kept`);
-    await restore(a);
+    await mirror.boot(a);
     await becomes(a, 'SECOND Transient');
     await eventually('the primary to say what must be decided', async () =>
       /took changes while .*\[HF-MIRROR-016\]\n {4}hint: .*second discard -m db/.test(

@@ -1,4 +1,4 @@
-/** A mirror that decides for itself in a lab: two servers, a witness, clients of its virtual IP. */
+/** A mirror that decides for itself in a lab: two servers, an arbiter, clients of its virtual IP. */
 import assert from 'node:assert/strict';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -26,11 +26,20 @@ export interface Writer {
 }
 
 export interface PairOptions {
+  /** A directory that both servers have, instead of a witness on a third host. */
+  readonly arbiter?: 'directory';
   /** The program behind the virtual IP; the lab's own server where absent. */
   readonly tool?: (lab: Lab) => string;
   /** Another userconfig.xml than the fixture's, its macros set already. */
   readonly edit?: (xml: string) => string;
   readonly agent?: AgentOptions;
+}
+
+function sharedDirectory(lab: Lab): { readonly type: 'directory'; readonly path: string } {
+  const path = join(lab.dir, 'register');
+  mkdirSync(path);
+  writeFileSync(join(path, 'holdfast-register'), '');
+  return { type: 'directory', path };
 }
 
 export class Pair {
@@ -49,12 +58,16 @@ export class Pair {
     this.b = b;
   }
 
-  /** Two servers and a witness; the module is installed, and stopped. */
+  /** The module is installed, and stopped. */
   static async up(options: PairOptions = {}): Promise<Pair> {
-    const lab = await Lab.up({ hosts: ['s1', 's2', 'wit'], clientAddresses: 10 });
+    const servers = ['s1', 's2'];
+    const isShared = options.arbiter === 'directory';
+    const hosts = isShared ? servers : [...servers, 'wit'];
+    const lab = await Lab.up({ hosts, clientAddresses: 10 });
     try {
-      const pair = new Pair(lab, await LabCluster.start(lab, {}, ['s1', 's2'], options.agent));
-      await pair.#arbiter();
+      const config = isShared ? { arbiter: sharedDirectory(lab) } : {};
+      const pair = new Pair(lab, await LabCluster.start(lab, config, servers, options.agent));
+      if (!isShared) await pair.#arbiter();
       for (const host of pair.cluster.hosts) await pair.mountData(host);
       const macros = {
         VIP4: lab.vip(1),
@@ -122,9 +135,6 @@ export class Pair {
   async mountData(host: Host): Promise<void> {
     const disk = join(this.lab.dir, `data-${host.name}`);
     await host.exec(['mkdir', '-p', disk, dir]);
-    // A server that was switched on again has another boot id. Here it is the same one, and this mount may get the
-    // number of one that was the engine's, who would take it away.
-    await host.exec(['sh', '-c', 'rm -f /var/lib/holdfast/modules/*/replica/mounted*']);
     await host.exec(['mount', '--bind', disk, dir]);
   }
 
