@@ -1,7 +1,8 @@
 /**
  * Clients of set-server.ts, in the clients' namespace of a lab. Each writes one record after the
- * other and never the same one twice; a prober sends a datagram every 10 ms. Says what was answered,
- * a line each: "w|u ID RUN NS SEEN", SEEN as NS on this side. Argument: the virtual IP.
+ * other and never the same one twice; a prober sends a datagram every 10 ms, and hears only what comes
+ * from the virtual IP, as any client that connects its socket. Says what was answered, a line each:
+ * "w|u ID RUN NS SEEN", SEEN as NS on this side. Argument: the virtual IP.
  */
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
@@ -58,5 +59,7 @@ const prober = createSocket('udp4').on('message', (answer) => say('u', answer.to
 // An address that nobody has is an error of the socket; the next datagram may be answered.
 prober.on('error', () => undefined);
 let sent = 0;
-setInterval(() => prober.send(String(++sent), 1053, vip, () => undefined), pauseMs);
+prober.connect(1053, vip, () => {
+  setInterval(() => prober.send(String(++sent), () => undefined), pauseMs);
+});
 await Promise.all(Array.from({ length: writers }, (_, writer) => write(writer + 1)));
