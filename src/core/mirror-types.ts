@@ -50,6 +50,8 @@ export interface MirrorConfig {
   readonly loopIntervalMs: number;
   /** False: the application counts as healthy once start_prim has succeeded. */
   readonly hasHealth: boolean;
+  /** How long after start_prim the application may take until it answers; 0: as long as it likes. */
+  readonly startMs: number;
   /** What follows when the application does not answer. */
   readonly healthAction: HealthAction | 'swap';
 }
@@ -366,7 +368,9 @@ export type TimerName =
   /** The status is told again. */
   | 'status'
   /** The primary looks at the register. */
-  | 'look';
+  | 'look'
+  /** The application that was started must have answered by then. */
+  | 'answer';
 
 export interface PeerView {
   readonly reach: Reach | 'unknown';

@@ -78,6 +78,7 @@ export class Pair {
       maxloop: 3,
       loopIntervalMs: 86_400_000,
       hasHealth: false,
+      startMs: 0,
       healthAction: 'stopstart',
       ...config,
     };

@@ -272,24 +272,10 @@ class PairNemesis {
     this.#open = [];
   }
 
-  /**
-   * An application that was killed after start_prim returned and before it was ever seen to answer is waited
-   * for without a limit: it could be one that starts slowly. Only here an operator is needed.
-   */
-  async #restarted(): Promise<void> {
-    for (const host of [this.#pair.a, this.#pair.b]) {
-      const why = (await this.#pair.status(host).catch(() => null))?.why.join() ?? '';
-      if (!/waits for the application to answer/.test(why)) continue;
-      if (host.processes().some(({ command }) => application.test(command))) continue;
-      this.#note(`restart of ${host.name}`);
-      await this.#order(this.#pair.cluster.client(host).command(module, 'restart'));
-    }
-  }
-
   /** One is primary, the other follows, a client is answered. */
   async settled(): Promise<void> {
     const beganMs = performance.now();
-    await this.#pair.settled(settledMs, () => this.#restarted());
+    await this.#pair.settled(settledMs);
     await this.#served();
     const lost = await this.wrong();
     if (lost.length > 0) throw new Error(lost.join('\n'));
@@ -352,7 +338,8 @@ export async function pairNemesisRun(
     tool: (lab) => {
       const path = join(lab.dir, 'set-server');
       const program = join(import.meta.dirname, 'set-server.js');
-      writeFileSync(path, `#!/bin/sh\nexec ${process.execPath} ${program} "$@"\n`, { mode: 0o755 });
+      const command = `VIP=${lab.vip(1)} exec ${process.execPath} ${program} "$@"`;
+      writeFileSync(path, `#!/bin/sh\n${command}\n`, { mode: 0o755 });
       return path;
     },
     // Faults in a row are what this is about.

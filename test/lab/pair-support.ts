@@ -186,14 +186,10 @@ export class Pair {
     await this.becomes(this.b, 'SECOND Ready');
   }
 
-  /**
-   * Waits until one server is primary and the other follows, both ready; fails with what both say.
-   * onLook: what is done at each look before that.
-   */
-  async settled(timeoutMs = 60_000, onLook?: () => Promise<void>): Promise<void> {
+  /** Waits until one server is primary and the other follows, both ready; fails with what both say. */
+  async settled(timeoutMs = 60_000): Promise<void> {
     const hosts = [this.a, this.b];
     const look = async (): Promise<true | null> => {
-      await onLook?.();
       const shown = await Promise.all(hosts.map((host) => this.shown(host).catch(String)));
       return shown.toSorted().join() === 'PRIM Ready,SECOND Ready' ? true : null;
     };
