@@ -7,9 +7,9 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { pairNemesisRun, type Planted } from './pair-nemesis.ts';
 import { skip } from './support.ts';
+import { firstSeed } from '../support/random.ts';
 
 const minutes = Number(process.env['HOLDFAST_SOAK_MINUTES'] ?? 0);
-const first = Number(process.env['HOLDFAST_SEED'] ?? Date.now() % 1_000_000_000);
 const steps = Number(process.env['HOLDFAST_STEPS'] ?? 8);
 const mostProblems = 3;
 
@@ -18,12 +18,12 @@ describe('nemesis of a mirror that decides', { skip }, () => {
   test('whatever happens, service comes back and nothing acknowledged is lost', {
     skip: notNow,
   }, async (t) => {
-    t.diagnostic(`first seed ${first}`);
+    t.diagnostic(`first seed ${firstSeed}`);
     const startedMs = performance.now();
     const problems: string[] = [];
     let runs = 0;
     do {
-      const result = await pairNemesisRun(first + runs, {
+      const result = await pairNemesisRun(firstSeed + runs, {
         steps,
         say: (text) => t.diagnostic(text),
       });
