@@ -365,8 +365,16 @@ function secondForced(work: Work): void {
   run(work, 'start_second');
 }
 
+/** Its scripts alone, and another server was granted the service meanwhile: it is not started here. */
+function regardRecord(work: Work): void {
+  const { record } = work.durable;
+  if (work.after !== 'restart' || record === null || record.primary === work.config.me) return;
+  aim(work, { after: 'wait', action: 'stopwait', forced: false });
+}
+
 function primForced(work: Work): void {
   regardEngine(work);
+  regardRecord(work);
   if (work.after !== 'restart') return closePrim(work, work.action);
   move(work, 'primForcing', 'primStarting', work.action);
   work.after = 'stop';
