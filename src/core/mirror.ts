@@ -277,7 +277,7 @@ function onEngineDone(work: Work, event: MirrorEvent & { kind: 'engineDone' }): 
 function onPeerCopy(work: Work, event: MirrorEvent & { kind: 'peerCopy' }): void {
   // It was said before the order that it would contradict.
   if (event.epoch < work.engine.permit) return;
-  const alone = event.copy === 'inSync' ? false : work.engine.alone;
+  const alone = work.engine.alone && event.alone;
   work.engine = { ...work.engine, peerCopy: event.copy, alone };
 }
 
