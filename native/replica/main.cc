@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "replica/copy_mark.h"
 #include "replica/holder.h"
 #include "replica/worker.h"
 
@@ -15,6 +16,12 @@
  * This process becomes the holder, in a session of its own, and ends after `quit` on SOCKET. Once
  * SOCKET can be connected to, it has let go of the caller's stdin, stdout and stderr; before that
  * it says on stderr why it ends with exit code 1 or 2.
+ *
+ * holdfast-replica --look STATE [--force] DIR...
+ *
+ * Says whether these directories could be opened for the copy of the state folder STATE, and
+ * changes nothing: exit code 0, or 3 and on stdout why not: a code, a space, a sentence. No engine
+ * runs for that copy. --force: for a primary by force, which takes what is there (copy_mark.h).
  */
 namespace {
 
@@ -46,6 +53,23 @@ int start_holder(const Options& options) {
   return run_holder(options, std::move(listener.value), std::move(shared.value), Fd(), Fd());
 }
 
+int look(int count, char** arguments) {
+  bool force = false;
+  std::vector<std::string> dirs;
+  for (int i = 3; i < count; i++) {
+    const std::string word = arguments[i];
+    if (word == "--force")
+      force = true;
+    else
+      dirs.push_back(word);
+  }
+  if (count < 3 || dirs.empty()) return 2;
+  const Failure failure = look_at_directories(arguments[2], dirs, force);
+  if (!failure.failed()) return 0;
+  printf("%s %s\n", failure.code.c_str(), failure.text.c_str());
+  return 3;
+}
+
 void close_on_exec() {
   for (int fd = listener_fd; fd <= other_fd; fd++) (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
 }
@@ -53,6 +77,7 @@ void close_on_exec() {
 }  // namespace
 
 int main(int count, char** arguments) {
+  if (count > 1 && strcmp(arguments[1], "--look") == 0) return look(count, arguments);
   Options options;
   const std::string wrong = parse_options(count, arguments, options);
   if (!wrong.empty()) {

@@ -5,6 +5,7 @@
 
 #include "replica/applying.h"
 #include "replica/comparison.h"
+#include "replica/copy_mark.h"
 #include "replica/distant.h"
 #include "replica/front.h"
 #include "replica/link.h"
@@ -61,6 +62,7 @@ class PrimRole final : public Role {
     MainBegins how = MainBegins::anew;
   };
 
+  Failure take_content();
   Failure check();
   Failure begin_history();
   Failure begin_distant(MainBegins how, const SuperState& main) {
@@ -300,10 +302,30 @@ Failure PrimRole::start_link() {
   return {};
 }
 
+/**
+ * By force this server is primary with what is in its directories, also where they are others than
+ * those of its copy: restored from a backup, say. Then its history begins anew.
+ */
+Failure PrimRole::take_content() {
+  if (Failure failure = check_set(super_.state(), line_, false); failure.failed()) return failure;
+  const auto look = [this](bool force) {
+    return look_at_directories(line_.state, line_.dirs, force);
+  };
+  if (look(false).code != "VOLUME") return {};
+  if (Failure failure = look(true); failure.failed()) return failure;
+  context_.events.warning("other directories than those of this copy are the primary's by force");
+  const int error = forget_copy(super_, line_.state);
+  return error == 0 ? Failure{} : Failure::of(error, "forgetting the copy in " + line_.state);
+}
+
 Failure PrimRole::open() {
-  if (Failure failure = front_.open_files(); failure.failed()) return failure;
+  if (Failure failure = front_.volumes().lock_state(); failure.failed()) return failure;
   const auto opened = super_.open(front_.volumes().state_path("super"));
   if (!opened.ok()) return Failure::of(opened.error, front_.volumes().state_path("super"));
+  if (line_.force && !context_.resume) {
+    if (Failure failure = take_content(); failure.failed()) return failure;
+  }
+  if (Failure failure = front_.open_files(); failure.failed()) return failure;
   if (Failure failure = check(); failure.failed()) return failure;
   if (Failure failure = begin_history(); failure.failed()) return failure;
   if (Failure failure = start_link(); failure.failed()) return failure;

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "replica/applying.h"
+#include "replica/copy_mark.h"
 #include "replica/mirror.h"
 #include "replica/mounts.h"
 #include "replica/receiver.h"
@@ -49,8 +50,6 @@ class SecondRole final : public Role {
   }
 
  private:
-  Failure forget_history();
-  Failure forget_files();
   Failure discard();
   Failure begin_history();
   Failure mount_all();
@@ -74,31 +73,6 @@ class SecondRole final : public Role {
   std::unique_ptr<Receiver> receiver_;
   std::atomic<bool> receiving_{false};
 };
-
-/** `fullsync`: this copy has no history any more, and no file of it is known to the mirror. */
-Failure SecondRole::forget_history() {
-  SuperState next = super_.state();
-  next.state = DiskState::none;
-  next.role = 0;
-  next.clean = 0;
-  next.checkpoint = {};
-  next.last = next.base = {};
-  next.base_state = 0;
-  next.resync = 0;
-  next.history_size = 0;
-  // First: with ids that are gone, an older history would be gone on from as if it were whole.
-  const int error = super_.save(next);
-  return error == 0 ? Failure{} : Failure::of(error, volumes_.state_path("super"));
-}
-
-/** `fullsync`, and files whose ids may be those of another history: all become foreign. */
-Failure SecondRole::forget_files() {
-  int error = remove_rest(line_.state);
-  if (error == 0) error = Marks::remove(line_.state);
-  if (error == 0 && unlink(volumes_.state_path("ids").c_str()) != 0 && errno != ENOENT)
-    error = errno;
-  return error == 0 ? Failure{} : Failure::of(error, line_.state);
-}
 
 /**
  * `discard`: what this copy acknowledged alone is given up. It says from now on that it did not,
@@ -261,8 +235,8 @@ Failure SecondRole::open() {
   }
   // Once: a worker that goes on with this line finds that it was done.
   if (!context_.resume && line_.fullsync) {
-    if (Failure failure = forget_history(); failure.failed()) return failure;
-    if (Failure failure = forget_files(); failure.failed()) return failure;
+    if (const int error = forget_copy(super_, line_.state); error != 0)
+      return Failure::of(error, "forgetting the copy in " + line_.state);
   }
   if (!context_.resume && line_.discard) {
     if (Failure failure = discard(); failure.failed()) return failure;

@@ -123,10 +123,14 @@ int visit_directory(Scan& scan, Tree& tree, const Place& place) {
 
 }  // namespace
 
-Result<bool> is_empty(const Tree& tree, uint8_t volume) {
-  auto entries = has_entries(tree.root_fd(volume), true);
+Result<bool> is_empty(int root) {
+  auto entries = has_entries(root, true);
   entries.value = !entries.value;
   return entries;
+}
+
+Result<bool> is_empty(const Tree& tree, uint8_t volume) {
+  return is_empty(tree.root_fd(volume));
 }
 
 Result<uint64_t> scan_ids(Tree& tree, Ids& ids, uint64_t epoch, const Skip& skip) {

@@ -14,16 +14,19 @@ namespace holdfast::replica {
 inline constexpr const char* orphanage_name = ".holdfast";
 /** The folder there for what a resync took away and must not lose (quarantine.h). */
 inline constexpr const char* quarantine_name = ".holdfast-quarantine";
+/** The file there by which a copy knows its directory again (copy_mark.h). */
+inline constexpr const char* copy_mark_name = ".holdfast-copy";
 /** Of the root: its mtime, while one of them is made or removed. */
 inline constexpr const char* root_mtime_attribute = "trusted.holdfast.mtime";
 
 /** True for names in a replicated directory's root that are this product's: neither shown by the
  * mount, nor replicated, nor compared. */
 inline bool is_internal_name(std::string_view name) {
-  return name == orphanage_name || name == quarantine_name;
+  return name == orphanage_name || name == quarantine_name || name == copy_mark_name;
 }
 
-/** True when the volume's root holds nothing but an orphanage and an empty lost+found. */
+/** True when an open root holds nothing but what is this product's and an empty lost+found. */
+Result<bool> is_empty(int root);
 Result<bool> is_empty(const Tree& tree, uint8_t volume);
 
 /**

@@ -210,12 +210,12 @@ void Tree::drop(FileId id) {
   shard.where.erase(found);
 }
 
-int Tree::identify(int directory, const char* name, Handle& handle, struct stat& attributes) const {
+int Tree::identify(int directory, const char* name, Handle& handle, struct stat& attributes) {
   if (fstatat(directory, name, &attributes, AT_SYMLINK_NOFOLLOW) != 0) return errno;
   return handle_of(directory, name, 0, handle);
 }
 
-int Tree::identify(int fd, Handle& handle, struct stat& attributes) const {
+int Tree::identify(int fd, Handle& handle, struct stat& attributes) {
   if (fstatat(fd, "", &attributes, AT_EMPTY_PATH) != 0) return errno;
   return handle_of(fd, "", AT_EMPTY_PATH, handle);
 }

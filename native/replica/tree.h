@@ -51,9 +51,9 @@ class Tree {
   void drop(FileId id);
 
   /** Handle and attributes of a name in an open directory (the link itself, not its target). */
-  int identify(int directory, const char* name, Handle& handle, struct stat& attributes) const;
+  static int identify(int directory, const char* name, Handle& handle, struct stat& attributes);
   /** Handle and attributes of an open descriptor. */
-  int identify(int fd, Handle& handle, struct stat& attributes) const;
+  static int identify(int fd, Handle& handle, struct stat& attributes);
 
   /** syncfs on every volume; 0 or the first errno. */
   int sync_all();

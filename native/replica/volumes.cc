@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "replica/copy_mark.h"
 #include "replica/mounts.h"
 
 namespace holdfast::replica {
@@ -35,6 +36,7 @@ std::string marker_name(size_t volume) {
 }  // namespace
 
 Failure Volumes::lock_state() {
+  if (lock_.valid()) return {};
   if (mkdir(line_.state.c_str(), 0700) != 0 && errno != EEXIST)
     return Failure::of(errno, "state=" + line_.state);
   lock_.reset(::open(state_path("lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
@@ -44,7 +46,9 @@ Failure Volumes::lock_state() {
   whole.l_type = F_WRLCK;
   if (fcntl(lock_.get(), F_SETLK, &whole) == 0) return {};
   const bool busy = errno == EAGAIN || errno == EACCES;
-  return Failure::of(busy ? EBUSY : errno, "state=" + line_.state);
+  const int error = busy ? EBUSY : errno;
+  lock_.reset();
+  return Failure::of(error, "state=" + line_.state);
 }
 
 int Volumes::remembered(size_t volume) const {
@@ -114,10 +118,27 @@ Failure Volumes::open_one(size_t volume, Fd& out) {
   return error == 0 ? Failure{} : Failure::of(error, "keeping " + path);
 }
 
+/** VOLUME: another directory is there than the one that this copy was in. */
+Failure Volumes::check_mark(size_t volume, int root) {
+  const std::string note = mark_note(line_.state, volume);
+  const auto found = find_mark(root, note);
+  if (!found.ok()) return Failure::of(found.error, dir(volume) + ": " + found.call);
+  if (found.value == Found::other) return other_directory(dir(volume));
+  if (found.value == Found::same) return {};
+  // On a disk that is full, say, it does without, and tries again at the next start.
+  if (const int error = make_mark(root, note); error != 0)
+    context_.events.warning(
+        "a directory cannot be marked as this copy's: were its file system not mounted at the next "
+        "start, nobody would notice",
+        error);
+  return {};
+}
+
 Failure Volumes::open(Tree& tree) {
   for (size_t i = 0; i < count(); i++) {
     Fd directory;
     if (Failure failure = open_one(i, directory); failure.failed()) return failure;
+    if (Failure failure = check_mark(i, directory.get()); failure.failed()) return failure;
     const auto added = tree.add_volume(std::move(directory));
     if (!added.ok()) return Failure::of(added.error, dir(i) + ": " + added.call);
   }

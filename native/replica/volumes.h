@@ -21,7 +21,8 @@ class Volumes {
 
   /**
    * Adds every directory to `tree`, by the kept descriptor when this is a resume, else opened now,
-   * after a mount that an earlier process left there is taken away.
+   * after a mount that an earlier process left there is taken away. VOLUME: one is not the
+   * directory that this copy was in (copy_mark.h).
    */
   Failure open(Tree& tree);
 
@@ -39,6 +40,7 @@ class Volumes {
 
  private:
   Failure open_one(size_t volume, Fd& out);
+  Failure check_mark(size_t volume, int root);
   int remembered(size_t volume) const;
 
   RoleContext& context_;

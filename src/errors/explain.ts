@@ -26,6 +26,7 @@ const wide: ReadonlySet<string> = new Set([
   'state',
   'by',
   'node',
+  'dir',
 ]);
 
 /** Said by `why`, too: what no rule decides. */

@@ -147,6 +147,11 @@ export const mirrorErrors = {
     hint: 'Nothing was touched. If this server is to stay the primary one, `holdfast stop -m {module}` and `holdfast prim -m {module}` here begin an epoch that is newer; what the copy did is given up by `holdfast second discard -m {module}` there.',
     http: 409,
   },
+  'HF-MIRROR-029': {
+    sentence: '{module} cannot use its directories: {reason}',
+    hint: 'Mount the file system of the directory and try again. Where the data was moved to another disk or restored: `holdfast second fullsync -m {module}` here, while the other server is primary, compares it and gets what differs; where no other server has the data, `holdfast primforce -m {module}` (run by hand: `holdfast prim -m {module} --force`) makes what is there the data.',
+    http: 409,
+  },
   'HF-MIRROR-040': {
     sentence: '{module} did not carry out {verb}: {reason}',
     hint: '`holdfast why -m {module}` on both servers says what stands against it.',

@@ -122,9 +122,14 @@ export const refusalErrors = {
     hint: 'The disk of /var/lib/holdfast does not take what must be kept: make room or mend it, then `holdfast start -m {module}`.',
     http: 409,
   },
+  'HF-MIRROR-129': {
+    sentence: 'waits: {dir} is not the directory that this copy was in',
+    hint: 'Mount its file system; it goes on by itself then. Where the data was moved to another disk or restored: `holdfast second fullsync -m {module}` here compares it with the other server and gets what differs; where no other server has the data, `holdfast primforce -m {module}` makes what is there the data.',
+    http: 409,
+  },
   'HF-MIRROR-128': {
     sentence: 'waits: {reason}',
-    hint: 'A checker holds it: mend what is named; it goes on by itself then.',
+    hint: 'Mend what is named; it goes on by itself then.',
     http: 409,
   },
   // Orders that are not carried out.

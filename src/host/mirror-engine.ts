@@ -10,7 +10,13 @@ import type { ReplicaStatus, VerifyStatus } from './face.ts';
 import { DistantCopies } from './mirror-distant.ts';
 import { apartError, peerReasonText, resyncText, toldError } from './mirror-events.ts';
 import { MirrorLag } from './mirror-lag.ts';
-import { engineFigures, type MirrorPorts, openValues, type OpenWay } from './mirror-ports.ts';
+import {
+  engineFigures,
+  engineFolder,
+  type MirrorPorts,
+  openValues,
+  type OpenWay,
+} from './mirror-ports.ts';
 import type { MirrorRecord, MirrorRole } from './mirror-state.ts';
 import { type EngineAnswer, Replica } from './replica.ts';
 import { Verification } from './verification.ts';
@@ -140,6 +146,27 @@ export class MirrorEngine {
     this.#setApart(null);
     this.#distant.forget();
     await checkPaths(rfsOf(this.#config()));
+  }
+
+  /**
+   * Why the directories could not be opened, while no engine has them; null: nothing is known.
+   * `force`: for a primary by force, which takes what is there.
+   */
+  async look(force: boolean): Promise<string | null> {
+    const config = this.#config();
+    const rfs = rfsOf(config);
+    try {
+      await checkPaths(rfs);
+    } catch (error) {
+      return error instanceof Error ? error.message : String(error);
+    }
+    const dirs = rfs.directories.map(({ dir }) => dir);
+    const found = await this.#ports.engine.look(
+      engineFolder(this.#ports.paths, config.name),
+      dirs,
+      force,
+    );
+    return found?.text ?? null;
   }
 
   /**

@@ -217,7 +217,7 @@ export class MirrorPorts {
 }
 
 /** Where the engine of a module keeps its own files. */
-function engineFolder(paths: Paths, module: string): string {
+export function engineFolder(paths: Paths, module: string): string {
   return join(moduleDirs(paths, module).state, 'replica');
 }
 

@@ -86,6 +86,11 @@ export class PairEngine {
     return readSuperblock(join(state, 'replica', 'super'));
   }
 
+  /** Why the directories could not be opened, while no engine has them; null: nothing is known. */
+  async look(force: boolean): Promise<string | null> {
+    return this.mirror.look(force);
+  }
+
   /** Carries an order out; its `engineDone` comes by `news`. */
   order(id: number, order: EngineOrder): void {
     this.#busy = true;

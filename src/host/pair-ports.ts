@@ -8,7 +8,7 @@ import {
   mirrorTiming,
 } from '../core/mirror.ts';
 import type { PairStatus } from './face.ts';
-import type { MirrorPorts } from './mirror-ports.ts';
+import { fixedOf, type MirrorPorts } from './mirror-ports.ts';
 import type { PeerNews } from './pair-peer.ts';
 
 type Of<K extends MirrorEffect['kind']> = Extract<MirrorEffect, { kind: K }>;
@@ -85,4 +85,17 @@ export function coreConfig(
     startMs: ready?.startTimeoutMs ?? 0,
     healthAction: ready?.action ?? 'noaction',
   };
+}
+
+/** The first thing that differs and cannot change while the mirror runs, or null. */
+export function stopNeededFor(now: ModuleConfig, next: ModuleConfig): string | null {
+  const differs = (a: unknown, b: unknown): boolean => JSON.stringify(a) !== JSON.stringify(b);
+  if (now.service.mode !== next.service.mode) return 'mode';
+  if (differs(fixedOf(now), fixedOf(next)) || differs(now.rfs?.nodes, next.rfs?.nodes)) {
+    return '<rfs>';
+  }
+  const addresses = (config: ModuleConfig): string =>
+    JSON.stringify(config.vip ?? null, (key, item: unknown) => (key === 'line' ? undefined : item));
+  if (addresses(now) !== addresses(next)) return 'virtual interfaces and addresses';
+  return null;
 }

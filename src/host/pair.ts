@@ -19,12 +19,12 @@ import { HoldfastError } from '../errors.ts';
 import { explainRefusal } from '../errors/explain.ts';
 import type { ModuleStatus, ModuleVerb, SecondWay, VerifyStatus } from './face.ts';
 import type { Hosted } from './hosted.ts';
-import { fixedOf } from './mirror-ports.ts';
 import type { MirrorRecord } from './mirror-state.ts';
+import { PairData } from './pair-data.ts';
 import { PairEngine } from './pair-engine.ts';
 import { PairLoop } from './pair-loop.ts';
 import { PeerGate, type PeerNews } from './pair-peer.ts';
-import { coreConfig, type PairPorts, type PairVip } from './pair-ports.ts';
+import { coreConfig, type PairPorts, type PairVip, stopNeededFor } from './pair-ports.ts';
 import { PairScripts } from './pair-scripts.ts';
 import { announced, pairStatus, rests } from './pair-shown.ts';
 import { type PairMemory, type PairRecord, PairRuntimeFile } from './pair-state.ts';
@@ -61,6 +61,7 @@ export class HostedPair implements Hosted {
   readonly #scripts: PairScripts;
   readonly #gate: PeerGate;
   readonly #loop: PairLoop;
+  readonly #data: PairData;
   readonly #waiters = new Set<() => void>();
   #config: ModuleConfig;
   /** Found, not taken over yet. */
@@ -68,6 +69,8 @@ export class HostedPair implements Hosted {
   #vip: PairVip | null = null;
   #watcher: { stop(): void } | null = null;
   #abandoned = false;
+  /** Orders to stop, so far. */
+  #stops = 0;
 
   private constructor({ config, peer, record, epochs }: PairParts, ports: PairPorts) {
     this.name = config.name;
@@ -117,6 +120,11 @@ export class HostedPair implements Hosted {
       keep: (state) => this.#keep(state),
       changed: () => this.#changed(),
     });
+    this.#data = new PairData(
+      async (force) => (this.#hasData ? this.#engine.look(force) : null),
+      () => this.#loop.state,
+      (why) => this.#loop.take({ kind: 'hold', why }),
+    );
   }
 
   /** Reads what is kept; a mirror that no former agent left running begins stopped. */
@@ -208,18 +216,17 @@ export class HostedPair implements Hosted {
 
   async command(verb: ModuleVerb): Promise<void> {
     if (verb === 'stop' || verb === 'forcestop') {
+      this.#stops += 1;
       this.#order(verb);
       return this.#until(() => this.stopped && this.#loop.idle);
     }
-    this.#openVip();
-    this.#order(verb);
+    await this.#begin(verb);
     return this.#untilRests();
   }
 
   /** @see Agent.prim */
   async prim(force: boolean): Promise<void> {
-    this.#openVip();
-    this.#order(force ? 'primforce' : 'prim');
+    await this.#begin(force ? 'primforce' : 'prim');
     await this.#untilRests();
     this.#mustBe('primary', 'prim');
   }
@@ -231,8 +238,7 @@ export class HostedPair implements Hosted {
       fullsync: 'secondFullsync',
       discard: 'secondDiscard',
     } as const satisfies Record<SecondWay, MirrorVerb>;
-    this.#openVip();
-    this.#order(verbs[way]);
+    await this.#begin(verbs[way]);
     await this.#untilRests();
   }
 
@@ -317,6 +323,7 @@ export class HostedPair implements Hosted {
   abandon(): void {
     this.#abandoned = true;
     this.#loop.end();
+    this.#data.end();
     this.#gate.end();
     this.#watcher?.stop();
     this.#vip?.abandon();
@@ -326,6 +333,18 @@ export class HostedPair implements Hosted {
 
   #coreConfig(): MirrorState['config'] {
     return coreConfig(this.#config, this.#ports.me, this.#peer, this.#ports.names());
+  }
+
+  /** An order to become something, once it is known whether the data is there. */
+  async #begin(verb: MirrorVerb): Promise<void> {
+    const stops = this.#stops;
+    const why = await this.#data.found(verb);
+    // It came first, and is carried out by now.
+    if (stops !== this.#stops) throw this.#impossible(verb);
+    if (why !== null) this.#data.tell(why);
+    this.#openVip();
+    this.#order(verb);
+    this.#data.tell(why);
   }
 
   #order(verb: MirrorVerb): void {
@@ -470,19 +489,6 @@ export class HostedPair implements Hosted {
       look();
     });
   }
-}
-
-/** The first thing that differs and cannot change while the mirror runs, or null. */
-function stopNeededFor(now: ModuleConfig, next: ModuleConfig): string | null {
-  const differs = (a: unknown, b: unknown): boolean => JSON.stringify(a) !== JSON.stringify(b);
-  if (now.service.mode !== next.service.mode) return 'mode';
-  if (differs(fixedOf(now), fixedOf(next)) || differs(now.rfs?.nodes, next.rfs?.nodes)) {
-    return '<rfs>';
-  }
-  const addresses = (config: ModuleConfig): string =>
-    JSON.stringify(config.vip ?? null, (key, item: unknown) => (key === 'line' ? undefined : item));
-  if (addresses(now) !== addresses(next)) return 'virtual interfaces and addresses';
-  return null;
 }
 
 /** The peer serves as if nothing had been asked of it. */

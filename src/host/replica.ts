@@ -8,6 +8,8 @@ import { basename, dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { HoldfastError } from '../errors.ts';
 import {
+  lookAtDirectories,
+  type LookRefusal,
   ReplicaClient,
   type ReplicaClientOptions,
   type ReplicaStart,
@@ -30,12 +32,15 @@ export interface EngineClient {
 export interface EngineAccess {
   start(options: ReplicaStart): Promise<void>;
   connect(socket: string, options: ReplicaClientOptions): Promise<EngineClient>;
+  /** @see lookAtDirectories */
+  look(state: string, dirs: readonly string[], force: boolean): Promise<LookRefusal | null>;
 }
 
 /** The engines of this server. */
 export const engineAccess: EngineAccess = {
   start: startReplica,
   connect: (socket, options) => ReplicaClient.connect(socket, options),
+  look: lookAtDirectories,
 };
 
 export interface ReplicaOptions {

@@ -3,7 +3,7 @@
  * engine. The engine is no addon: it is two processes of its own, which outlive the caller. The
  * lines on the socket are described in docs/internals/replication.md.
  */
-import { spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { type Socket, connect } from 'node:net';
 import { basename } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -141,7 +141,7 @@ export class ReplicaClient {
 
   /**
    * Sends one request; resolves with the values of `ok`. Rejects with HF-MIRROR-003 where the
-   * engine refuses (its code and sentence are in the message), and with HF-MIRROR-002 when the
+   * engine refuses (its code and sentence are in the message; HF-MIRROR-029 for VOLUME), and with HF-MIRROR-002 when the
    * connection ends before the answer: then it is not known whether the request was carried out.
    */
   request(verb: string, values: ReplicaValues = {}): Promise<ReplicaAnswer> {
@@ -209,7 +209,8 @@ export class ReplicaClient {
     const [code, ...values] = words;
     const reason = parseValues(values)['text'] ?? '';
     const refused = { module: this.#name, verb: pending.verb, reason, code: code ?? '' };
-    pending.reject(new HoldfastError('HF-MIRROR-003', refused));
+    const known = code === 'VOLUME' ? 'HF-MIRROR-029' : 'HF-MIRROR-003';
+    pending.reject(new HoldfastError(known, refused));
   }
 
   #onClose(): void {
@@ -281,4 +282,33 @@ export async function startReplica(options: ReplicaStart): Promise<void> {
     if (reason !== null) throw failed(reason);
     await delay(10);
   }
+}
+
+/** Why an engine would refuse its directories: VOLUME where one is not the copy's, or an errno. */
+export interface LookRefusal {
+  readonly code: string;
+  readonly text: string;
+}
+
+/** Exit code of a look that found something. */
+const lookRefused = 3;
+
+/**
+ * Asks whether these directories could be opened for the copy of the state folder `state`, on which no
+ * engine runs; nothing is changed. `force`: for a primary by force, which takes what is there. Null:
+ * nothing is known against it, also where the executable cannot be run. It may wait for a disk.
+ */
+export function lookAtDirectories(
+  state: string,
+  dirs: readonly string[],
+  force: boolean,
+): Promise<LookRefusal | null> {
+  const args = ['--look', state, ...(force ? ['--force'] : []), ...dirs];
+  return new Promise((resolve) => {
+    execFile(replicaProgram, args, { cwd: '/' }, (error, stdout) => {
+      const [, code, text] = /^(\S+) (.*)\n$/s.exec(stdout) ?? [];
+      const isRefused = error?.code === lookRefused && code !== undefined && text !== undefined;
+      resolve(isRefused ? { code, text } : null);
+    });
+  });
 }

@@ -41,6 +41,15 @@ export class FakeEngine implements EngineAccess {
     writeFileSync(control, '');
   }
 
+  /** What is wrong with the directories; null: nothing. */
+  misplaced: string | null = null;
+  readonly looks: boolean[] = [];
+
+  async look(_state: string, _dirs: readonly string[], force: boolean) {
+    this.looks.push(force);
+    return this.misplaced === null ? null : { code: 'VOLUME', text: this.misplaced };
+  }
+
   async connect(_socket: string, options: Parameters<EngineAccess['connect']>[1]) {
     if (!this.running) throw new Error('refused');
     this.#onEvent = options.onEvent ?? this.#onEvent;

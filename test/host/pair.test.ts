@@ -156,6 +156,51 @@ test('an engine that ended while no agent ran: the application is stopped and st
   assert.equal(w.world.engine.opened().get('epoch'), '2');
 });
 
+const misplaced = '/srv/data is not the directory that this copy was in';
+
+test('while its file system is not mounted it claims nothing; then it goes on by itself', async (t) => {
+  const w = pairWorld(t);
+  const pair = await w.agent();
+  await pair.prim(false);
+  await pair.command('stop');
+  w.world.engine.misplaced = misplaced;
+  const { length } = w.world.engine.verbs;
+  await pair.command('start');
+  assert.equal(shown(pair), 'WAIT NotReady');
+  assert.match(pair.why()[0] ?? '', /waits: \/srv\/data is not the directory/);
+  await assert.rejects(pair.prim(false), { code: 'HF-MIRROR-129' });
+  assert.equal(w.register.record?.epoch, 1);
+  assert.deepEqual(w.world.engine.verbs.slice(length), []);
+  w.world.engine.misplaced = null;
+  await becomes(pair, 'ALONE Ready');
+  assert.equal(w.register.record?.epoch, 2);
+  assert.ok(!w.world.engine.looks.includes(true), 'no force is used unasked');
+});
+
+test('by order, another directory becomes the copy: compared, or as it is', async (t) => {
+  const w = pairWorld(t);
+  w.register.record = record;
+  w.world.engine.misplaced = misplaced;
+  const pair = await w.agent();
+  pair.onPeer(1, { ...heard, heardMs: w.world.ports().nowMs() });
+  pair.onMessage(1, primaryStatus(record));
+  await pair.command('start');
+  assert.match(pair.why()[0] ?? '', /is not the directory/);
+  assert.equal(shown(pair), 'WAIT NotReady');
+  await pair.second('fullsync');
+  w.world.engine.values['state'] = 'in_sync';
+  w.world.engine.peer('connected');
+  await becomes(pair, 'SECOND Ready');
+  const open = w.world.engine.opened();
+  assert.deepEqual([open.get('role'), open.get('fullsync')], ['second', '1']);
+  await pair.command('stop');
+  w.world.engine.misplaced = null;
+  pair.onPeer(1, { ...heard, reach: 'silent', heardMs: 0 });
+  await pair.prim(true);
+  assert.equal(w.world.engine.looks.at(-1), true);
+  assert.equal(w.world.engine.opened().get('force'), '1');
+});
+
 test('an order that is refused says why', async (t) => {
   const { pair } = await following(t);
   await assert.rejects(pair.prim(false), { code: 'HF-MIRROR-136' });

@@ -258,7 +258,8 @@ export function alive(pid: number): boolean {
 export async function treeOf(folder: string): Promise<Record<string, string>> {
   const found: Record<string, string> = {};
   const walk = async (path: string): Promise<void> => {
-    const names = (await readdir(join(folder, path))).filter((name) => name !== 'lost+found');
+    const all = await readdir(join(folder, path));
+    const names = all.filter((name) => name !== 'lost+found' && name !== '.holdfast-copy');
     for (const name of names.sort()) {
       const at = path === '' ? name : `${path}/${name}`;
       const full = join(folder, at);
