@@ -21,8 +21,13 @@ export type ClusterTiming = Partial<
 
 /** Answers of the cluster come within this, on a busy machine. */
 const waitMs = 30_000;
+/** A server that is asked what happened, and does not say it within this, is stopped. */
+const storyMs = 5_000;
 
 export class LabCluster {
+  /** The one of this process that was started last: whoever waits in vain can ask it why. */
+  static newest: LabCluster | null = null;
+
   readonly lab: Lab;
   readonly hosts: readonly Host[];
   /** holdfastd of each host, by name. */
@@ -47,6 +52,7 @@ export class LabCluster {
       names.map((name) => lab.host(name)),
       agent,
     );
+    LabCluster.newest = cluster;
     const [first, ...others] = cluster.hosts;
     if (first === undefined) return cluster;
     await cluster.cli(first, ['cluster', 'init', '--node', first.name, ...cluster.#lans(first)]);
@@ -146,10 +152,37 @@ export class LabCluster {
       );
       if (statuses.length === hosts.length && isDone(statuses)) return;
       if (performance.now() > end) {
-        throw new HoldfastError('HF-LAB-020', { what, waitMs, last: JSON.stringify(statuses) });
+        const last = `${JSON.stringify(statuses)}\n${await this.story()}`;
+        throw new HoldfastError('HF-LAB-020', { what, waitMs, last });
       }
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
+  }
+
+  /** What each server says: its modules and why they are so, what happened, its agent's last words. */
+  async story(): Promise<string> {
+    const told = await Promise.all(
+      this.hosts.map(async (host) => {
+        const said = await inTime(this.#told(host)).catch((error: unknown) => [String(error)]);
+        return [`-- ${host.name}`, ...said, host.agentSaid()].join('\n');
+      }),
+    );
+    return told.join('\n');
+  }
+
+  async #told(host: Host): Promise<readonly string[]> {
+    if (!host.isOn) return ['is off'];
+    const client = this.client(host);
+    const { modules, alerts } = await client.status();
+    const states = modules.map(({ name, state, readiness }) => `${name} ${state} ${readiness}`);
+    const why = await Promise.all(modules.map(({ name }) => client.why(name)));
+    const events = await client.events({ limit: 40 });
+    return [
+      ...states,
+      ...why.flat(),
+      ...alerts.map((alert) => JSON.stringify(alert)),
+      ...events.map(({ bootMs, module, text }) => `${Math.round(bootMs)} ${module ?? ''} ${text}`),
+    ];
   }
 
   #lans(host: Host): string[] {
@@ -157,6 +190,19 @@ export class LabCluster {
       '--lan',
       `net${lan + 1}=${host.address(lan)}`,
     ]).flat();
+  }
+}
+
+/** What is promised, or an error when that takes longer than a story may. */
+async function inTime<T>(promise: Promise<T>): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`no answer within ${storyMs} ms`)), storyMs);
+  });
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
   }
 }
 

@@ -169,6 +169,12 @@ export class Host {
     return join(this.lab.dir, `${this.name}.agent.log`);
   }
 
+  /** The end of what this host's agent has said. */
+  agentSaid(): string {
+    if (!existsSync(this.agentLog)) return '';
+    return readFileSync(this.agentLog, 'utf8').trim().slice(-2000);
+  }
+
   /** The agent's socket, reachable from outside the host. */
   get agentSocket(): string {
     return this.path('/run/holdfast/agent.sock');
@@ -191,8 +197,16 @@ export class Host {
     });
     if (!this.lab.persist) agent.child.unref();
     const end = performance.now() + waitMs;
-    const failed = (reason: string) =>
-      new HoldfastError('HF-LAB-007', { host: this.name, waitMs, reason, log: this.agentLog });
+    const failed = (why: string) => {
+      // The log goes with the lab.
+      const reason = [why, this.agentSaid()].filter((text) => text !== '').join('\n');
+      return new HoldfastError('HF-LAB-007', {
+        host: this.name,
+        waitMs,
+        reason,
+        log: this.agentLog,
+      });
+    };
     while (!(await accepts(this.agentSocket))) {
       if (processId(agent.pid) !== agent.id) throw failed('holdfastd ended');
       if (performance.now() > end) throw failed('its socket does not answer');

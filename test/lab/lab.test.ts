@@ -105,7 +105,10 @@ describe('hosts', { skip, timeout: 120_000 }, () => {
   test('an agent that ends at once is an error with its log', async () => {
     const argv = ['sh', '-c', 'echo broken; exit 1'];
     const host = lab.host('s1');
-    await assert.rejects(host.startAgent({ argv, waitMs: 5000 }), { code: 'HF-LAB-007' });
+    await assert.rejects(host.startAgent({ argv, waitMs: 5000 }), {
+      code: 'HF-LAB-007',
+      message: /ended\nbroken/,
+    });
   });
 
   test('an agent is up once its socket takes a connection', async () => {

@@ -53,4 +53,12 @@ describe('a mirror with the times of the profile fast', { skip, timeout: 180_000
       [],
     );
   });
+
+  test('who waits in vain is told what both servers say', async () => {
+    const never = eventually('what never comes', async () => null, 0);
+    await assert.rejects(never, (error: Error) => {
+      assert.match(error.message, /what never comes\n-- s1\ndb ALONE Ready\n[^]*-- s2\ndb STOP /);
+      return true;
+    });
+  });
 });

@@ -198,7 +198,10 @@ export async function settledStats(load: LoadGenerator, answers: number): Promis
   return load.until(({ waiting }) => waiting === 0, 20_000);
 }
 
-/** Looks until it finds what it wants (null: not there yet), and fails after timeoutMs. */
+/**
+ * Looks until it finds what it wants (null: not there yet), and fails after timeoutMs with what the
+ * servers say by then.
+ */
 export async function eventually<T>(
   what: string,
   look: () => Promise<T | null>,
@@ -208,7 +211,10 @@ export async function eventually<T>(
   for (;;) {
     const found = await look();
     if (found !== null) return found;
-    if (performance.now() > end) assert.fail(`not within ${timeoutMs} ms: ${what}`);
+    if (performance.now() > end) {
+      const story = (await LabCluster.newest?.story().catch(String)) ?? '';
+      assert.fail(`not within ${timeoutMs} ms: ${what}\n${story}`);
+    }
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
 }
