@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import {
+  appendFileSync,
   chmodSync,
   existsSync,
   mkdtempSync,
@@ -16,7 +17,7 @@ import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { installPackage, packageFolder, readUserconfig } from '../../src/module/package.ts';
 import { startTicks } from '../../src/module/process.ts';
-import { runScript } from '../../src/module/scripts.ts';
+import { runScript, type ScriptAction, succeeded } from '../../src/module/scripts.ts';
 import { temporaryPaths } from './helpers.ts';
 import { configOf, decided, Host, repository } from './host.ts';
 
@@ -152,6 +153,39 @@ async function whyNot(host: Host): Promise<string> {
   assert.equal(result.exit, 1);
   return readFileSync(result.log ?? '', 'utf8');
 }
+
+test('postgresql syncs file by file, unless a takeover has just synced everything', async (t) => {
+  const app = apps.find(({ name }) => name === 'postgresql');
+  if (process.getuid?.() !== 0) return t.skip('network namespaces need root');
+  if (app === undefined || !existsSync(app.program)) return t.skip('needs postgresql');
+  const dir = dataFolder(t);
+  const host = await Host.create(t, app.name, folderOf(app), varsOf(t, app, dir));
+  t.after(() => host.run('stop_prim', true));
+  const starts = async (action: ScriptAction): Promise<string> => {
+    const result = await runScript({ ...host.scriptRun('start_prim'), action });
+    assert.ok(succeeded(result), readFileSync(result.log ?? '', 'utf8'));
+    return psql(host, 'SHOW recovery_init_sync_method').trim();
+  };
+
+  assert.equal(await starts('start'), 'fsync');
+  cutPower(dir);
+  await host.run('prestart');
+  assert.equal(await starts('failover'), 'syncfs');
+  // It wrote, and crashed; the script runs again, as after a restart of the agent.
+  cutPower(dir);
+  assert.equal(await starts('failover'), 'fsync');
+  cutPower(dir);
+  await host.run('stop_prim', true);
+  assert.equal(await starts('restart'), 'fsync');
+  await host.run('stop_prim');
+  await host.run('stop_prim', true);
+  assert.equal(await starts('failover'), 'syncfs');
+
+  // One that ends at once is not waited for.
+  await host.run('stop_prim', true);
+  appendFileSync(join(dir, 'data/postgresql.conf'), 'nonsense\n');
+  assert.match(await whyNot(host), /syntax error[^]*PostgreSQL did not start/);
+});
 
 for (const app of apps) {
   test(`${app.name} is a whole module: it can be packaged, and its configuration is valid`, async (t) => {
