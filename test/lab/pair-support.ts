@@ -28,6 +28,10 @@ export interface Writer {
 export interface PairOptions {
   /** A directory that both servers have, instead of a witness on a third host. */
   readonly arbiter?: 'directory';
+  /** Networks of the servers, 1 or 2; the first carries the changes. Default 1. */
+  readonly lans?: number;
+  /** Another module of the package than the fixture: its folder. */
+  readonly folder?: string;
   /** The program behind the virtual IP; the lab's own server where absent. */
   readonly tool?: (lab: Lab) => string;
   /** Another userconfig.xml than the fixture's, its macros set already. */
@@ -63,18 +67,21 @@ export class Pair {
     const servers = ['s1', 's2'];
     const isShared = options.arbiter === 'directory';
     const hosts = isShared ? servers : [...servers, 'wit'];
-    const lab = await Lab.up({ hosts, clientAddresses: 10 });
+    const lab = await Lab.up({ hosts, lans: options.lans ?? 1, clientAddresses: 10 });
     try {
       const config = isShared ? { arbiter: sharedDirectory(lab) } : {};
       const pair = new Pair(lab, await LabCluster.start(lab, config, servers, options.agent));
       if (!isShared) await pair.#arbiter();
       for (const host of pair.cluster.hosts) await pair.mountData(host);
       const macros = {
+        VIP: lab.vip(1),
         VIP4: lab.vip(1),
         VIP6: lab.vip(1, 6),
+        DIR: dir,
         TOOL: options.tool?.(lab) ?? toolPath(),
       };
-      await pair.cluster.install(module, 'test/fixtures/modules/lab_pair', (xml) => {
+      const folder = options.folder ?? 'test/fixtures/modules/lab_pair';
+      await pair.cluster.install(module, folder, (xml) => {
         const filled = setMacros(xml, macros);
         return options.edit?.(filled) ?? filled;
       });
