@@ -23,7 +23,7 @@ import {
   type Work,
 } from './mirror-state.ts';
 import { shownOf } from './mirror-shown.ts';
-import type { ArbiterRecord } from './mirror-types.ts';
+import type { ArbiterRecord, MirrorState } from './mirror-types.ts';
 
 export function decidePrimary(work: Work): void {
   const { record } = work.durable;
@@ -156,7 +156,8 @@ export function stepDown(work: Work, record: ArbiterRecord): void {
 }
 
 /** Why the peer cannot take over by order; null: it can. */
-export function swapObstacle(work: Work): string | null {
+/** Why service cannot go to the other server now; null: it can. */
+export function swapObstacle(work: MirrorState): string | null {
   const { record } = work.durable;
   const peer = peerName(work);
   if (work.phase !== 'prim' && work.phase !== 'primGate') return 'it is not serving as primary';

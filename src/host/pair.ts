@@ -21,10 +21,12 @@ import type { ModuleStatus, ModuleVerb, SecondWay, VerifyStatus } from './face.t
 import type { Hosted } from './hosted.ts';
 import { fixedOf } from './mirror-ports.ts';
 import type { MirrorRecord } from './mirror-state.ts';
+import { PairChecks } from './pair-checks.ts';
 import { PairEngine } from './pair-engine.ts';
 import { PairLoop } from './pair-loop.ts';
 import { PeerGate, type PeerNews } from './pair-peer.ts';
 import { coreConfig, type PairPorts, type PairVip } from './pair-ports.ts';
+import { Patience } from './patience.ts';
 import { PairScripts } from './pair-scripts.ts';
 import { announced, pairStatus, rests } from './pair-shown.ts';
 import { type PairMemory, type PairRecord, PairRuntimeFile } from './pair-state.ts';
@@ -61,7 +63,8 @@ export class HostedPair implements Hosted {
   readonly #scripts: PairScripts;
   readonly #gate: PeerGate;
   readonly #loop: PairLoop;
-  readonly #waiters = new Set<() => void>();
+  readonly #checks: PairChecks;
+  readonly #patience: Patience;
   #config: ModuleConfig;
   /** Found, not taken over yet. */
   #former: PairMemory | null = null;
@@ -76,6 +79,7 @@ export class HostedPair implements Hosted {
     this.#ports = ports;
     this.#record = record;
     const { mirror } = ports;
+    this.#patience = new Patience(mirror.nowMs);
     this.#runtime = new PairRuntimeFile(mirror.paths.run, config.name);
     const current = (): ModuleConfig => this.#config;
     this.#engine = new PairEngine(current, epochs, mirror, peer, {
@@ -116,6 +120,13 @@ export class HostedPair implements Hosted {
       poll: ports.poll,
       keep: (state) => this.#keep(state),
       changed: () => this.#changed(),
+    });
+    this.#checks = new PairChecks(config, ports.checks, {
+      node: mirror.node,
+      order: (verb, by) => this.#loop.take({ kind: 'order', verb, auto: by }),
+      hold: (why) => this.#loop.take({ kind: 'hold', why }),
+      veto: (why) => this.#loop.take({ kind: 'veto', why }),
+      record: (text, data) => mirror.record('check', text, data),
     });
   }
 
@@ -209,7 +220,7 @@ export class HostedPair implements Hosted {
   async command(verb: ModuleVerb): Promise<void> {
     if (verb === 'stop' || verb === 'forcestop') {
       this.#order(verb);
-      return this.#until(() => this.stopped && this.#loop.idle);
+      return this.#patience.until(() => this.stopped && this.#loop.idle);
     }
     this.#openVip();
     this.#order(verb);
@@ -246,12 +257,12 @@ export class HostedPair implements Hosted {
     this.#order(sync ? 'swap' : 'swapNosync');
     const beganMs = this.#ports.mirror.nowMs();
     const byMs = beganMs + answerMs;
-    await this.#until(() => {
+    await this.#patience.until(() => {
       const now = this.#loop.state;
       left ||= now.phase !== phase;
       // The primary that was asked has not begun: it refuses, and says why.
-      const isRefused = !left && this.#isLate(beganMs + refusalMs) && serves(now);
-      return (left && this.#loop.idle && rests(now)) || isRefused || this.#isLate(byMs);
+      const isRefused = !left && this.#patience.isLate(beganMs + refusalMs) && serves(now);
+      return (left && this.#loop.idle && rests(now)) || isRefused || this.#patience.isLate(byMs);
     }, byMs);
     const { phase: now } = this.#loop.state;
     if (now !== phase) return;
@@ -262,7 +273,7 @@ export class HostedPair implements Hosted {
   /** @see Agent.failover */
   async failover(on: boolean): Promise<void> {
     this.#order(on ? 'failoverOn' : 'failoverOff');
-    await this.#until(() => this.#loop.idle);
+    await this.#patience.until(() => this.#loop.idle);
   }
 
   /** @see Agent.verify */
@@ -273,6 +284,12 @@ export class HostedPair implements Hosted {
     throw new HoldfastError('HF-MIRROR-011', { module: this.name, state });
   }
 
+  /** @see Agent.setResource */
+  setResource(resource: string, state: 'up' | 'down', reason: string): void {
+    if (this.#checks.set(resource, state, reason)) return;
+    throw new HoldfastError('HF-MIRROR-041', { module: this.name, resource });
+  }
+
   setConfig(config: ModuleConfig): void {
     const former = this.#config;
     if (!this.stopped) {
@@ -281,6 +298,7 @@ export class HostedPair implements Hosted {
     }
     this.#config = config;
     if (this.#former !== null) return;
+    this.#checks.reconfigure(config);
     this.#loop.reconfigure(this.#coreConfig());
     const { failover } = config.service;
     if (failover !== former.service.failover) this.#order(failover ? 'failoverOn' : 'failoverOff');
@@ -290,7 +308,8 @@ export class HostedPair implements Hosted {
   why(): readonly string[] {
     if (this.#former !== null) return [];
     const apart = this.#engine.mirror.apart?.message;
-    return [...(apart === undefined ? [] : [apart]), ...mirrorWhy(this.#loop.state)];
+    const own = apart === undefined ? [] : [apart];
+    return [...own, ...mirrorWhy(this.#loop.state), ...this.#checks.why()];
   }
 
   status(): ModuleStatus {
@@ -307,7 +326,10 @@ export class HostedPair implements Hosted {
       loopCount: loopCount(state),
       maxloop,
       signature: this.#config.signature,
-      resources: this.#config.ready === null ? {} : { 'mirror.ready': health },
+      resources: {
+        ...(this.#config.ready === null ? {} : { 'mirror.ready': health }),
+        ...this.#checks.resources(),
+      },
       farm: null,
       replica: hasEngine ? mirror.status() : null,
       pair: pairStatus(state, this.#ports.register().text, this.#vip),
@@ -319,9 +341,10 @@ export class HostedPair implements Hosted {
     this.#loop.end();
     this.#gate.end();
     this.#watcher?.stop();
+    this.#checks.abandon();
     this.#vip?.abandon();
     this.#engine.abandon();
-    this.#changed();
+    this.#patience.end();
   }
 
   #coreConfig(): MirrorState['config'] {
@@ -430,8 +453,11 @@ export class HostedPair implements Hosted {
       this.#vip.remove();
       this.#vip = null;
     }
-    if (!this.#abandoned) this.#checkArbiter();
-    for (const waiter of [...this.#waiters]) waiter();
+    if (!this.#abandoned) {
+      this.#checkArbiter();
+      if (this.#former === null) this.#checks.follow(this.#loop.state);
+    }
+    this.#patience.changed();
   }
 
   /** Service goes on without it, and so an operator must be told before anything else fails. */
@@ -442,33 +468,12 @@ export class HostedPair implements Hosted {
     this.#ports.mirror.alert(`module.${this.name}.arbiter`, why !== null, 'critical', text);
   }
 
-  #isLate(byMs: number): boolean {
-    return this.#ports.mirror.nowMs() >= byMs;
-  }
-
   #untilRests(): Promise<void> {
     const byMs = this.#ports.mirror.nowMs() + answerMs;
-    return this.#until(
-      () => (this.#loop.idle && rests(this.#loop.state)) || this.#isLate(byMs),
+    return this.#patience.until(
+      () => (this.#loop.idle && rests(this.#loop.state)) || this.#patience.isLate(byMs),
       byMs,
     );
-  }
-
-  /** Resolves when it is so; looked at after each change, and at `atMs`. */
-  #until(isSo: () => boolean, atMs = Infinity): Promise<void> {
-    return new Promise((resolve) => {
-      let timer: NodeJS.Timeout | null = null;
-      const look = (): void => {
-        if (!this.#abandoned && !isSo()) return;
-        if (timer !== null) clearTimeout(timer);
-        this.#waiters.delete(look);
-        resolve();
-      };
-      const leftMs = atMs - this.#ports.mirror.nowMs() + 1;
-      if (atMs < Infinity) timer = setTimeout(look, leftMs);
-      this.#waiters.add(look);
-      look();
-    });
   }
 }
 

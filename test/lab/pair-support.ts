@@ -35,7 +35,7 @@ export interface PairOptions {
   /** The program behind the virtual IP; the lab's own server where absent. */
   readonly tool?: (lab: Lab) => string;
   /** Another userconfig.xml than the fixture's, its macros set already. */
-  readonly edit?: (xml: string) => string;
+  readonly edit?: (xml: string, lab: Lab) => string;
   readonly agent?: AgentOptions;
 }
 
@@ -83,7 +83,7 @@ export class Pair {
       const folder = options.folder ?? 'test/fixtures/modules/lab_pair';
       await pair.cluster.install(module, folder, (xml) => {
         const filled = setMacros(xml, macros);
-        return options.edit?.(filled) ?? filled;
+        return options.edit?.(filled, lab) ?? filled;
       });
       return pair;
     } catch (error) {
