@@ -226,12 +226,10 @@ test('rules: handle_time is how long one must hold', async (t) => {
     handleTimeMs: 300,
   });
   w.down.add('x');
-  w.enter('prim');
-  await w.is('ping.x', 'down');
   const from = performance.now();
-  assert.deepEqual(w.orders, []);
+  w.enter('prim');
   await w.ordered(1);
-  assert.ok(performance.now() - from >= 250);
+  assert.ok(performance.now() - from >= 300);
 });
 
 test('rules: a swap waits until the other server can take over', async (t) => {
