@@ -151,8 +151,9 @@ function wantsJoin(work: Work, record: ArbiterRecord): boolean {
 export function stepDown(work: Work, record: ArbiterRecord): void {
   const text = `${nameOf(work, record.primary)} holds epoch ${record.epoch}`;
   blame(work, text);
-  if (!isPrimary(work)) return;
-  goDown(work, { after: 'wait', action: 'stopwait', forced: false }, text);
+  if (!isPrimary(work) && work.phase !== 'primStopping') return;
+  // What it syncs waits for an acknowledgement that cannot come: an end in order would only take long.
+  goDown(work, { after: 'wait', action: 'stopwait', forced: work.config.hasData }, text);
 }
 
 /** Why the peer cannot take over by order; null: it can. */

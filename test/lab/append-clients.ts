@@ -3,6 +3,7 @@
  * other and never the same one twice; a reader reads all of them; a prober asks who answers. Says what it did and
  * saw, a line each (append-check.ts reads them): before a value is sent, and what became of it. Argument: the virtual IP.
  */
+import { writeFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { PgSession } from './pg-wire.ts';
 
@@ -20,7 +21,8 @@ const who =
   `(extract(epoch FROM pg_postmaster_start_time()) * 1e6)::bigint, ` +
   `(extract(epoch FROM clock_timestamp()) * 1e6)::bigint`;
 
-const say = (...words: readonly unknown[]): boolean => process.stdout.write(`${words.join(' ')}\n`);
+/** With the reader before the next step: what is killed has said all that it did. */
+const say = (...words: readonly unknown[]): void => writeFileSync(1, `${words.join(' ')}\n`);
 const nowNs = (): bigint => process.hrtime.bigint();
 
 /** Goes on with new connections for ever; false from the work ends one. */
