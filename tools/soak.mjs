@@ -2,8 +2,9 @@
  * `npm run soak [-- MINUTES [SEED]] [SWITCH]`: random long runs of two replicating servers
  * (test/replica/nemesis.ts), for that long (60 minutes), as root. --mirror, --postgresql: of a mirror that
  * decides for itself (test/lab/pair-nemesis.ts), its application plain files, or PostgreSQL. The
- * first seed is printed; with the same one the nemesis makes the same choices again. --calm: what must
- * cause no takeover (test/lab/pair-calm.test.ts), each for that long.
+ * first seed is of the clock, and printed; with the same one the nemesis makes the same choices again
+ * (`npm test` always makes the same: test/support/random.ts). --calm: what must cause no takeover
+ * (test/lab/pair-calm.test.ts), each for that long.
  */
 import { build } from './lib/build.mjs';
 import { inForeground, runMain, StepError } from './lib/step.mjs';
@@ -18,7 +19,9 @@ const switches = {
 
 await runMain(() => {
   const words = process.argv.slice(2);
-  const [minutes = '60', seed] = words.filter((word) => !word.startsWith('--'));
+  const [minutes = '60', seed = String(Date.now() % 1_000_000_000)] = words.filter(
+    (word) => !word.startsWith('--'),
+  );
   const [chosen, ...more] = words.filter((word) => word.startsWith('--'));
   const { file, workload } = switches[chosen] ?? { file: chosen === undefined ? replica : null };
   if (!(Number(minutes) > 0) || file === null || more.length > 0) {
@@ -29,7 +32,7 @@ await runMain(() => {
   const env = {
     ...process.env,
     HOLDFAST_SOAK_MINUTES: minutes,
-    ...(seed === undefined ? {} : { HOLDFAST_SEED: seed }),
+    HOLDFAST_SEED: seed,
     ...(workload === undefined ? {} : { HOLDFAST_WORKLOAD: workload }),
   };
   return inForeground(process.execPath, ['--enable-source-maps', '--test', file], env);

@@ -340,15 +340,15 @@ void Link::peer_status(LinkStatus& out) const {
     if (start.alone != 0 && start.primary == options_.node) out.permit = start.epoch;
   }
   out.own_failed = state.state == DiskState::failed;
+  out.alone = alone_.load();
   if (!connected_.load()) return;
-  const bool waits = !alone_.load() && !left_.load() && !held_.load();
-  out.peer_copy = waits && peer_whole_.load() ? "in_sync" : "resync";
+  const bool whole = !held_.load() && peer_whole_.load();
+  out.peer_copy = left_.load() || out.alone ? "resync" : whole ? "in_sync" : "caught_up";
 }
 
 LinkStatus Link::status() const {
   LinkStatus out;
   out.connected = connected_.load();
-  out.alone = alone_.load();
   out.in_sync = out.connected && !left_.load() && !held_.load();
   out.run = left_.load() || held_.load() ? run_.load() : 0;
   out.kind = name_of(kind_.load());

@@ -78,9 +78,10 @@ struct LinkStatus {
   std::string history;    // EPOCH:LSN:NODE:ALONE,…
   uint64_t epoch = 0;
   uint64_t permit = 0;  // epoch of the newest permission to acknowledge without the peer, 0: none
-  /** none: it is not there. resync: it lacks something. in_sync: it has everything that was
-   * acknowledged, its copy counts as whole, and nothing is acknowledged without it under `permit`:
-   * all three durable, and true at one moment. */
+  /** none: it is not there. resync: it lacks something. caught_up: it was sent everything, and has
+   * not said yet that its copy is whole. in_sync: it has everything that was acknowledged, its copy
+   * counts as whole, and nothing is acknowledged without it under `permit`: all three durable, and
+   * true at one moment, as `alone` is. */
   const char* peer_copy = "none";
   bool own_failed = false;  // this copy, as the superblock says
   uint32_t peer_node = 0;

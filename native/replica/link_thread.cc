@@ -321,6 +321,8 @@ void Link::free_ring() {
 }
 
 void Link::take_leave(const LeaveBody& leave) {
+  // Whoever hears of it and asks finds it gone.
+  connected_.store(false);
   events_.event("peer", {{"state", "left"},
                          {"reason", name_of(static_cast<Leave>(leave.reason))},
                          {"errno", leave.error},

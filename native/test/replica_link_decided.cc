@@ -101,7 +101,8 @@ TEST_CASE("decided: in sync is what the peer says of its copy, not what it was s
   const Lsn lsn = one.primary.add(100);
   CHECK(one.primary.sync(lsn) == 0);
   CHECK(peer.durable() >= lsn);
-  CHECK(std::string(one.status().peer_copy) == "resync");
+  CHECK(std::string(one.status().peer_copy) == "caught_up");
   one.primary.link.stop(0);
   CHECK(std::string(one.status().peer_copy) == "none");
+  CHECK(!one.status().alone);
 }

@@ -194,6 +194,8 @@ export interface ReadyConfig {
   readonly timeoutMs: number;
   /** Failures in a row after which the VIP closes. */
   readonly failures: number;
+  /** Mirrors: how long after start_prim it may take until it succeeds for the first time; 0: no limit. */
+  readonly startTimeoutMs: number;
   /** What to do with the application then. */
   readonly action: AutomaticAction;
 }

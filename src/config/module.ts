@@ -217,6 +217,12 @@ function readReady(element: Element, fields: Fields): ReadyConfig {
     const values = { kind, attribute };
     problems.warning('HF-CONFIG-077', fields.line(element, attribute), values);
   };
+  if (element.parent?.name === 'farm' && fields.given(element, 'start_timeout')) {
+    const reason =
+      'a server of a farm whose application does not answer leaves its clients to the others';
+    const values = { attribute: 'start_timeout', element: 'ready', reason };
+    problems.warning('HF-CONFIG-049', fields.line(element, 'start_timeout'), values);
+  }
   let path = fields.text(element, 'path');
   if (kind === 'script') {
     needs('path');
@@ -239,6 +245,7 @@ function readReady(element: Element, fields: Fields): ReadyConfig {
     intervalMs: fields.msWithin(element, 'interval', [100, '100ms'], [3_600_000, '1h']),
     timeoutMs: fields.msWithin(element, 'timeout', [10, '10ms'], [600_000, '10m']),
     failures: fields.int(element, 'failures'),
+    startTimeoutMs: fields.msWithin(element, 'start_timeout', [0, '0'], [86_400_000, '1d']),
     action: fields.oneOf(element, 'action', actions),
   };
 }

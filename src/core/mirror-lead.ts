@@ -59,7 +59,9 @@ function needsPeer(work: Work, record: ArbiterRecord): boolean {
   const { config, engine } = work;
   if ([record, ...work.unsure].some((one) => has(one, config.peer))) return true;
   // Waited for, but not named: as long as it acknowledges there is no need for an epoch.
-  return !engine.alone && (engine.peer !== 'connected' || engine.peerCopy === 'none');
+  const { peerCopy } = engine;
+  const acknowledges = peerCopy === 'caughtUp' || peerCopy === 'inSync';
+  return !engine.alone && (engine.peer !== 'connected' || !acknowledges);
 }
 
 /** Why the peer is no secondary that what is acknowledged could wait for; null: it is one. */
@@ -82,7 +84,9 @@ function goneCause(work: Work): string | null {
   if (engine.peer === 'left') return `the engine of ${peer} has left`;
   const isNamed = has(durable.record, config.peer);
   // What is acknowledged would wait for the end of it, and the peer could not take over meanwhile.
-  if (isNamed && engine.peerCopy === 'resync') return `${peer} is being brought up to date`;
+  if ((isNamed || !engine.alone) && engine.peerCopy === 'resync') {
+    return `${peer} is being brought up to date`;
+  }
   // Connected again, and what its engine had said is void: only a new resync can say it again.
   const isVoid = !engine.alone && engine.peerCopy === 'none' && engine.pending === null;
   if (!isVoid || isNamed) return null;

@@ -174,8 +174,20 @@ export function onHealth(work: Work, event: MirrorEvent & { kind: 'health' }): v
   work.health = event.up;
   if (work.phase === 'primGate' && event.up) return primGateToPrim(work);
   if (work.phase !== 'prim' || event.up) return;
-  blame(work, `the application does not answer: ${event.why}`);
-  primToGate(work, `the application does not answer: ${event.why}`);
+  const text = `the application does not answer: ${event.why}`;
+  primToGate(work, text);
+  onSilent(work, text);
+}
+
+/** It was started so long ago that it should have answered; who says so is the clock. */
+export function onStartLimit(work: Work): void {
+  if (work.phase !== 'primGate') return;
+  const seconds = Math.round(work.config.startMs / 1000);
+  onSilent(work, `the application does not answer: it was started ${seconds} s ago`);
+}
+
+function onSilent(work: Work, text: string): void {
+  blame(work, text);
   const { healthAction } = work.config;
   if (healthAction === 'noaction' || healthAction === 'wait') return;
   const verb = healthAction === 'swap' && swapObstacle(work) !== null ? 'stopstart' : healthAction;

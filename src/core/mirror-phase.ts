@@ -138,12 +138,14 @@ export function primGraceToStarting(work: Work): void {
 function primStartingToGate(work: Work): void {
   move(work, 'primStarting', 'primGate', 'start_prim is done');
   work.health = null;
+  if (work.config.startMs > 0) setTimer(work, 'answer', work.config.startMs);
   work.out.effects.push({ kind: 'watch', on: true });
   if (!work.config.hasHealth) primGateToPrim(work);
 }
 
 export function primGateToPrim(work: Work): void {
   move(work, 'primGate', 'prim', 'the application answers');
+  clearTimer(work, 'answer');
   work.why = [];
   work.out.effects.push({ kind: 'vip', vip: 'open' });
 }
@@ -155,6 +157,7 @@ export function primToGate(work: Work, why: string): void {
 
 function leavePrim(work: Work, forced: boolean, why: string): void {
   work.out.effects.push({ kind: 'vip', vip: 'shut' }, { kind: 'watch', on: false });
+  clearTimer(work, 'answer');
   const to = forced ? 'primForcing' : 'primStopping';
   if (work.phase === 'prim') move(work, 'prim', to, why);
   else if (work.phase === 'primGate') move(work, 'primGate', to, why);
@@ -362,8 +365,16 @@ function secondForced(work: Work): void {
   run(work, 'start_second');
 }
 
+/** Its scripts alone, and another server was granted the service meanwhile: it is not started here. */
+function regardRecord(work: Work): void {
+  const { record } = work.durable;
+  if (work.after !== 'restart' || record === null || record.primary === work.config.me) return;
+  aim(work, { after: 'wait', action: 'stopwait', forced: false });
+}
+
 function primForced(work: Work): void {
   regardEngine(work);
+  regardRecord(work);
   if (work.after !== 'restart') return closePrim(work, work.action);
   move(work, 'primForcing', 'primStarting', work.action);
   work.after = 'stop';

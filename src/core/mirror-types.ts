@@ -50,6 +50,8 @@ export interface MirrorConfig {
   readonly loopIntervalMs: number;
   /** False: the application counts as healthy once start_prim has succeeded. */
   readonly hasHealth: boolean;
+  /** How long after start_prim the application may take until it answers; 0: as long as it likes. */
+  readonly startMs: number;
   /** What follows when the application does not answer. */
   readonly healthAction: HealthAction | 'swap';
 }
@@ -95,7 +97,7 @@ export type PeerCopy =
   | 'none'
   /** A resync is under way. */
   | 'resync'
-  /** All was sent and applied once; nothing is promised yet. */
+  /** It was sent all; that its copy is whole it has not said yet. */
   | 'caughtUp'
   /** Nothing is acknowledged without the peer any more, durably, and its copy is whole, durably. */
   | 'inSync';
@@ -244,8 +246,16 @@ export type MirrorEvent =
     })
   /** The other engine, as this one sees it; left: for good, it said so. */
   | (At & { readonly kind: 'enginePeer'; readonly peer: 'connected' | 'lost' | 'left' })
-  /** Of a primary. epoch: of the newest order `prim` or `alone` that it had carried out then. */
-  | (At & { readonly kind: 'peerCopy'; readonly copy: PeerCopy; readonly epoch: number })
+  /**
+   * Of a primary. epoch: of the newest order `prim` or `alone` that it had carried out then. alone: it still
+   * acknowledged by that order; from the end of a resync on it does not, whether the peer is there or not.
+   */
+  | (At & {
+      readonly kind: 'peerCopy';
+      readonly copy: PeerCopy;
+      readonly epoch: number;
+      readonly alone: boolean;
+    })
   /** Own copy, of a secondary or any other. */
   | (At & { readonly kind: 'copy'; readonly copy: CopyState })
   /** The engine died, its directories are gone. */
@@ -366,7 +376,9 @@ export type TimerName =
   /** The status is told again. */
   | 'status'
   /** The primary looks at the register. */
-  | 'look';
+  | 'look'
+  /** The application that was started must have answered by then. */
+  | 'answer';
 
 export interface PeerView {
   readonly reach: Reach | 'unknown';

@@ -49,7 +49,7 @@
 import { askRead, type Found, isOvertaken, noteFound, onAnswer } from './mirror-arbiter.ts';
 import { extendGrace, granted } from './mirror-claim.ts';
 import { decidePrimary, ownRecord, sameRecord, stepDown } from './mirror-lead.ts';
-import { onCopy, onHealth, onHold, onOrder, onSwap } from './mirror-orders.ts';
+import { onCopy, onHealth, onHold, onOrder, onStartLimit, onSwap } from './mirror-orders.ts';
 import {
   goDown,
   onEngineClosed,
@@ -193,6 +193,7 @@ function onTick(work: Work): void {
     if (at > work.nowMs) continue;
     clearTimer(work, name as TimerName);
     if (name === 'status') work.out.tell = true;
+    if (name === 'answer') onStartLimit(work);
     if (name !== 'look') continue;
     work.read = false;
     // A register that is away or another is found out before it is needed.
@@ -276,7 +277,7 @@ function onEngineDone(work: Work, event: MirrorEvent & { kind: 'engineDone' }): 
 function onPeerCopy(work: Work, event: MirrorEvent & { kind: 'peerCopy' }): void {
   // It was said before the order that it would contradict.
   if (event.epoch < work.engine.permit) return;
-  const alone = event.copy === 'inSync' ? false : work.engine.alone;
+  const alone = work.engine.alone && event.alone;
   work.engine = { ...work.engine, peerCopy: event.copy, alone };
 }
 

@@ -181,7 +181,7 @@ export const refusalErrors = {
   },
   'HF-MIRROR-143': {
     sentence: 'waits for the application to answer',
-    hint: 'The virtual IP opens when the health gate succeeds: `holdfast log -m {module}` shows what the application said.',
+    hint: 'The virtual IP opens when the health gate succeeds: `holdfast log -m {module}` shows what the application said. Where that takes longer than start_timeout of <ready>, its action follows.',
     http: 409,
   },
   'HF-MIRROR-144': {

@@ -40,6 +40,7 @@ const copies: Readonly<Record<string, CopyState>> = {
 const peerCopies: Readonly<Record<string, PeerCopy>> = {
   none: 'none',
   resync: 'resync',
+  caught_up: 'caughtUp',
   in_sync: 'inSync',
 };
 
@@ -198,13 +199,16 @@ export class PairEngine {
 
   #lookPrimary(isThere: boolean): void {
     const { values } = this.mirror;
-    const copy = isThere ? peerCopies[values['peer_copy'] ?? ''] : undefined;
+    const alone = values['alone'] !== '0';
+    // A peer that was lost when its resync had just ended is waited for, and said nothing to that.
+    const away = alone ? undefined : 'none';
+    const copy = isThere ? peerCopies[values['peer_copy'] ?? ''] : away;
     if (copy === undefined) return;
     const epoch = Number(values['permit'] ?? 0);
-    const text = `${copy} ${epoch}`;
+    const text = `${copy} ${epoch} ${alone}`;
     if (text === this.#toldPeerCopy) return;
     this.#toldPeerCopy = text;
-    this.#hooks.news({ kind: 'peerCopy', copy, epoch });
+    this.#hooks.news({ kind: 'peerCopy', copy, epoch, alone });
   }
 
   #tellPeer(peer: 'connected' | 'lost' | 'left'): void {

@@ -84,6 +84,7 @@ export function coreConfig(
     maxloop: service.maxloop,
     loopIntervalMs: service.loopIntervalMs,
     hasHealth: ready !== null,
+    startMs: ready?.startTimeoutMs ?? 0,
     healthAction: ready?.action ?? 'noaction',
   };
 }

@@ -58,7 +58,7 @@ export interface AgentOptions {
 }
 
 const execMs = 30_000;
-const agentWaitMs = 20_000;
+const agentWaitMs = 60_000;
 
 /** One server, or one namespace of clients. */
 export class Host {

@@ -37,7 +37,12 @@ export type StreamMessage =
 export type EngineNews =
   | { readonly kind: 'enginePeer'; readonly peer: 'connected' | 'lost' | 'left' }
   /** Of a primary: what is known of the peer's copy. */
-  | { readonly kind: 'peerCopy'; readonly copy: PeerCopy; readonly epoch: number }
+  | {
+      readonly kind: 'peerCopy';
+      readonly copy: PeerCopy;
+      readonly epoch: number;
+      readonly alone: boolean;
+    }
   /** What the superblock says of this copy. */
   | { readonly kind: 'copy'; readonly copy: CopyState };
 
@@ -251,12 +256,12 @@ export class SimEngine {
     this.host.news({ kind: 'copy', copy: this.disk.state });
     if (this.role === 'none') return;
     this.host.news({ kind: 'enginePeer', peer: this.session === 0 ? 'lost' : 'connected' });
-    if (this.role === 'prim' && this.session !== 0) this.#tellPeer(this.#told);
+    if (this.role === 'prim') this.#tellPeer(this.session === 0 ? 'none' : this.#told);
   }
 
   #tellPeer(copy: PeerCopy): void {
     this.#told = copy;
-    this.host.news({ kind: 'peerCopy', copy, epoch: this.permit });
+    this.host.news({ kind: 'peerCopy', copy, epoch: this.permit, alone: this.alone });
   }
 
   #acknowledge(): void {
@@ -343,6 +348,7 @@ export class SimEngine {
     }
     disk.required = true;
     disk.left = false;
+    this.#tellPeer('caughtUp');
     const { history } = disk;
     this.host.send({ kind: 'synced', session, epoch, run, lsn: this.last, history });
   }
@@ -462,6 +468,7 @@ export class SimEngine {
     this.run = 0;
     this.host.hungUp(session);
     this.host.news({ kind: 'enginePeer', peer: 'lost' });
+    if (this.role === 'prim' && !this.alone) this.#tellPeer('none');
   }
 
   /** The superblock: old or new after a loss of power, never half. */

@@ -353,7 +353,8 @@ export class PairWorld {
   #tell(state: PairState, i: number, told: 'resync' | 'caughtUp' | 'inSync'): PairState {
     const node = nodeOf(state, i);
     const next = withNode(state, i, { ...node, engine: { ...node.engine, told } });
-    return this.event(next, i, { kind: 'peerCopy', copy: told, epoch: node.engine.permit });
+    const { permit, required } = node.engine;
+    return this.event(next, i, { kind: 'peerCopy', copy: told, epoch: permit, alone: !required });
   }
 
   #engine(state: PairState, i: number, node: PairNode, list: Move<PairState>[]): void {
@@ -470,8 +471,7 @@ export class PairWorld {
       return;
     }
     const joining = { ...node, session, engine: { ...engine, required: true, peerHas: at } };
-    const next = this.#tell(withNode(state, i, joining), i, 'inSync');
-    list.push({ name: `in sync ${i}`, next });
+    list.push({ name: `in sync ${i}`, next: this.#tell(withNode(state, i, joining), i, 'inSync') });
   }
 
   // The arbiter.

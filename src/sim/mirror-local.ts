@@ -35,7 +35,12 @@ export type LocalEvent =
   | { readonly kind: 'message'; readonly message: Message }
   | { readonly kind: 'engineDone' }
   | { readonly kind: 'enginePeer'; readonly peer: 'connected' | 'lost' }
-  | { readonly kind: 'peerCopy'; readonly copy: PeerCopy; readonly epoch: number }
+  | {
+      readonly kind: 'peerCopy';
+      readonly copy: PeerCopy;
+      readonly epoch: number;
+      readonly alone: boolean;
+    }
   | { readonly kind: 'copy'; readonly copy: CopyState }
   | { readonly kind: 'scriptDone' }
   | { readonly kind: 'health' }

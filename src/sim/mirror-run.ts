@@ -52,6 +52,7 @@ export function mirrorConfig(me: number, pace: MirrorPace = mirrorProfiles.defau
     maxloop: 3,
     loopIntervalMs: 86_400_000,
     hasHealth: true,
+    startMs: 3000,
     healthAction: 'stopstart',
   };
 }

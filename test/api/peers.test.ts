@@ -3,7 +3,6 @@ import { once } from 'node:events';
 import { connect as connectTcp, createServer as createTcpServer, type Socket } from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import { connect, type TLSSocket } from 'node:tls';
-import fc from 'fast-check';
 import { type NodeAddress, tlsIdentity } from '../../src/api/dial.ts';
 import {
   decodeFrame,
@@ -15,6 +14,7 @@ import {
 import { openPeers, PeerLinks } from '../../src/api/peers.ts';
 import { makeCa, makeRequest, type NodeKeys, signRequest } from '../../src/api/pki.ts';
 import { freePort } from './fixture.ts';
+import { fc } from '../support/random.ts';
 
 const secret = new Uint8Array(32);
 

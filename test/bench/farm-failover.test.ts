@@ -1,7 +1,6 @@
 /** What the failover bench makes of its probes' figures. */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import fc from 'fast-check';
 import {
   gapsOf,
   isOver,
@@ -11,6 +10,7 @@ import {
   summaryOf,
 } from '../../bench/failover/figures.ts';
 import type { ClientRecord } from '../../src/lab/clients.ts';
+import { fc } from '../support/random.ts';
 
 /** Clients by the server that answered them last and their longest wait, ms. */
 function records(...clients: readonly (readonly [string | null, number])[]): ClientRecord[] {

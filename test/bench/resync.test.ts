@@ -5,7 +5,6 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import fc from 'fast-check';
 import {
   blockBytes,
   chosenBlocks,
@@ -20,6 +19,7 @@ import {
 } from '../../bench/resync/figures.ts';
 import { script } from '../../bench/resync/script.ts';
 import type { Changed, Task, Touched } from '../../bench/resync/writer.ts';
+import { fc } from '../support/random.ts';
 
 const mib = 1 << 20;
 

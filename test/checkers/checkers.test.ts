@@ -93,6 +93,7 @@ const gateConfig: ReadyConfig = {
   intervalMs: 100,
   timeoutMs: 5000,
   failures: 2,
+  startTimeoutMs: 0,
   action: 'restart',
 };
 

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import fc from 'fast-check';
 import { newLines } from '../../src/cli/follow.ts';
 import { duration, microseconds, table } from '../../src/cli/format.ts';
+import { fc } from '../support/random.ts';
 
 describe('newLines', () => {
   test('examples', () => {

@@ -174,6 +174,10 @@ export const mirrorCases: readonly Case[] = [
     '</heart>',
     '<ready port="1"/><ready port="2"/></heart>',
   ]),
+  one('072:7', /start_timeout="2d" of <ready> is outside 0 to 1d/, [
+    '</heart>',
+    '<ready port="1" start_timeout="2d"/></heart>',
+  ]),
   // Where service goes.
   one('125:3', /defaultprim="lastprime" is neither .*; did you mean "lastprim"\?/, [
     'mode="mirror"',

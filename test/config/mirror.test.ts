@@ -190,8 +190,18 @@ describe('userconfig.xml of a mirror', () => {
       intervalMs: 1000,
       timeoutMs: 1000,
       failures: 2,
+      startTimeoutMs: 600_000,
       action: 'restart',
     });
+  });
+
+  it('takes the time that an application may take to start', () => {
+    const limit = (value: string) => {
+      const gate = `<ready port="1" start_timeout="${value}"/>`;
+      return config(parse(edited(mirrorXml, ['</heart>', `${gate}</heart>`]))).ready
+        ?.startTimeoutMs;
+    };
+    assert.deepEqual([limit('0'), limit('90'), limit('5m')], [0, 90_000, 300_000]);
   });
 
   it('says where service goes', () => {

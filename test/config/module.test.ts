@@ -31,6 +31,7 @@ describe('userconfig.xml of a farm', () => {
       intervalMs: 1000,
       timeoutMs: 1000,
       failures: 2,
+      startTimeoutMs: 600_000,
       action: 'restart',
     });
     assert.equal(farm.drainTimeoutMs, 300_000);
@@ -151,6 +152,7 @@ describe('userconfig.xml of a farm', () => {
       intervalMs: 500,
       timeoutMs: 2000,
       failures: 1,
+      startTimeoutMs: 600_000,
       action: 'stopstart',
     });
   });
@@ -347,6 +349,8 @@ describe('warnings', () => {
       warned(edited(moduleXml, [ready, '<ready kind="script" port="80" path="x"/>'])),
       ['077:7'],
     );
+    const late = '<ready port="80" start_timeout="1m"/>';
+    assert.deepEqual(warned(edited(moduleXml, [ready, late])), ['049:7']);
   });
   it('name scripts that never run', () => {
     assert.deepEqual(warned('<safe>\n<service mode="farm"/></safe>'), ['065:2']);

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import fc from 'fast-check';
 import { diag } from 'libxml2-wasm';
 import {
   type ClusterSource,
@@ -9,6 +8,7 @@ import {
 } from '../../src/config/index.ts';
 import { clusterXml, config, moduleXml, parseModule } from './fixtures.ts';
 import { mirrorXml } from './mirror-cases.ts';
+import { fc } from '../support/random.ts';
 
 /** Whatever the text: no exception, and either a configuration or errors that can be shown. */
 function holds(parsed: ReturnType<typeof parseModule> | ReturnType<typeof parseClusterConfig>) {

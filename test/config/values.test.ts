@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import fc from 'fast-check';
 import { nearest } from '../../src/config/suggest.ts';
 import {
   defaultFarmMac,
@@ -14,6 +13,7 @@ import {
   whyNotFarmMac,
   whyNotHost,
 } from '../../src/config/values.ts';
+import { fc } from '../support/random.ts';
 
 function address(text: string) {
   const parsed = parseAddress(text);

@@ -1,7 +1,6 @@
 /** Whatever comes in, one machine keeps its own invariants. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import fc from 'fast-check';
 import {
   bucketCount,
   type FarmEffect,
@@ -18,6 +17,7 @@ import {
 import { bitmapBytes } from '../../src/core/farm-types.ts';
 import { isBetter, nameOf } from '../../src/core/farm-state.ts';
 import { timing } from './farm-bench.ts';
+import { fc } from '../support/random.ts';
 
 const me = 1;
 const nodes = [0, 1, 2];

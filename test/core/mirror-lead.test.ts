@@ -1,7 +1,7 @@
 /** Rules of the mirror, each a named test. Faults in random order are src/sim's. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { type ArbiterRecord, mirrorDeadline } from '../../src/core/mirror.ts';
+import { type ArbiterRecord, mirrorDeadline, type PeerCopy } from '../../src/core/mirror.ts';
 import { inOrder, later, mark, Pair, record, runningPair, timing } from './mirror-pair.ts';
 
 /** The secondary's word: it is the primary, of that record. */
@@ -157,10 +157,33 @@ describe('mirror: the primary loses its peer', () => {
     assert.equal(record(pair), '5: 0 of 0+1');
   });
 
+  for (const how of ['is lost', 'is lost and back'] as const) {
+    it(`a peer that ${how} when its resync had ended, and did not say so: a new epoch`, () => {
+      const pair = runningPair();
+      pair.pull(1);
+      pair.slow = true;
+      pair.boot(1);
+      pair.order(1, 'start');
+      pair.meet();
+      const primary = pair.at(0);
+      const { permit } = primary;
+      const says = (copy: PeerCopy): void => {
+        pair.event(0, { kind: 'peerCopy', copy, epoch: permit, alone: false });
+      };
+      // The engine waits for it from here on.
+      primary.alone = false;
+      says('caughtUp');
+      assert.equal(record(pair), `${permit}: 0 of 0`);
+      says(how === 'is lost' ? 'none' : 'resync');
+      assert.equal(record(pair), `${permit + 1}: 0 of 0`);
+      assert.equal(primary.alone, true);
+    });
+  }
+
   it('a named peer that needs a resync: nothing waits for its end', () => {
     const pair = runningPair();
     pair.slow = true;
-    pair.event(0, { kind: 'peerCopy', copy: 'resync', epoch: 1 });
+    pair.event(0, { kind: 'peerCopy', copy: 'resync', epoch: 1, alone: false });
     assert.equal(record(pair), '3: 0 of 0');
     pair.finishResync();
     assert.equal(record(pair), '4: 0 of 0+1');
@@ -193,7 +216,7 @@ describe('mirror: the primary loses its peer', () => {
     pair.order(1, 'start');
     pair.meet();
     const before = record(pair);
-    pair.event(0, { kind: 'peerCopy', copy: 'inSync', epoch: 1 });
+    pair.event(0, { kind: 'peerCopy', copy: 'inSync', epoch: 1, alone: false });
     assert.equal(record(pair), before);
     pair.finishResync();
     assert.equal(record(pair), '4: 0 of 0+1');

@@ -247,6 +247,46 @@ describe('mirror: the application', () => {
     assert.equal(pair.at(0).vip, 'shut');
   });
 
+  it('one that does not answer in time after its start is started again, and again, until maxloop', () => {
+    const startMs = 5000;
+    const pair = new Pair({ hasHealth: true, healthAction: 'restart', startMs, maxloop: 2 });
+    const starts = () => pair.effects(0).filter((effect) => effect === 'start_prim').length;
+    pair.health = false;
+    pair.order(0, 'prim');
+    pair.pass(startMs - 1);
+    assert.equal(starts(), 1);
+    pair.pass(1);
+    assert.equal(starts(), 2);
+    assert.match(pair.at(0).state.why.join(), /does not answer: it was started 5 s ago/);
+    pair.pass(startMs);
+    assert.equal(starts(), 3);
+    assert.equal(pair.shown(0), 'ALONE Transient');
+    pair.pass(startMs);
+    assert.equal(pair.shown(0), 'STOP NotReady');
+    assert.match(pair.at(0).state.why.join(), /Action stop called by maxloop/);
+  });
+
+  it('the time to start ends with the first answer', () => {
+    const pair = new Pair({ hasHealth: true, healthAction: 'noaction', startMs: 5000 });
+    pair.health = false;
+    pair.order(0, 'prim');
+    pair.pass(4000);
+    pair.event(0, { kind: 'health', up: true, why: '' });
+    assert.equal(pair.shown(0), 'ALONE Ready');
+    pair.event(0, { kind: 'health', up: false, why: 'refused' });
+    pair.pass(60_000);
+    assert.deepEqual(pair.at(0).state.why, ['the application does not answer: refused']);
+  });
+
+  it('without a limit it is waited for', () => {
+    const pair = new Pair({ hasHealth: true, healthAction: 'restart', startMs: 0 });
+    pair.health = false;
+    pair.order(0, 'prim');
+    pair.pass(86_400_000);
+    assert.deepEqual(pair.at(0).state.loops, []);
+    assert.equal(pair.at(0).state.phase, 'primGate');
+  });
+
   it('stopstart of a primary moves the service', () => {
     const pair = runningPair({ hasHealth: true });
     pair.event(0, { kind: 'health', up: false, why: 'refused' });

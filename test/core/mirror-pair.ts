@@ -78,6 +78,7 @@ export class Pair {
       maxloop: 3,
       loopIntervalMs: 86_400_000,
       hasHealth: false,
+      startMs: 0,
       healthAction: 'stopstart',
       ...config,
     };
@@ -307,7 +308,7 @@ export class Pair {
     for (const { id } of this.servers) this.event(id, { kind: 'enginePeer', peer: 'connected' });
     if (!prim.alone) return;
     this.#copy(second, 'inconsistent');
-    this.event(prim.id, { kind: 'peerCopy', copy: 'resync', epoch: prim.permit });
+    this.event(prim.id, { kind: 'peerCopy', copy: 'resync', epoch: prim.permit, alone: true });
     if (this.slow) return;
     this.finishResync();
   }
@@ -321,7 +322,7 @@ export class Pair {
     if (prim === undefined || second === undefined) throw new Error('no resync to finish');
     prim.alone = false;
     this.#copy(second, 'inSync');
-    this.event(prim.id, { kind: 'peerCopy', copy: 'inSync', epoch: prim.permit });
+    this.event(prim.id, { kind: 'peerCopy', copy: 'inSync', epoch: prim.permit, alone: false });
   }
 
   #copy(server: Server, copy: CopyState): void {

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import fc from 'fast-check';
 import { bucketCount, nobody } from '../../src/core/farm-types.ts';
 import { buildTable, movedBuckets, powerMax, shares, type Weight } from '../../src/core/table.ts';
+import { fc } from '../support/random.ts';
 
 const free = (): Uint8Array => new Uint8Array(bucketCount).fill(nobody);
 

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import fc from 'fast-check';
 import { clearAddresses, nextAnnouncementMs, type VipOrder } from '../../src/host/mirror-vip.ts';
 import { configOf, foreign, peerMac, vip4, vip6, World } from './mirror-vip-world.ts';
+import { fc } from '../support/random.ts';
 
 describe('the virtual IP of a mirror: its orders', () => {
   it('on, open, shut, open, off: each state of the filter once, resets before the addresses go', async (t) => {

@@ -99,6 +99,26 @@ test('a takeover withdraws the consent before it claims, and before anything wai
   assert.equal(w.world.engine.opened().get('epoch'), '5');
 });
 
+test('an engine that came to wait for a peer which is away, and not named: a new epoch', async (t) => {
+  const w = pairWorld(t);
+  const pair = await w.agent();
+  await pair.prim(false);
+  await becomes(pair, 'ALONE Ready');
+  const { engine } = w.world;
+  // The resync has ended, but the peer did not come to say so.
+  const joining = { peer: 'connected', peer_copy: 'caught_up', alone: '0', permit: '1' };
+  engine.values = { ...engine.values, ...joining };
+  engine.event('looked');
+  await eventually(() => assert.ok(w.world.records.join().includes('looked')));
+  assert.equal(w.register.record?.epoch, 1);
+  engine.values = { ...engine.values, peer: 'lost', peer_copy: 'none' };
+  engine.event('looked');
+  await eventually(() => assert.equal(w.register.record?.epoch, 2));
+  assert.deepEqual(w.register.record?.inSync, [0]);
+  const told = (): unknown => engine.requests.findLast(({ verb }) => verb === 'alone')?.values;
+  await eventually(() => assert.deepEqual(told(), [['epoch', '2']]));
+});
+
 test('the next agent goes on where the last one was', async (t) => {
   const w = pairWorld(t);
   const pair = await w.agent();

@@ -10,6 +10,7 @@ import {
   dependenciesOf,
   leftoversIn,
   longFiles,
+  ownChances,
   type PackageJson,
   tooLong,
   unusedPackages,
@@ -83,6 +84,15 @@ describe('files', () => {
     const top = ['README.md', 'CHANGELOG.md', 'package.json', 'binding.gyp'];
     const all = sources([...folders, ...top], ['']);
     none(leftoversIn(all.filter(({ path }) => !path.startsWith('test/house/'))));
+  });
+
+  test('no test has a seed of its own', () => {
+    const tests = sources(['test'], typeScript);
+    const own = ['test/house/', 'test/support/'];
+    none(ownChances(tests.filter(({ path }) => !own.some((folder) => path.startsWith(folder)))));
+    const wrong =
+      "import fc from 'fast-check';\nconst first = Date.now() % 7;\nfoo(Math.random());\n";
+    assert.equal(ownChances([{ path: 'test/a.test.ts', text: wrong }]).length, 3);
   });
 
   test('every test is found by the runner', () => {

@@ -38,6 +38,20 @@ export function leftoversIn(files: readonly Source[]): Finding[] {
   return findings;
 }
 
+const chances: readonly (readonly [RegExp, string])[] = [
+  [/from 'fast-check'/, 'fc comes from test/support/random.ts, with its seed'],
+  [/HOLDFAST_SEED'|\bDate\.now\(\) %|\bMath\.random\(|\brandomInt\(/, 'use firstSeed'],
+];
+
+/** Tests choose by one seed (test/support/random.ts), so that a run of all tests judges the tree alone. */
+export function ownChances(tests: readonly Source[]): Finding[] {
+  return tests.flatMap(({ path, text }) =>
+    [...numbered(text)].flatMap(([line, code]) =>
+      chances.filter(([form]) => form.test(code)).map(([, why]) => `${path}:${line}: ${why}`),
+    ),
+  );
+}
+
 /** Its sentences are matched with those of src/core: test/errors/refusals.test.ts sees to its use. */
 const matched = 'src/errors/refusal.ts:';
 

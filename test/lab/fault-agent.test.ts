@@ -3,6 +3,8 @@ import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { isAlive, signal, until } from '../../src/lab/tool.ts';
+import { randomOf } from '../replica/prefix.ts';
+import { firstSeed } from '../support/random.ts';
 import {
   alerted,
   calm,
@@ -36,11 +38,12 @@ describe('faults of a server', { skip, timeout: 300_000 }, () => {
     const epochs = await calm(farm, all);
     const traffic = await Traffic.start(farm, { timeoutMs: 900 });
     await traffic.mark();
+    const random = randomOf(firstSeed);
     for (const name of ['s2', 's1', 's3', 's1']) {
       const host = farm.host(name);
       await killAgent(host);
       // Once more while it starts.
-      await delay(Math.random() * 700);
+      await delay(random(700));
       await killAgent(host);
       await ready(farm, all);
     }

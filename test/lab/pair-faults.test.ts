@@ -70,8 +70,7 @@ describe('faults of a mirror that decides', { skip, timeout: 600_000 }, () => {
     t.after(() => pair.lab.heal());
     await pair.lab.cutAll(b.name);
     await pair.becomes(a, 'ALONE Ready');
-    const count = writer.last();
-    await eventually('writes to go on', async () => (writer.last() > count + 10 ? true : null));
+    await pair.goesOn(writer);
     const { moves } = await load.stats();
     assert.equal(moves, 0);
     assert.match((await pair.status(b)).state, /SECOND|WAIT/);
@@ -115,8 +114,7 @@ describe('faults of a mirror that decides', { skip, timeout: 600_000 }, () => {
     const writer = await pair.writer(a, 'second-engine');
     assert.equal(b.kill(/holdfast-replica/, 'SIGSTOP'), 2);
     assert.equal(b.kill(/holdfast-replica/), 2);
-    const count = writer.last();
-    await eventually('writes to go on', async () => (writer.last() > count + 20 ? true : null));
+    await pair.goesOn(writer, 20);
     await pair.becomes(b, 'SECOND Ready');
     await pair.becomes(a, 'PRIM Ready');
     assert.equal((await load.stats()).moves, 0);
@@ -174,8 +172,7 @@ describe('faults of a mirror that decides', { skip, timeout: 600_000 }, () => {
     const writer = await pair.writer(a, 'leaves');
     await pair.cluster.client(b).command(module, 'stop');
     await pair.becomes(a, 'ALONE Ready');
-    const count = writer.last();
-    await eventually('writes to go on', async () => (writer.last() > count + 10 ? true : null));
+    await pair.goesOn(writer);
     await pair.cluster.client(b).command(module, 'start');
     await pair.becomes(b, 'SECOND Ready');
     await pair.becomes(a, 'PRIM Ready');
@@ -208,8 +205,7 @@ describe('faults of a mirror that decides', { skip, timeout: 600_000 }, () => {
     for (let round = 0; round < 4; round++) {
       const host = round % 2 === 0 ? a : b;
       host.kill(/^\S*node \S*agent\.js/);
-      const count = writer.last();
-      await eventually('writes to go on', async () => (writer.last() > count + 10 ? true : null));
+      await pair.goesOn(writer);
     }
     await pair.becomes(a, 'PRIM Ready');
     await pair.becomes(b, 'SECOND Ready');

@@ -10,11 +10,10 @@ import { describe, test } from 'node:test';
 import { pairNemesisRun, type Planted } from './pair-nemesis.ts';
 import { FilesWorkload, PostgresWorkload, type Workload } from './pair-workloads.ts';
 import { skip } from './support.ts';
+import { firstSeed } from '../support/random.ts';
 
 const minutes = Number(process.env['HOLDFAST_SOAK_MINUTES'] ?? 0);
 const isSoak = minutes > 0;
-const usual = isSoak ? Date.now() % 1_000_000_000 : 1;
-const first = Number(process.env['HOLDFAST_SEED'] ?? usual);
 const steps = Number(process.env['HOLDFAST_STEPS'] ?? 8);
 const mostProblems = 3;
 /** Where this is one test among others. */
@@ -32,12 +31,12 @@ describe('nemesis of a mirror that decides', { skip }, () => {
     const absent = needed !== undefined && !existsSync(needed) && `needs ${needed}`;
     const title = `${name}: whatever happens, service comes back and nothing acknowledged is lost`;
     test(title, { skip: isOther || absent }, async (t) => {
-      t.diagnostic(`first seed ${first}`);
+      t.diagnostic(`first seed ${firstSeed}`);
       const startedMs = performance.now();
       const problems: string[] = [];
       let runs = 0;
       do {
-        const result = await pairNemesisRun(first + runs, {
+        const result = await pairNemesisRun(firstSeed + runs, {
           workload: make(),
           steps,
           ...(isSoak ? {} : { forMs: shortMs }),

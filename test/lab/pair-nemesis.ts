@@ -212,7 +212,7 @@ class PairNemesis {
       { name: 'kill agent', begin: (host) => this.#kill(host, agent) },
       { name: 'kill holdfastd', downs: true, begin: (host) => this.#killDaemon(host) },
       { name: 'kill engine', begin: (host) => this.#kill(host, engine) },
-      { name: 'kill worker', begin: (host) => this.#kill(host, /holdfast-replica worker/) },
+      { name: 'kill worker', begin: (host) => this.#kill(host, /holdfast-replica --worker/) },
       { name: 'kill application', begin: (host) => this.#kill(host, this.#workload.application) },
       { name: 'power', downs: true, begin: (host) => this.#power(host) },
       { name: 'power', downs: true, begin: (host) => this.#power(host) },
@@ -264,25 +264,10 @@ class PairNemesis {
     this.#open = [];
   }
 
-  /**
-   * An application that was killed after start_prim returned and before it was ever seen to answer is waited
-   * for without a limit: it could be one that starts slowly. Only here an operator is needed.
-   */
-  async #restarted(): Promise<void> {
-    for (const host of [this.#pair.a, this.#pair.b]) {
-      const why = (await this.#pair.status(host).catch(() => null))?.why.join() ?? '';
-      if (!/waits for the application to answer/.test(why)) continue;
-      if (host.processes().some(({ command }) => this.#workload.application.test(command)))
-        continue;
-      this.#note(`restart of ${host.name}`);
-      await this.#order(this.#pair.cluster.client(host).command(module, 'restart'));
-    }
-  }
-
   /** One is primary, the other follows, a client is answered. */
   async settled(): Promise<void> {
     const beganMs = performance.now();
-    await this.#pair.settled(settledMs, () => this.#restarted());
+    await this.#pair.settled(settledMs);
     await this.#served();
     const lost = await this.wrong();
     if (lost.length > 0) throw new Error(lost.join('\n'));
@@ -347,7 +332,8 @@ export async function pairNemesisRun(
   const pair = await Pair.up({
     ...workload.mirror,
     // Faults in a row are what this is about.
-    edit: (xml) => xml.replace('loop_interval="24h"', 'loop_interval="0"'),
+    edit: (xml) =>
+      (workload.mirror.edit?.(xml) ?? xml).replace('loop_interval="24h"', 'loop_interval="0"'),
     ...(planted === undefined ? {} : { agent: { env: plantedEnv(planted) } }),
   });
   const nemesis = new PairNemesis(pair, randomOf(seed), options);

@@ -160,7 +160,7 @@ export class Pair {
     return `${state} ${readiness}`;
   }
 
-  /** Waits for it; fails with all that the server said of the module. */
+  /** Waits for it; fails with all that both servers said of the module. */
   async becomes(host: Host, wanted: string, timeoutMs = 30_000): Promise<void> {
     let last = '';
     const look = async (): Promise<true | null> => {
@@ -170,7 +170,7 @@ export class Pair {
     try {
       await eventually(`${host.name} to be ${wanted}`, look, timeoutMs);
     } catch (error) {
-      throw new Error(`${String(error)}\nit is ${last}\n${await this.story(host)}`, {
+      throw new Error(`${String(error)}\n${host.name} is ${last}\n${await this.stories()}`, {
         cause: error,
       });
     }
@@ -182,7 +182,24 @@ export class Pair {
     const why = await client.why(module);
     const events = await client.events({ module, limit });
     const told = events.map(({ bootMs, text }) => `${Math.round(bootMs)} ${text}`);
-    return [...why, ...told].join('\n');
+    const { state, readiness, pair, replica } = await client.module(module);
+    const shown = `${host.name}: ${state} ${readiness} ${JSON.stringify(pair?.record ?? null)}`;
+    return [shown, JSON.stringify(replica?.engine ?? null), ...why, ...told].join('\n');
+  }
+
+  /** Both stories, for a failure that tells its cause by itself. */
+  async stories(): Promise<string> {
+    const both = [this.a, this.b].map((host) => this.story(host).catch(String));
+    return (await Promise.all(both)).join('\n');
+  }
+
+  /** Waits until so many more lines of a writer are acknowledged; fails with both stories. */
+  async goesOn(writer: Writer, more = 10, timeoutMs = 30_000): Promise<void> {
+    const wanted = writer.last() + more;
+    const look = async (): Promise<true | null> => (writer.last() >= wanted ? true : null);
+    await eventually('writes to go on', look, timeoutMs).catch(async (error: unknown) => {
+      throw new Error(`${String(error)}\n${await this.stories()}`, { cause: error });
+    });
   }
 
   /** Started on both; `a` is primary, `b` follows. */
@@ -193,21 +210,16 @@ export class Pair {
     await this.becomes(this.b, 'SECOND Ready');
   }
 
-  /**
-   * Waits until one server is primary and the other follows, both ready; fails with what both say.
-   * onLook: what is done at each look before that.
-   */
-  async settled(timeoutMs = 60_000, onLook?: () => Promise<void>): Promise<void> {
+  /** Waits until one server is primary and the other follows, both ready; fails with what both say. */
+  async settled(timeoutMs = 60_000): Promise<void> {
     const hosts = [this.a, this.b];
     const look = async (): Promise<true | null> => {
-      await onLook?.();
       const shown = await Promise.all(hosts.map((host) => this.shown(host).catch(String)));
       return shown.toSorted().join() === 'PRIM Ready,SECOND Ready' ? true : null;
     };
     await eventually('one to be primary, the other to follow', look, timeoutMs).catch(
       async (error: unknown) => {
-        const stories = await Promise.all(hosts.map((host) => this.story(host).catch(String)));
-        throw new Error([String(error), ...stories].join('\n'), { cause: error });
+        throw new Error(`${String(error)}\n${await this.stories()}`, { cause: error });
       },
     );
   }
@@ -227,16 +239,27 @@ export class Pair {
       said += data.toString();
     });
     const last = (): number => Number(said.split('\n').slice(0, -1).at(-1) ?? 0);
-    await eventually('some writes', async () => (last() > 10 ? true : null));
-    return { process, last };
+    const writer = { process, last };
+    await this.goesOn(writer);
+    return writer;
   }
 
-  /** Every number that was acknowledged, in order. */
+  /**
+   * Every number that was acknowledged, in order. A secondary has them in its journal by then, and in a moment
+   * in its files.
+   */
   async assertWritten(host: Host, count: number, file = 'log'): Promise<void> {
-    const { stdout } = await this.sh(host, `cat ${dir}/${file}`);
-    assert.deepEqual(
-      stdout.trimEnd().split('\n').slice(0, count),
-      Array.from({ length: count }, (_, i) => String(i + 1)),
+    const wanted = Array.from({ length: count }, (_, i) => String(i + 1));
+    let found: string[] = [];
+    const look = async (): Promise<true | null> => {
+      const { stdout } = await this.sh(host, `cat ${dir}/${file}`);
+      found = stdout.trimEnd().split('\n').slice(0, count);
+      return found.length === count ? true : null;
+    };
+    const mayCome = (await this.status(host)).state === 'SECOND';
+    await eventually('what was acknowledged to be applied', look, mayCome ? 30_000 : 0).catch(
+      () => undefined,
     );
+    assert.deepEqual(found, wanted, await this.stories());
   }
 }

@@ -69,7 +69,8 @@ export class FilesWorkload implements Workload {
     tool: (lab) => {
       const path = join(lab.dir, 'set-server');
       const program = join(import.meta.dirname, 'set-server.js');
-      writeFileSync(path, `#!/bin/sh\nexec ${process.execPath} ${program} "$@"\n`, { mode: 0o755 });
+      const command = `VIP=${lab.vip(1)} exec ${process.execPath} ${program} "$@"`;
+      writeFileSync(path, `#!/bin/sh\n${command}\n`, { mode: 0o755 });
       return path;
     },
   };
@@ -110,7 +111,11 @@ export class FilesWorkload implements Workload {
 /** PostgreSQL: values that are appended to a table, and reads of all of it (append-clients.ts). */
 export class PostgresWorkload implements Workload {
   readonly application = /^(\S*\/)?postgres(:| -D)/;
-  readonly mirror: PairOptions = { folder: 'modules/postgresql' };
+  readonly mirror: PairOptions = {
+    folder: 'modules/postgresql',
+    // One that is killed before it was seen to answer is started again while the run looks on.
+    edit: (xml) => xml.replace('action="restart"/>', 'start_timeout="30s" action="restart"/>'),
+  };
   readonly #history = new AppendHistory();
   readonly #clients = new Clients('append-clients.js');
   #hasEnded = false;

@@ -1,12 +1,13 @@
 /** kill -9 of the replica's processes on either side while fio verifies and pgbench runs: a pause, no error. */
 import assert from 'node:assert/strict';
-import { randomInt } from 'node:crypto';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Backing, mountBacking } from '../../src/lab/backing.ts';
 import { Postgres } from '../../src/lab/databases.ts';
 import { Lab } from '../../src/lab/lab.ts';
 import { ReplicaPair, type ReplicaProcess } from '../../src/lab/replica.ts';
+import { randomOf } from '../replica/prefix.ts';
+import { firstSeed } from '../support/random.ts';
 import { assertEqualTrees } from './replica-support.ts';
 import { skip } from './support.ts';
 
@@ -75,8 +76,9 @@ describe('processes of the replica are killed', { skip, timeout: 900_000 }, () =
     const bench = postgres.bench(4, seconds);
     // Neither may be left unhandled while the kills go on.
     const both = Promise.allSettled([fio, bench]);
+    const random = randomOf(firstSeed);
     for (let kill = 0; kill < 2 * killsPerSide; kill++) {
-      await delay(randomInt(20, 300));
+      await delay(20 + random(280));
       await killAndAwait(kill % 2 === 0 ? pair.prim : pair.second, worker);
     }
     for (const side of [pair.prim, pair.second]) await killAndAwait(side, holder);

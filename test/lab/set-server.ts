@@ -2,7 +2,8 @@
  * The application of the nemesis: a set behind the virtual IP of a mirror. A line "w ID" is answered
  * once the record is appended to DIR/set and synced: "ID RUN NS"; a datagram ID likewise, at once.
  * RUN names this start of the application, NS is the time of the answer (CLOCK_MONOTONIC, which all
- * hosts of a lab share). Arguments as those of the lab's own server, name= among them.
+ * hosts of a lab share). Arguments as those of the lab's own server, name= among them. $VIP: datagrams are
+ * taken at it alone, and so answered from it: what is bound to all addresses answers from the server's own.
  */
 import { createSocket } from 'node:dgram';
 import { statfsSync } from 'node:fs';
@@ -43,5 +44,5 @@ const server = createServer({ noDelay: true }, (socket) => {
 const datagrams = createSocket('udp4').on('message', (id, from) => {
   datagrams.send(`${id.toString()} ${run} ${process.hrtime.bigint()}`, from.port, from.address);
 });
-datagrams.on('error', giveUp).bind(1053);
+datagrams.on('error', giveUp).bind(1053, process.env['VIP'] ?? '');
 server.on('error', giveUp).listen(1080, '0.0.0.0', () => process.stdout.write(`${run}\n`));

@@ -2,14 +2,14 @@
  * Random reads, writes, truncations, holes, stores to mappings, direct I/O and copies on a replicated
  * directory, beside a model in memory (native/lab/replica/fsx.cc), and at the same time fio, which
  * reads again by checksum what it wrote. The other server has the same bytes at the end.
- * HOLDFAST_FSX_SECONDS: how long, instead of 50 s in all.
+ * HOLDFAST_FSX_SECONDS: how long, instead of 50 s in all; HOLDFAST_SEED: the first seed.
  */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { cannotRun, Ground, run, tool } from './pair.ts';
+import { firstSeed } from '../support/random.ts';
 
 const seconds = Number(process.env['HOLDFAST_FSX_SECONDS'] ?? 50);
-const first = Number(process.env['HOLDFAST_SEED'] ?? Date.now() % 1_000_000_000);
 
 /** One file each, written through the page cache, past it, and through a mapping. */
 const fioJobs = [
@@ -69,6 +69,7 @@ describe('fsx and fio', { skip: cannotRun }, () => {
 
   test('the content is what was written, on both servers', async (t) => {
     const pair = await ground.pair();
+    t.diagnostic(`first seed ${firstSeed}`);
     try {
       await pair.start();
       const [file = '', ...args] = pair.a.space.enter;
@@ -76,10 +77,10 @@ describe('fsx and fio', { skip: cannotRun }, () => {
       // Two at once, and fio: the server's threads are to meet.
       const fsx = [tool, 'fsx', pair.a.dir, '--seconds', part, '--keep', '1', '--seed'];
       for (const round of [0, 2]) {
-        const both = [first + round, first + round + 1].map((seed) =>
+        const both = [firstSeed + round, firstSeed + round + 1].map((seed) =>
           run(file, [...args, ...fsx, String(seed)]),
         );
-        const fio = run(file, [...args, ...fioCommand(pair.a.dir, part, first + round)]);
+        const fio = run(file, [...args, ...fioCommand(pair.a.dir, part, firstSeed + round)]);
         for (const { code, out } of await Promise.all(both)) {
           t.diagnostic(out.trim().split('\n').at(-1) ?? '');
           assert.equal(code, 0, out);

@@ -7,9 +7,9 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { nemesisRun } from './nemesis.ts';
 import { cannotRun, Ground } from './pair.ts';
+import { firstSeed } from '../support/random.ts';
 
 const minutes = Number(process.env['HOLDFAST_SOAK_MINUTES'] ?? 2);
-const first = Number(process.env['HOLDFAST_SEED'] ?? Date.now() % 1_000_000_000);
 const mostProblems = 3;
 
 describe('nemesis', { skip: cannotRun }, () => {
@@ -20,13 +20,13 @@ describe('nemesis', { skip: cannotRun }, () => {
   after(() => ground.end());
 
   test('whatever happens, both come back to one state and nothing is lost', async (t) => {
-    t.diagnostic(`first seed ${first}`);
+    t.diagnostic(`first seed ${firstSeed}`);
     const started = performance.now();
     const problems: string[] = [];
     let runs = 0;
     let steps = 0;
     while (performance.now() - started < minutes * 60_000 && problems.length < mostProblems) {
-      const result = await nemesisRun(ground, first + runs, { steps: 8 });
+      const result = await nemesisRun(ground, firstSeed + runs, { steps: 8 });
       runs += 1;
       steps += result.steps.length;
       if (result.problem !== null) {

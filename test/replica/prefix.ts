@@ -1,6 +1,5 @@
 /** One run of the prefix property: random operations, something dies, what is left is checked. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Ground, type Options, type Pair, run, type Side, tool, until } from './pair.ts';
@@ -182,7 +181,8 @@ async function end(pair: Pair, history: History, plan: Plan): Promise<string | n
 
 /** Copies what is left of a run to a place where it stays. Names may be any bytes: not by Node. */
 async function kept(pair: Pair, seed: number): Promise<string> {
-  const folder = join(tmpdir(), `holdfast-prefix-${seed}`);
+  // Where it is also after a run whose temporary files were kept in memory.
+  const folder = `/tmp/holdfast-prefix-${seed}`;
   await run('cp', ['-a', pair.folder, folder]);
   return folder;
 }
