@@ -55,6 +55,7 @@ function setup(t: TestContext, wanted: Wanted) {
     defaultPrim: 'alone',
     maxloop: 3,
     loopIntervalMs: 0,
+    startMs: 0,
     hasHealth: false,
     healthAction: 'noaction',
   });

@@ -332,8 +332,8 @@ export async function pairNemesisRun(
   const pair = await Pair.up({
     ...workload.mirror,
     // Faults in a row are what this is about.
-    edit: (xml) =>
-      (workload.mirror.edit?.(xml) ?? xml).replace('loop_interval="24h"', 'loop_interval="0"'),
+    edit: (xml, lab) =>
+      (workload.mirror.edit?.(xml, lab) ?? xml).replace('loop_interval="24h"', 'loop_interval="0"'),
     ...(planted === undefined ? {} : { agent: { env: plantedEnv(planted) } }),
   });
   const nemesis = new PairNemesis(pair, randomOf(seed), options);
