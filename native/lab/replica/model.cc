@@ -212,6 +212,12 @@ int Model::remove(const Operation& operation, uint64_t index) {
   return 0;
 }
 
+bool Model::is_idle(const Operation& operation) const {
+  if (operation.action != Action::rename && operation.action != Action::exchange) return false;
+  const NodePtr node = find(operation.a);
+  return node != nullptr && node == find(operation.b);
+}
+
 int Model::rename(const Operation& operation, uint64_t index) {
   const NodePtr from = parent_of(operation.a), to = parent_of(operation.b);
   const NodePtr node = find(operation.a), other = find(operation.b);
@@ -222,7 +228,7 @@ int Model::rename(const Operation& operation, uint64_t index) {
   if (is_within(operation.a, operation.b)) {
     return operation.action == Action::exchange ? EINVAL : ENOTEMPTY;
   }
-  if (other == node) return 0;  // two names of a file: both stay (rename(2))
+  if (is_idle(operation)) return 0;
   if (operation.action == Action::exchange) {
     other->changed = index;
     from->children[base_of(operation.a)] = other;

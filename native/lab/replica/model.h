@@ -64,6 +64,9 @@ class Model {
   /** What a real directory has; ends the process when it cannot be read. */
   static Model of(int directory);
   NodePtr find(const std::string& path) const;
+  /** Two names of one file: nothing is renamed, and no file system is asked (rename(2); vfs_rename
+   * in fs/namei.c). */
+  bool is_idle(const Operation& operation) const;
   NodePtr parent_of(const std::string& path) const;
 
   /**

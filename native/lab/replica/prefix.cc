@@ -37,6 +37,8 @@ struct Domain {
   size_t appends = 0;  // its records in the common file
   size_t needed = 0;   // the last operation that an fsync covers
   std::vector<Candidate> candidates;
+  // By operation, from 0: it returned and left something behind that is to be on the replica.
+  std::vector<bool> demands;
 };
 
 std::string describe(const Domain& domain, size_t index) {
@@ -115,6 +117,9 @@ void Replay::step(size_t index, const Step& step) {
     return;
   }
   if (step.returned() && step.error != 0) return;
+  // The kernel answers it alone, even where the server is gone and what came before was lost.
+  if (step.returned() && model_.is_idle(step.operation)) return;
+  domain_.demands[index - 1] = step.returned();
   // An operation that had not returned may fail, or never have come to anything.
   for (const uint64_t bytes : cuts(operation, model_)) {
     if (operation.action == Action::append) {
@@ -140,6 +145,7 @@ void Replay::step(size_t index, const Step& step) {
 }
 
 void Replay::run() {
+  domain_.demands.assign(domain_.steps->size(), false);
   look(0, 0);
   for (size_t i = 0; i < domain_.steps->size(); i++) step(i + 1, (*domain_.steps)[i]);
 }
@@ -255,7 +261,7 @@ void Check::need_of_common_syncs() {
   }
 }
 
-/** The last operation that changed something and had returned before that moment. */
+/** The last operation that left something behind and had returned before that moment. */
 size_t Check::demanded(const Domain& of, int64_t before) const {
   const auto& steps = *of.steps;
   auto at = std::partition_point(steps.begin(), steps.end(), [before](const Step& step) {
@@ -263,9 +269,8 @@ size_t Check::demanded(const Domain& of, int64_t before) const {
   });
   while (at != steps.begin()) {
     --at;
-    if (at->error == 0 && changes_something(at->operation.action)) {
-      return static_cast<size_t>(at - steps.begin()) + 1;
-    }
+    const auto index = static_cast<size_t>(at - steps.begin());
+    if (of.demands[index]) return index + 1;
   }
   return 0;
 }
