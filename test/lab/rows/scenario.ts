@@ -1,0 +1,15 @@
+/** One way in which a row of the fault table is done to a mirror. */
+import type { World } from './world.ts';
+
+export interface Scenario {
+  /** Row of the table. */
+  readonly row: number;
+  /** What tells it from the others of its row; how it is injected. */
+  readonly title: string;
+  /** What must come of it, for the table. */
+  readonly expected: string;
+  /** Only in long runs: `npm run bench -- faults`. */
+  readonly isLong?: true;
+  /** Does it and waits for what is expected; what it begins ends by World.undo, or Lab.heal. */
+  readonly act: (world: World) => Promise<void>;
+}
