@@ -10,33 +10,42 @@ import { connect, type Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
 
-const [vip = '', patience = '1000', prefix = ''] = process.argv.slice(2);
+const [vip = '', patienceMs = '1000', prefix = ''] = process.argv.slice(2);
 const writers = 3;
-const answerMs = Number(patience);
+const answerMs = Number(patienceMs);
 const pauseMs = 10;
 
 const say = (kind: 'w' | 'u', answer: string): boolean =>
   process.stdout.write(`${kind} ${answer} ${process.hrtime.bigint()}\n`);
 
-/** Writes until the connection fails, or an answer does not come; the number of the next record. */
+/**
+ * Writes until the connection fails, or an answer does not come; the number of the next record.
+ *
+ * The patience is a timer of its own: a signal of AbortSignal.timeout that is only a part of
+ * AbortSignal.any is garbage to Node 20, and never fires once that was collected. A server that took
+ * the record and lost its power then had a client that waited for good, and so had the nemesis.
+ */
 async function session(socket: Socket, writer: number, first: number): Promise<number> {
   const stop = new AbortController();
+  const { signal } = stop;
+  const patience = setTimeout(() => stop.abort(), answerMs);
   socket.on('error', () => stop.abort()).on('close', () => stop.abort());
   const lines = createInterface({ input: socket }).on('error', () => stop.abort());
   let next = first;
   try {
-    const limit = AbortSignal.any([stop.signal, AbortSignal.timeout(answerMs)]);
-    await once(socket, 'connect', { signal: limit });
+    await once(socket, 'connect', { signal });
     for (;;) {
       socket.write(`w ${prefix}${writer}.${next++}\n`);
-      const signal = AbortSignal.any([stop.signal, AbortSignal.timeout(answerMs)]);
+      patience.refresh();
       const [answer] = (await once(lines, 'line', { signal })) as [string];
       say('w', answer);
       await delay(pauseMs);
     }
   } catch {
-    socket.destroy();
     return next;
+  } finally {
+    clearTimeout(patience);
+    socket.destroy();
   }
 }
 
