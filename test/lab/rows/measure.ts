@@ -12,6 +12,8 @@ export interface Measured {
   readonly applicationMs: number;
   /** Records that were acknowledged and are not there. */
   readonly lost: number;
+  /** The other server is primary afterwards. */
+  readonly moved: boolean;
 }
 
 export interface Seen {
@@ -24,6 +26,7 @@ export interface Seen {
   readonly silentMs: number;
   readonly events: readonly EventRecord[];
   readonly lost: number;
+  readonly moved: boolean;
 }
 
 /** Longest time between two acknowledgements, the last one before the fault included. */
@@ -49,6 +52,7 @@ export function measuredOf(seen: Seen): Measured {
     addressMs: seen.silentMs,
     applicationMs: outageMs(seen.answers, seen.faultNs, seen.endNs),
     lost: seen.lost,
+    moved: seen.moved,
   };
 }
 
@@ -61,6 +65,8 @@ export interface Cost {
   readonly applicationMs: number;
   readonly applicationMaxMs: number;
   readonly lost: number;
+  /** Rounds after which the other server was primary. */
+  readonly moved: number;
 }
 
 function median(values: readonly number[]): number {
@@ -80,5 +86,6 @@ export function costOf(rounds: readonly Measured[]): Cost {
     applicationMs: Math.round(median(application)),
     applicationMaxMs: Math.round(Math.max(...application)),
     lost: rounds.reduce((sum, { lost }) => sum + lost, 0),
+    moved: rounds.filter(({ moved }) => moved).length,
   };
 }

@@ -193,6 +193,7 @@ export const processRows: readonly Scenario[] = [
   {
     row: 5,
     title: 'every process of the primary stands still for 10 s, the application too',
+    open: 'the application that wakes up answers what its sockets still hold',
     expected: takenOver,
     act: async (world) => {
       await world.lab.pause(world.primary.name);

@@ -10,6 +10,11 @@ export interface Scenario {
   readonly expected: string;
   /** Only in long runs: `npm run bench -- faults`. */
   readonly isLong?: true;
+  /** What is known to be wrong there: it is not done until that is mended. */
+  readonly open?: string;
   /** Does it and waits for what is expected; what it begins ends by World.undo, or Lab.heal. */
   readonly act: (world: World) => Promise<void>;
 }
+
+/** The name of its test, and of what it cost in docs/reference/faults.json. */
+export const nameOf = ({ row, title }: Scenario): string => `row ${row}: ${title}`;
