@@ -37,8 +37,6 @@ export interface PairOptions {
   /** Another userconfig.xml than the fixture's, its macros set already. */
   readonly edit?: (xml: string, lab: Lab) => string;
   readonly agent?: AgentOptions;
-  /** How many networks they are on; 1 where absent. */
-  readonly lans?: number;
   /** What is done instead of mounting the data of a server, each time that it is switched on. */
   readonly mount?: (pair: Pair, host: Host) => Promise<void>;
 }
