@@ -18,7 +18,7 @@ import { test, type TestContext } from 'node:test';
 import { installPackage, packageFolder, readUserconfig } from '../../src/module/package.ts';
 import { startTicks } from '../../src/module/process.ts';
 import { runScript, type ScriptAction, succeeded } from '../../src/module/scripts.ts';
-import { temporaryPaths } from './helpers.ts';
+import { eventually, temporaryPaths } from './helpers.ts';
 import { configOf, decided, Host, repository } from './host.ts';
 
 /*
@@ -204,6 +204,22 @@ test('postgresql syncs file by file, unless a takeover has just synced everythin
   await host.run('stop_prim', true);
   appendFileSync(join(dir, 'data/postgresql.conf'), 'nonsense\n');
   assert.match(await whyNot(host), /syntax error[^]*PostgreSQL did not start/);
+});
+
+test('postgresql: a recovery longer than START is waited for by the health gate', async (t) => {
+  const app = apps.find(({ name }) => name === 'postgresql');
+  if (process.getuid?.() !== 0) return t.skip('network namespaces need root');
+  if (app === undefined || !existsSync(app.program)) return t.skip('needs postgresql');
+  const vars = { ...varsOf(t, app, dataFolder(t)), START: '0' };
+  const host = await Host.create(t, app.name, folderOf(app), vars);
+  t.after(() => host.run('stop_prim', true));
+  const { log, ...result } = await runScript(host.scriptRun('start_prim'));
+  const said = readFileSync(log ?? '', 'utf8');
+  assert.equal(result.exit, 0, said);
+  assert.match(said, /does not answer yet/);
+  await eventually(() => isReady(host), 'PostgreSQL to answer');
+  app.write(host, 1);
+  assert.deepEqual(app.read(host), [1]);
 });
 
 for (const app of apps) {
