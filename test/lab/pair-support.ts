@@ -37,6 +37,8 @@ export interface PairOptions {
   /** Another userconfig.xml than the fixture's, its macros set already. */
   readonly edit?: (xml: string, lab: Lab) => string;
   readonly agent?: AgentOptions;
+  /** What is done instead of mounting the data of a server, each time that it is switched on. */
+  readonly mount?: (pair: Pair, host: Host) => Promise<void>;
 }
 
 function sharedDirectory(lab: Lab): { readonly type: 'directory'; readonly path: string } {
@@ -52,8 +54,10 @@ export class Pair {
   readonly a: Host;
   readonly b: Host;
   #witness: HostProcess | null = null;
+  readonly #mount: PairOptions['mount'];
 
-  private constructor(lab: Lab, cluster: LabCluster) {
+  private constructor(lab: Lab, cluster: LabCluster, mount: PairOptions['mount']) {
+    this.#mount = mount;
     this.lab = lab;
     this.cluster = cluster;
     const [a, b] = cluster.hosts;
@@ -70,7 +74,8 @@ export class Pair {
     const lab = await Lab.up({ hosts, lans: options.lans ?? 1, clientAddresses: 10 });
     try {
       const config = isShared ? { arbiter: sharedDirectory(lab) } : {};
-      const pair = new Pair(lab, await LabCluster.start(lab, config, servers, options.agent));
+      const cluster = await LabCluster.start(lab, config, servers, options.agent);
+      const pair = new Pair(lab, cluster, options.mount);
       if (!isShared) await pair.#arbiter();
       for (const host of pair.cluster.hosts) await pair.mountData(host);
       const macros = {
@@ -140,6 +145,7 @@ export class Pair {
 
   /** A folder that outlives the server's power. */
   async mountData(host: Host): Promise<void> {
+    if (this.#mount !== undefined) return this.#mount(this, host);
     const disk = join(this.lab.dir, `data-${host.name}`);
     await host.exec(['mkdir', '-p', disk, dir]);
     await host.exec(['mount', '--bind', disk, dir]);

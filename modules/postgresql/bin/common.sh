@@ -119,6 +119,12 @@ master() {
     members | grep -qx -- "$pid"
 }
 
+# Sets now to the seconds since the server was switched on, a clock that nobody sets.
+seconds() {
+    read -r now words </proc/uptime
+    now=${now%.*}
+}
+
 # Does its pid file say that it accepts connections? That stands in the last line.
 says_ready() {
     state=
@@ -128,9 +134,9 @@ says_ready() {
     [ "$state" = ready ]
 }
 
-# Does it accept connections? Asked of a user that it knows: each look would else be an error in its log.
+# Does it accept connections? Asked as the user that it knows: each look would else be an error in its log.
 answers() {
-    "$bin/pg_isready" -h "$SOCKETS" -p "$PORT" -U "$user" -d postgres -t 3
+    as_user "$bin/pg_isready" -h "$SOCKETS" -p "$PORT" -U "$user" -d postgres -t 3
 }
 
 # Sets version and bin: the version that the data is of, and its programs; the newest, where there is no data.
