@@ -200,6 +200,15 @@ test('postgresql syncs file by file, unless a takeover has just synced everythin
   await host.run('stop_prim', true);
   assert.equal(await starts('failover'), 'syncfs');
 
+  // Where the mirror ends its service, an orderly end that does not come is not waited for.
+  const checkpointer = members(dir).find((pid) =>
+    readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('checkpointer'),
+  );
+  assert.ok(checkpointer !== undefined);
+  process.kill(checkpointer, 'SIGSTOP');
+  const stop = await runScript({ ...host.scriptRun('stop_prim'), action: 'stopwait' });
+  assert.match(readFileSync(stop.log ?? '', 'utf8'), /has not ended within 5 s/);
+
   // One that ends at once is not waited for.
   await host.run('stop_prim', true);
   appendFileSync(join(dir, 'data/postgresql.conf'), 'nonsense\n');
