@@ -119,8 +119,8 @@ async function rotten(world: World): Promise<void> {
   const script = `printf x | dd of=${disk}/data/rot bs=1 seek=123456 conv=notrunc,fsync 2>/dev/null`;
   await secondary.exec(['sh', '-c', script]);
   const { differing, differences } = await client.verify(module);
-  assert.equal(differing, 1);
-  assert.match(JSON.stringify(differences), /rot/);
+  const told = JSON.stringify(differences);
+  assert.ok(differing > 0 && differences.every((one) => /\brot\b/.test(JSON.stringify(one))), told);
   await other.command(module, 'stop');
   await other.second(module, 'fullsync');
   await world.pair.settled();
@@ -188,14 +188,12 @@ export const diskRows: readonly Scenario[] = [
   {
     row: 45,
     title: 'the disk of the primary loses what was not synced, and the primary its power',
-    open: 'the copy that returns is compared again and again, and may not come to be in sync',
     expected: 'the other server takes over, with all that was acknowledged; this one follows',
     act: primaryPulled,
   },
   {
     row: 45,
     title: 'the disks of both lose what was not synced, and both servers their power',
-    open: 'the copy that returns is compared again and again, and may not come to be in sync',
     expected: 'they come back with all that was acknowledged',
     act: bothPulled,
   },
