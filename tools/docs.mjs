@@ -1,10 +1,11 @@
-// Writes docs/reference/{cluster.xml,userconfig.xml,errors,refusals}.md from the annotations of the schemas and
-// the registry of errors. `node tools/docs.mjs` after `npm run build`; a test compares.
+// Writes docs/reference/{cluster.xml,userconfig.xml,errors,refusals,faults}.md from the annotations of the schemas,
+// the registry of errors and the fault table. `node tools/docs.mjs` after `npm run build`; a test compares.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { errorRegistry } from '../dist/src/errors.js';
 import { refusalErrors } from '../dist/src/errors/refusal.js';
 import { schemaOf } from '../dist/src/config/schema.js';
+import { faultReference } from './docs-faults.mjs';
 
 const root = new URL('../', import.meta.url);
 const note = '<!-- Written by tools/docs.mjs; change the source, not this file. -->';
@@ -206,6 +207,7 @@ export function renderDocs() {
     ],
     ['docs/reference/errors.md', errorReference()],
     ['docs/reference/refusals.md', refusalReference()],
+    ['docs/reference/faults.md', faultReference(note)],
   ]);
 }
 

@@ -70,6 +70,7 @@ Result<bool> Receiver::start(const ReceiverOptions& options) {
   epoch_ = state.epoch;
   note(state);
   unfit_ = options.unfit || state.state == DiskState::failed;
+  marks_lost_ = options.marks_lost;
   received_ = durable_ = journal_.end().tail.lsn;
   applied_ = state.checkpoint.tail.lsn;
   replaying_ = true;

@@ -195,6 +195,7 @@ class Receiver {
   bool begun_ = false;               // it has sent records, or this side said that it is ready
   bool catching_up_ = false;         // `synced` will say that it has
   bool unfit_ = false;               // nothing but a resync is taken
+  bool marks_lost_ = false;          // until a resync has ended; under super_mutex_
   Stage stage_ = Stage::none;
   ResyncBody asked_{};
   Marked touched_;

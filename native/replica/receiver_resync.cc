@@ -52,7 +52,7 @@ void Receiver::say_welcome(const Tail& tail) {
   welcome.node = options_.node;
   welcome.state = static_cast<uint32_t>(state.state);
   if (was_primary(state)) welcome.flags |= welcome_was_primary;
-  if (options_.marks_lost) welcome.flags |= welcome_marks_lost;
+  if (marks_lost_) welcome.flags |= welcome_marks_lost;
   welcome.history = state.history_size;
   std::vector<uint8_t> body(sizeof welcome + welcome.history * sizeof(EpochStart));
   std::memcpy(body.data(), &welcome, sizeof welcome);
@@ -287,6 +287,8 @@ int Receiver::synced(const Record& record, const JournalPoint& end) {
     const int error = save_synced(super_, options_.folder, record, end, options_.resync, counts);
     if (error != 0 || !counts) return error;
     note(super_.state());
+    // What it may have had more is gone: a primary that connects anew need not compare it again.
+    marks_lost_ = false;
   }
   ended_ = false;
   // The file may be gone already.

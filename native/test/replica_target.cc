@@ -128,6 +128,31 @@ TEST_CASE("target: what is dirty is stated, and both are one again") {
   check_equal(target, source);
 }
 
+TEST_CASE("target: what more it may have had is said until it is in sync, and no longer") {
+  if (skipped()) return;
+  Source source(4, {});
+  Returned target(source.history);
+  together(target, source, 40);
+  REQUIRE(target.receiver->stop().ok());
+  target.kill();
+  target.options.unfit = target.options.marks_lost = true;
+  REQUIRE(target.start() == 0);
+  begin(target, source, 20);
+  CHECK((source.welcome.flags & welcome_marks_lost) != 0);
+  source.hang_up();
+  REQUIRE(source.call(target));
+  CHECK((source.welcome.flags & welcome_marks_lost) != 0);
+  source.resume();
+  source.state_everything();
+  end(target, source);
+  source.hang_up();
+  // It is what its source is: no reason to compare it once more.
+  REQUIRE(source.call(target));
+  CHECK((source.welcome.flags & welcome_marks_lost) == 0);
+  source.hang_up();
+  check_equal(target, source);
+}
+
 TEST_CASE("target: changes and statements in any order, processes that are killed in between") {
   if (skipped()) return;
   for (uint64_t seed = 1; seed <= 12; seed++) {

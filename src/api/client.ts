@@ -68,6 +68,12 @@ export interface AgentClient {
   second(module: string, way?: SecondWay): Promise<ModuleStatus>;
   swap(module: string, sync: boolean): Promise<ModuleStatus>;
   failover(module: string, on: boolean): Promise<ModuleStatus>;
+  setResource(
+    module: string,
+    resource: string,
+    state: 'up' | 'down',
+    reason: string,
+  ): Promise<ModuleStatus>;
   verify(module: string): Promise<VerifyStatus>;
   installModule(name: string, archive: Uint8Array, replace: boolean): Promise<ModuleStatus>;
   packageModule(name: string): Promise<Uint8Array>;
@@ -149,6 +155,8 @@ function makeClient(target: AgentTarget, base: string): AgentClient {
     prim: (module, alone, force = false) => act(`${at(module)}/prim`, { alone, force }),
     second: (module, way = 'plain') => act(`${at(module)}/second`, { way }),
     swap: (module, sync) => act(`${at(module)}/swap`, { sync }),
+    setResource: (module, resource, state, reason) =>
+      act(`${at(module)}/resource`, { resource, state, reason }),
     failover: (module, on) => act(`${at(module)}/failover`, { on }),
     verify: (module) =>
       json({

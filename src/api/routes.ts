@@ -64,6 +64,11 @@ const PowerBody = z.strictObject({
     .min(0)
     .max(2 ** 24),
 });
+const ResourceBody = z.strictObject({
+  resource: z.string().min(1).max(128),
+  state: z.enum(['up', 'down']),
+  reason: z.string().max(256).default('set from outside'),
+});
 const PrimBody = z.strictObject({
   alone: z.boolean().default(false),
   force: z.boolean().default(false),
@@ -212,6 +217,16 @@ function mirrorRoutes(agent: Agent): Route[] {
       body: FailoverBody,
       handle: async ({ params, body }) =>
         json(await agent.failover(of(params), (body as z.infer<typeof FailoverBody>).on)),
+    },
+    {
+      method: 'POST',
+      path: '/modules/:module/resource',
+      summary: 'What a checker of one’s own has found: its resource is up, or down',
+      body: ResourceBody,
+      handle: async ({ params, body }) => {
+        const { resource, state, reason } = body as z.infer<typeof ResourceBody>;
+        return json(await agent.setResource(of(params), resource, state, reason));
+      },
     },
     {
       method: 'POST',

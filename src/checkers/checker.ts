@@ -1,10 +1,11 @@
-import type { CheckConfig, ReadyConfig } from '../config/model.ts';
+import type { CheckConfig, ProcConfig, ReadyConfig } from '../config/model.ts';
 import type { ScriptModule, ScriptState } from '../module/environment.ts';
 import type { Paths } from '../paths.ts';
 import { type LinkView, whyNoAddress, whyNoInterface } from './address.ts';
 import { startCustom } from './custom.ts';
 import type { Pinger } from './ping.ts';
-import { type Probe, startPolling, type Timers } from './poll.ts';
+import { probeProcesses, type ProcessTable } from './processes.ts';
+import { type Poll, type Probe, startPolling, type Timers } from './poll.ts';
 import { probeHttp, probeScript, probeTcp } from './probes.ts';
 
 export interface CheckReport {
@@ -28,6 +29,7 @@ export interface GateDeps {
 export interface CheckerDeps extends GateDeps {
   readonly links: LinkView;
   readonly pinger: Pick<Pinger, 'ping'>;
+  readonly processes: ProcessTable;
   /** The cluster's CA certificates: what the API of a node identifies itself with. */
   readonly clusterCa: string;
 }
@@ -49,12 +51,45 @@ const linkIntervalMs = 10_000;
 const linkTimeoutMs = 1000;
 /** Port of the API, always TLS; other ports are asked by plain HTTP as load balancers do. */
 const apiPort = 9453;
-/** The witness of a mirror has no timing of its own in the configuration: SafeKit's. */
-const witness = { intervalMs: 10_000, timeoutMs: 5000 };
+/**
+ * The witness of a mirror has no timing of its own in the configuration. It must be known before it is
+ * needed, a second after the primary fell silent; one lost ping is mended before that.
+ */
+const witness = { intervalMs: 1000, timeoutMs: 500, eagerMs: 250, promptly: true };
+/** A list of processes that takes longer is no list. */
+const processesTimeoutMs = 10_000;
 
 /** The resource that a check of the configuration sets. */
 export function checkResource(config: CheckConfig): string {
   return `${config.kind}.${config.ident}`;
+}
+
+/** The resource that a `<proc>` sets. */
+export function procResource(config: Pick<ProcConfig, 'name'>): string {
+  return `proc.${config.name}`;
+}
+
+/** Starts one `<proc>` of `<errd>`, as many looks later as `startAfter` says. */
+export function startProc(config: ProcConfig, pollMs: number, deps: CheckerDeps): Checker {
+  const resource = procResource(config);
+  let poll: Poll | null = null;
+  const cancel = deps.timers.after(config.startAfter * pollMs, () => {
+    poll = startPolling({
+      intervalMs: pollMs,
+      timeoutMs: processesTimeoutMs,
+      failures: 1,
+      timers: deps.timers,
+      probe: (signal) => probeProcesses(config, deps.processes, signal),
+      onState: (state, reason) => {
+        deps.report({ resource, state, reason: state === 'up' ? 'is there' : reason });
+      },
+    });
+  });
+  const stop = async (): Promise<void> => {
+    cancel();
+    await poll?.stop();
+  };
+  return { resource, set: () => false, stop };
 }
 
 /** Starts one `<check>` of a module. */
@@ -115,13 +150,18 @@ export function startReadyGate(config: ReadyConfig, deps: GateDeps): Checker {
 interface Timing {
   readonly intervalMs: number;
   readonly timeoutMs: number;
+  readonly eagerMs?: number;
+  readonly promptly?: boolean;
 }
 
 function polled(config: CheckConfig, deps: CheckerDeps, timing: Timing, probe: Probe): Checker {
   const resource = checkResource(config);
+  const { intervalMs, timeoutMs, eagerMs, promptly } = timing;
   const poll = startPolling({
-    intervalMs: timing.intervalMs,
-    timeoutMs: timing.timeoutMs,
+    intervalMs,
+    timeoutMs,
+    ...(eagerMs === undefined ? {} : { eagerMs }),
+    ...(promptly === undefined ? {} : { promptly }),
     failures: 1,
     timers: deps.timers,
     probe,

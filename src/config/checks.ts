@@ -1,10 +1,11 @@
+import { isIP } from 'node:net';
 import { actions, belowBin, type Fields } from './fields.ts';
 import type { CheckConfig, CheckWhen } from './model.ts';
 import type { Element } from './xml.ts';
 
 const moments = ['both', 'pre', 'prim', 'second'] as const;
 
-/** Reads the checkers of a farm or light module. */
+/** Reads the checkers of a module. */
 export function readChecks(element: Element | undefined, fields: Fields): CheckConfig[] {
   const lines = new Map<string, number>();
   const checks: CheckConfig[] = [];
@@ -71,16 +72,36 @@ function readCheck(element: Element, fields: Fields): CheckConfig | null {
         ...timing(),
       };
     }
+    case 'splitbrain':
+      return readSplitbrain(element, base, fields);
     default:
       return null;
   }
 }
 
+/** A veto has no action of its own: what would follow from a takeover does not. */
+function readSplitbrain(
+  element: Element,
+  base: Pick<CheckConfig, 'ident' | 'when' | 'line'>,
+  fields: Fields,
+): CheckConfig {
+  const exec = fields.text(element, 'exec');
+  const arg = fields.raw(element, 'arg');
+  const wrong = arg.split(/\s+/).filter((addr) => addr !== '' && isIP(addr) === 0);
+  if (exec !== 'ping') belowBin(element, 'exec', exec, fields);
+  else if (arg.trim() === '' || wrong.length > 0) {
+    const wanted = 'IPv4 or IPv6 addresses, separated by blanks';
+    const values = { attribute: 'arg', element: 'splitbrain', value: arg, wanted };
+    fields.problems.error('HF-CONFIG-016', fields.line(element, 'arg'), values);
+  }
+  return { ...base, kind: 'splitbrain', action: 'noaction', exec, arg };
+}
+
 /** The states of a mirror do not occur in the other modes. */
 function moment(element: Element, fields: Fields): CheckWhen {
   const when = fields.oneOf(element, 'when', moments);
-  if (when === 'prim' || when === 'second') {
-    const mode = fields.text(element.parent?.parent ?? element, 'mode');
+  const mode = fields.text(element.parent?.parent ?? element, 'mode');
+  if (mode !== 'mirror' && (when === 'prim' || when === 'second')) {
     const values = { element: element.name, value: when, mode };
     fields.problems.error('HF-CONFIG-075', fields.line(element, 'when'), values);
   }

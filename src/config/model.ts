@@ -1,6 +1,7 @@
 /** The one typed model of cluster.xml and userconfig.xml. Durations are in ms, unit last in the name. */
 import type { MirrorPace, mirrorProfiles } from '../core/mirror-timing.ts';
 import type { DefaultPrim } from '../core/mirror-types.ts';
+import type { Rule } from '../core/rules.ts';
 
 export type { DefaultPrim } from '../core/mirror-types.ts';
 
@@ -227,8 +228,8 @@ export interface FailoverConfig {
   readonly extends: boolean;
   readonly periodMs: number;
   readonly handleTimeMs: number;
-  /** The rules as they stand in the file. */
-  readonly rules: string;
+  /** Empty where nothing acts on them. */
+  readonly rules: readonly Rule[];
 }
 
 export interface VirtualHostname {

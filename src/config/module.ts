@@ -1,16 +1,14 @@
 import { checkForm } from './check-form.ts';
 import { readChecks } from './checks.ts';
 import type { Parsed } from './cluster.ts';
+import { readErrd, readFailover } from './errd.ts';
 import { actions, belowBin, childOf, childrenOf, Fields, signatureOf } from './fields.ts';
 import { hasArbiter, readDefaultPrim, readHeart } from './heart.ts';
 import { expandMacros } from './macros.ts';
 import type {
   ClusterConfig,
-  ErrdConfig,
-  FailoverConfig,
   Mode,
   ModuleConfig,
-  ProcConfig,
   ReadyConfig,
   ServiceConfig,
   UserConfig,
@@ -75,7 +73,7 @@ function readService(
   const byHand = mode === 'mirror' && !hasArbiter(options.cluster);
   if (byHand) problems.warning('HF-CONFIG-060', fields.line(element, 'mode'));
   belongsElsewhere(element, mode, byHand, fields);
-  notActedOn(element, byHand, fields);
+  notActedOn(element, mode, byHand, fields);
   const user = childOf(element, 'user');
   const errd = childOf(element, 'errd');
   if (user === undefined) problems.warning('HF-CONFIG-065', element.line);
@@ -105,7 +103,7 @@ function readService(
     user: user === undefined ? null : readUser(user, fields),
     checks: readChecks(childOf(element, 'check'), fields),
     errd: errd === undefined ? null : readErrd(errd, fields),
-    failover: readFailover(childOf(element, 'failover'), fields),
+    failover: readFailover(childOf(element, 'failover'), mode === 'mirror' && !byHand, fields),
     virtualHostnames: readHostnames(childOf(element, 'vhost'), fields),
     signature,
   };
@@ -143,8 +141,10 @@ function belongsElsewhere(service: Element, mode: Mode, byHand: boolean, fields:
 }
 
 /** What a later version will act on: said, so that nobody relies on it. */
-function notActedOn(service: Element, byHand: boolean, fields: Fields) {
-  const later = ['vhost', 'errd', 'check', 'failover', ...(byHand ? ['vip'] : [])];
+function notActedOn(service: Element, mode: Mode, byHand: boolean, fields: Fields) {
+  const isDecided = mode === 'mirror' && !byHand;
+  const checks = isDecided ? [] : ['errd', 'check', 'failover'];
+  const later = ['vhost', ...checks, ...(byHand ? ['vip'] : [])];
   for (const name of later) {
     const element = childOf(service, name);
     const empty = name === 'check' && element?.children.length === 0;
@@ -284,56 +284,6 @@ function readUser(element: Element, fields: Fields): UserConfig {
     logging: fields.oneOf(element, 'logging', ['userlog', 'none']),
     userlogKib: fields.int(element, 'userlogsize'),
     vars,
-  };
-}
-
-function readErrd(element: Element, fields: Fields): ErrdConfig {
-  const lines = new Map<string, number>();
-  const procs = childrenOf(element, 'proc').map((proc): ProcConfig => {
-    const name = fields.text(proc, 'name');
-    const first = lines.get(name);
-    if (first === undefined) lines.set(name, proc.line);
-    else fields.problems.error('HF-CONFIG-068', proc.line, { element: 'proc', name, first });
-    const action = fields.text(proc, 'action');
-    if (!(actions as readonly string[]).includes(action)) belowBin(proc, 'action', action, fields);
-    const services = fields.text(proc, 'restart_services');
-    return {
-      name,
-      service: fields.text(proc, 'service') === 'yes',
-      nameRegex: regex(proc, 'nameregex', fields),
-      argRegex: regex(proc, 'argregex', fields),
-      atLeast: fields.int(proc, 'atleast'),
-      atMost: fields.int(proc, 'atmax'),
-      action,
-      restartServices: services === '' ? [] : services.split(',').map((name) => name.trim()),
-      when: fields.oneOf(proc, 'class', ['both', 'prim', 'pre', 'second', 'sec', 'custom']),
-      startAfter: fields.int(proc, 'start_after'),
-      line: proc.line,
-    };
-  });
-  return { pollMs: fields.ms(element, 'polltimer'), procs };
-}
-
-/** A regular expression, tried as one of JavaScript: what that cannot read, POSIX hardly can. */
-function regex(element: Element, attribute: string, fields: Fields): string | null {
-  if (!fields.given(element, attribute)) return null;
-  const value = fields.text(element, attribute);
-  try {
-    RegExp(value.replace(/\[:\w+:\]/g, 'a'));
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    fields.problems.error('HF-CONFIG-079', fields.line(element, attribute), { value, reason });
-  }
-  return value;
-}
-
-function readFailover(element: Element | undefined, fields: Fields): FailoverConfig | null {
-  if (element === undefined) return null;
-  return {
-    extends: fields.text(element, 'extends') === 'yes',
-    periodMs: fields.ms(element, 'period'),
-    handleTimeMs: fields.ms(element, 'handle_time'),
-    rules: element.text,
   };
 }
 

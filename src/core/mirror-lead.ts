@@ -23,7 +23,7 @@ import {
   type Work,
 } from './mirror-state.ts';
 import { shownOf } from './mirror-shown.ts';
-import type { ArbiterRecord } from './mirror-types.ts';
+import type { ArbiterRecord, MirrorState } from './mirror-types.ts';
 
 export function decidePrimary(work: Work): void {
   const { record } = work.durable;
@@ -155,12 +155,14 @@ function wantsJoin(work: Work, record: ArbiterRecord): boolean {
 export function stepDown(work: Work, record: ArbiterRecord): void {
   const text = `${nameOf(work, record.primary)} holds epoch ${record.epoch}`;
   blame(work, text);
-  if (!isPrimary(work)) return;
-  goDown(work, { after: 'wait', action: 'stopwait', forced: false }, text);
+  if (!isPrimary(work) && work.phase !== 'primStopping') return;
+  // What it syncs waits for an acknowledgement that cannot come: an end in order would only take long.
+  goDown(work, { after: 'wait', action: 'stopwait', forced: work.config.hasData }, text);
 }
 
 /** Why the peer cannot take over by order; null: it can. */
-export function swapObstacle(work: Work): string | null {
+/** Why service cannot go to the other server now; null: it can. */
+export function swapObstacle(work: MirrorState): string | null {
   const { record } = work.durable;
   const peer = peerName(work);
   if (work.phase !== 'prim' && work.phase !== 'primGate') return 'it is not serving as primary';

@@ -266,6 +266,8 @@ async function makeTable(primary: Host, vip: string): Promise<Database> {
     'CREATE TABLE t (n bigint PRIMARY KEY);',
     'RESET ROLE;',
     'SELECT pg_reload_conf();',
+    // As in one that has run for a while: its making is no part of a recovery.
+    'CHECKPOINT;',
   ].join('\n');
   await primary.exec([...psql, '-h', '/run/postgresql', 'postgres'], { input });
   return database;

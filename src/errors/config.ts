@@ -236,7 +236,7 @@ export const configErrors = {
     hint: 'Add <user/>.',
   },
   'HF-CONFIG-067': {
-    sentence: '<{element}> is read and checked, but not acted on in this version',
+    sentence: '<{element}> is read and checked, but not acted on here in this version',
     hint: 'Nothing to do; do not rely on it yet.',
   },
   'HF-CONFIG-068': {
@@ -471,5 +471,9 @@ export const configErrors = {
   'HF-CONFIG-126': {
     sentence: 'defaultprim="{name}" is not one of the two servers of the mirror',
     hint: 'Name one of the two servers on the network of replication, or write alone or lastprim.',
+  },
+  'HF-CONFIG-127': {
+    sentence: 'the rules of <failover> cannot be read: {reason}',
+    hint: 'Write each rule as `label: if (class.name == down) then action();`, with stop, stopstart, wait, restart or swap.',
   },
 } as const;

@@ -157,4 +157,9 @@ export const mirrorErrors = {
     hint: '`holdfast why -m {module}` on both servers says what stands against it.',
     http: 409,
   },
+  'HF-MIRROR-041': {
+    sentence: '{module} has no resource {resource} that can be set now',
+    hint: 'Resources of `<custom>` and `<splitbrain exec>` alone are set, while their checker runs; `holdfast status -m {module} --json` shows all.',
+    http: 409,
+  },
 } as const;

@@ -280,6 +280,13 @@ export interface Agent {
   swap(module: string, sync: boolean): Promise<ModuleStatus>;
   /** Of a mirror that decides for itself: may this server take over when the primary is lost? */
   failover(module: string, on: boolean): Promise<ModuleStatus>;
+  /** The word of a checker of one's own: the resource that it looks after is up, or down. */
+  setResource(
+    module: string,
+    resource: string,
+    state: 'up' | 'down',
+    reason: string,
+  ): Promise<ModuleStatus>;
   /** Compares both servers while the application runs; resolves with what was found. */
   verify(module: string): Promise<VerifyStatus>;
   /** Newest last; after: only records with a greater seq. */

@@ -108,6 +108,17 @@ export class Mirrors {
     return pair.status();
   }
 
+  async setResource(
+    module: string,
+    resource: string,
+    state: 'up' | 'down',
+    reason: string,
+  ): Promise<ModuleStatus> {
+    const pair = this.#pair(module, 'set');
+    pair.setResource(resource, state, reason);
+    return pair.status();
+  }
+
   async verify(module: string): Promise<VerifyStatus> {
     const mirror = this.#mirror(module, 'verify');
     this.#options.record(module, 'command', 'verify', {});

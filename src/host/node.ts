@@ -24,15 +24,7 @@ import { readUserlogs } from '../module/userlog.ts';
 import type { Paths } from '../paths.ts';
 import { version } from '../version.ts';
 import { Exchange } from './exchange.ts';
-import type {
-  Agent,
-  EventRecord,
-  ModuleStatus,
-  ModuleVerb,
-  NodeStatus,
-  SecondWay,
-  VerifyStatus,
-} from './face.ts';
+import type { Agent, EventRecord, ModuleStatus, ModuleVerb, NodeStatus } from './face.ts';
 import type { Farm } from './farm.ts';
 import { type Hosted, withoutConfig } from './hosted.ts';
 import type { NodeParts } from './node-parts.ts';
@@ -138,25 +130,13 @@ export class HostNode implements Agent {
     return hosted.status();
   }
 
-  prim(module: string, alone: boolean, force: boolean): Promise<ModuleStatus> {
-    return this.#mirrors.prim(module, alone, force);
-  }
-
-  second(module: string, way: SecondWay): Promise<ModuleStatus> {
-    return this.#mirrors.second(module, way);
-  }
-
-  swap(module: string, sync: boolean): Promise<ModuleStatus> {
-    return this.#mirrors.swap(module, sync);
-  }
-
-  failover(module: string, on: boolean): Promise<ModuleStatus> {
-    return this.#mirrors.failover(module, on);
-  }
-
-  verify(module: string): Promise<VerifyStatus> {
-    return this.#mirrors.verify(module);
-  }
+  // Orders that are for mirrors alone.
+  readonly prim: Agent['prim'] = (...order) => this.#mirrors.prim(...order);
+  readonly second: Agent['second'] = (...order) => this.#mirrors.second(...order);
+  readonly swap: Agent['swap'] = (...order) => this.#mirrors.swap(...order);
+  readonly failover: Agent['failover'] = (...order) => this.#mirrors.failover(...order);
+  readonly setResource: Agent['setResource'] = (...word) => this.#mirrors.setResource(...word);
+  readonly verify: Agent['verify'] = (...order) => this.#mirrors.verify(...order);
 
   async installModule(name: string, archive: Uint8Array, replace: boolean): Promise<ModuleStatus> {
     const known = this.#modules.get(name);

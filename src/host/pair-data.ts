@@ -41,8 +41,7 @@ export class PairData {
 
   /** Tells the machine. What forbids an order is told before it, what allows one behind it. */
   tell(why: string | null | undefined): void {
-    const now = this.#state();
-    if (why === undefined || this.#ended || hasEngine(now) || now.hold === why) return;
+    if (why === undefined || this.#ended || hasEngine(this.#state())) return;
     this.#hold(why);
   }
 

@@ -61,6 +61,8 @@ export class PairEngine {
   #toldCopy: CopyState | null = null;
   /** Runs while the engines are apart and the core does not know it yet. */
   #apart: NodeJS.Timeout | null = null;
+  /** Up to which change the peer had acknowledged when that was looked at last. */
+  #acked: string | undefined;
 
   constructor(
     config: () => ModuleConfig,
@@ -170,6 +172,7 @@ export class PairEngine {
     this.#toldPeer = null;
     this.#toldPeerCopy = '';
     this.#toldCopy = null;
+    this.#acked = undefined;
   }
 
   #done(id: number, why: string): void {
@@ -190,7 +193,8 @@ export class PairEngine {
     if (this.#busy || this.#role === null) return;
     // A worker that is being replaced says nothing; what it was with is away meanwhile.
     const isThere = values['peer'] === 'connected';
-    if (isThere) {
+    const isStuck = this.#isStuck();
+    if (isThere && !isStuck) {
       this.#wait(null);
       this.#tellPeer('connected');
     } else if (this.#toldPeer !== 'left' && this.#toldPeer !== 'lost' && this.#apart === null) {
@@ -200,6 +204,17 @@ export class PairEngine {
     if (this.#role === 'second') this.#tellCopy(copies[values['state'] ?? '']);
     else this.#lookPrimary(isThere);
     if (values['failed'] === '1' || values['own_failed'] === '1') this.#tellCopy('failed');
+  }
+
+  /**
+   * A peer that connects, and acknowledges nothing of what is waited for, is as good as away: the way to it
+   * may let only small frames through, or its disk stand still.
+   */
+  #isStuck(): boolean {
+    const { durable, waiters } = this.mirror.values;
+    const isStuck = this.#role === 'prim' && Number(waiters ?? 0) > 0 && durable === this.#acked;
+    this.#acked = durable;
+    return isStuck;
   }
 
   #lookPrimary(isThere: boolean): void {

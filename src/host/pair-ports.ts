@@ -9,6 +9,7 @@ import {
 } from '../core/mirror.ts';
 import type { PairStatus } from './face.ts';
 import { fixedOf, type MirrorPorts } from './mirror-ports.ts';
+import type { CheckPorts } from './pair-checks.ts';
 import type { PeerNews } from './pair-peer.ts';
 
 type Of<K extends MirrorEffect['kind']> = Extract<MirrorEffect, { kind: K }>;
@@ -49,6 +50,7 @@ export interface PairPorts {
     config: ModuleConfig,
     report: (up: boolean, why: string) => void,
   ) => { stop(): void };
+  readonly checks: CheckPorts;
   /** What the heartbeats have said of a node; null: nothing yet. */
   readonly peer: (node: number) => PeerNews | null;
   /** False: the lease of the virtual address has run out. */

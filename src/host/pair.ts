@@ -6,7 +6,6 @@
 import type { ModuleConfig } from '../config/model.ts';
 import { loopCount } from '../core/mirror-loops.ts';
 import {
-  type ArbiterAnswer,
   type Message,
   type MirrorEffect,
   mirrorInit,
@@ -20,25 +19,25 @@ import { explainRefusal } from '../errors/explain.ts';
 import type { ModuleStatus, ModuleVerb, SecondWay, VerifyStatus } from './face.ts';
 import type { Hosted } from './hosted.ts';
 import type { MirrorRecord } from './mirror-state.ts';
+import { askRegister, type Question } from './pair-ask.ts';
+import { PairChecks } from './pair-checks.ts';
 import { PairData } from './pair-data.ts';
 import { PairEngine } from './pair-engine.ts';
+import { PairHold } from './pair-hold.ts';
 import { PairLoop } from './pair-loop.ts';
 import { PeerGate, type PeerNews } from './pair-peer.ts';
 import { coreConfig, type PairPorts, type PairVip, stopNeededFor } from './pair-ports.ts';
+import { Patience } from './patience.ts';
 import { PairScripts } from './pair-scripts.ts';
 import { announced, pairStatus, rests } from './pair-shown.ts';
 import { type PairMemory, type PairRecord, PairRuntimeFile } from './pair-state.ts';
 
 /** A start answers after this at the latest, as that of a farm does. */
 const answerMs = 60_000;
-/** A register answers within its own limit; one that breaks that counts as one that did not. */
-const questionMs = 15_000;
 /** A primary that was asked to give way begins within this. */
 const refusalMs = 5000;
 /** What the core says of an order that it refuses begins so. */
 const refused = 'not carrying out';
-
-type Question = Extract<MirrorEffect, { kind: 'arbiterRead' | 'arbiterSwap' }>;
 
 /** What a pair is made of, beside what its node gives it. */
 export interface PairParts {
@@ -61,8 +60,10 @@ export class HostedPair implements Hosted {
   readonly #scripts: PairScripts;
   readonly #gate: PeerGate;
   readonly #loop: PairLoop;
+  readonly #hold: PairHold;
   readonly #data: PairData;
-  readonly #waiters = new Set<() => void>();
+  readonly #checks: PairChecks;
+  readonly #patience: Patience;
   #config: ModuleConfig;
   /** Found, not taken over yet. */
   #former: PairMemory | null = null;
@@ -79,6 +80,7 @@ export class HostedPair implements Hosted {
     this.#ports = ports;
     this.#record = record;
     const { mirror } = ports;
+    this.#patience = new Patience(mirror.nowMs);
     this.#runtime = new PairRuntimeFile(mirror.paths.run, config.name);
     const current = (): ModuleConfig => this.#config;
     this.#engine = new PairEngine(current, epochs, mirror, peer, {
@@ -120,11 +122,22 @@ export class HostedPair implements Hosted {
       keep: (state) => this.#keep(state),
       changed: () => this.#changed(),
     });
+    this.#hold = new PairHold(
+      () => this.#loop.state.hold,
+      (why) => this.#loop.take({ kind: 'hold', why }),
+    );
     this.#data = new PairData(
       async (force) => (this.#hasData ? this.#engine.look(force) : null),
       () => this.#loop.state,
-      (why) => this.#loop.take({ kind: 'hold', why }),
+      (why) => this.#hold.tell('data', why),
     );
+    this.#checks = new PairChecks(config, ports.checks, {
+      node: mirror.node,
+      order: (verb, by) => this.#loop.take({ kind: 'order', verb, auto: by }),
+      hold: (why) => this.#hold.tell('checks', why),
+      veto: (why) => this.#loop.take({ kind: 'veto', why }),
+      record: (text, data) => mirror.record('check', text, data),
+    });
   }
 
   /** Reads what is kept; a mirror that no former agent left running begins stopped. */
@@ -193,6 +206,7 @@ export class HostedPair implements Hosted {
       this.#engine.adopt(engine.role, engine.pending !== null);
     }
     const state: MirrorState = { ...former, config: this.#coreConfig() };
+    this.#hold.assume(former.hold);
     this.#loop.take({ kind: 'adopt', state, lapsed: !this.#ports.leaseHeld() });
     this.#hearPeer();
   }
@@ -218,7 +232,7 @@ export class HostedPair implements Hosted {
     if (verb === 'stop' || verb === 'forcestop') {
       this.#stops += 1;
       this.#order(verb);
-      return this.#until(() => this.stopped && this.#loop.idle);
+      return this.#patience.until(() => this.stopped && this.#loop.idle);
     }
     await this.#begin(verb);
     return this.#untilRests();
@@ -252,12 +266,12 @@ export class HostedPair implements Hosted {
     this.#order(sync ? 'swap' : 'swapNosync');
     const beganMs = this.#ports.mirror.nowMs();
     const byMs = beganMs + answerMs;
-    await this.#until(() => {
+    await this.#patience.until(() => {
       const now = this.#loop.state;
       left ||= now.phase !== phase;
       // The primary that was asked has not begun: it refuses, and says why.
-      const isRefused = !left && this.#isLate(beganMs + refusalMs) && serves(now);
-      return (left && this.#loop.idle && rests(now)) || isRefused || this.#isLate(byMs);
+      const isRefused = !left && this.#patience.isLate(beganMs + refusalMs) && serves(now);
+      return (left && this.#loop.idle && rests(now)) || isRefused || this.#patience.isLate(byMs);
     }, byMs);
     const { phase: now } = this.#loop.state;
     if (now !== phase) return;
@@ -268,7 +282,7 @@ export class HostedPair implements Hosted {
   /** @see Agent.failover */
   async failover(on: boolean): Promise<void> {
     this.#order(on ? 'failoverOn' : 'failoverOff');
-    await this.#until(() => this.#loop.idle);
+    await this.#patience.until(() => this.#loop.idle);
   }
 
   /** @see Agent.verify */
@@ -279,6 +293,12 @@ export class HostedPair implements Hosted {
     throw new HoldfastError('HF-MIRROR-011', { module: this.name, state });
   }
 
+  /** @see Agent.setResource */
+  setResource(resource: string, state: 'up' | 'down', reason: string): void {
+    if (this.#checks.set(resource, state, reason)) return;
+    throw new HoldfastError('HF-MIRROR-041', { module: this.name, resource });
+  }
+
   setConfig(config: ModuleConfig): void {
     const former = this.#config;
     if (!this.stopped) {
@@ -287,6 +307,7 @@ export class HostedPair implements Hosted {
     }
     this.#config = config;
     if (this.#former !== null) return;
+    this.#checks.reconfigure(config);
     this.#loop.reconfigure(this.#coreConfig());
     const { failover } = config.service;
     if (failover !== former.service.failover) this.#order(failover ? 'failoverOn' : 'failoverOff');
@@ -296,7 +317,8 @@ export class HostedPair implements Hosted {
   why(): readonly string[] {
     if (this.#former !== null) return [];
     const apart = this.#engine.mirror.apart?.message;
-    return [...(apart === undefined ? [] : [apart]), ...mirrorWhy(this.#loop.state)];
+    const own = apart === undefined ? [] : [apart];
+    return [...own, ...mirrorWhy(this.#loop.state), ...this.#checks.why()];
   }
 
   status(): ModuleStatus {
@@ -313,7 +335,10 @@ export class HostedPair implements Hosted {
       loopCount: loopCount(state),
       maxloop,
       signature: this.#config.signature,
-      resources: this.#config.ready === null ? {} : { 'mirror.ready': health },
+      resources: {
+        ...(this.#config.ready === null ? {} : { 'mirror.ready': health }),
+        ...this.#checks.resources(),
+      },
       farm: null,
       replica: hasEngine ? mirror.status() : null,
       pair: pairStatus(state, this.#ports.register().text, this.#vip),
@@ -326,9 +351,10 @@ export class HostedPair implements Hosted {
     this.#data.end();
     this.#gate.end();
     this.#watcher?.stop();
+    this.#checks.abandon();
     this.#vip?.abandon();
     this.#engine.abandon();
-    this.#changed();
+    this.#patience.end();
   }
 
   #coreConfig(): MirrorState['config'] {
@@ -379,22 +405,10 @@ export class HostedPair implements Hosted {
 
   /** One question at a time; an answer comes in any case. */
   async #ask(question: Question): Promise<void> {
-    const register = this.#ports.register();
-    const { id } = question;
-    let timer: NodeJS.Timeout | null = null;
-    const late = new Promise<ArbiterAnswer>((resolve) => {
-      const answer = { outcome: 'unknown', why: 'no answer within its time limit' } as const;
-      timer = setTimeout(() => resolve(answer), questionMs);
-    });
-    const asked =
-      question.kind === 'arbiterRead'
-        ? register.read(this.name)
-        : register.swap(this.name, question.from, question.to);
-    const answer = await Promise.race([asked, late]);
-    if (timer !== null) clearTimeout(timer);
+    const answer = await askRegister(this.#ports.register(), this.name, question);
     // What the heartbeats said meanwhile comes first.
     this.#ports.poll();
-    this.#loop.take({ kind: 'arbiter', id, answer });
+    this.#loop.take({ kind: 'arbiter', id: question.id, answer });
   }
 
   #announce(effect: Extract<MirrorEffect, { kind: 'announce' }>): Promise<void> | void {
@@ -449,8 +463,11 @@ export class HostedPair implements Hosted {
       this.#vip.remove();
       this.#vip = null;
     }
-    if (!this.#abandoned) this.#checkArbiter();
-    for (const waiter of [...this.#waiters]) waiter();
+    if (!this.#abandoned) {
+      this.#checkArbiter();
+      if (this.#former === null) this.#checks.follow(this.#loop.state);
+    }
+    this.#patience.changed();
   }
 
   /** Service goes on without it, and so an operator must be told before anything else fails. */
@@ -461,33 +478,12 @@ export class HostedPair implements Hosted {
     this.#ports.mirror.alert(`module.${this.name}.arbiter`, why !== null, 'critical', text);
   }
 
-  #isLate(byMs: number): boolean {
-    return this.#ports.mirror.nowMs() >= byMs;
-  }
-
   #untilRests(): Promise<void> {
     const byMs = this.#ports.mirror.nowMs() + answerMs;
-    return this.#until(
-      () => (this.#loop.idle && rests(this.#loop.state)) || this.#isLate(byMs),
+    return this.#patience.until(
+      () => (this.#loop.idle && rests(this.#loop.state)) || this.#patience.isLate(byMs),
       byMs,
     );
-  }
-
-  /** Resolves when it is so; looked at after each change, and at `atMs`. */
-  #until(isSo: () => boolean, atMs = Infinity): Promise<void> {
-    return new Promise((resolve) => {
-      let timer: NodeJS.Timeout | null = null;
-      const look = (): void => {
-        if (!this.#abandoned && !isSo()) return;
-        if (timer !== null) clearTimeout(timer);
-        this.#waiters.delete(look);
-        resolve();
-      };
-      const leftMs = atMs - this.#ports.mirror.nowMs() + 1;
-      if (atMs < Infinity) timer = setTimeout(look, leftMs);
-      this.#waiters.add(look);
-      look();
-    });
   }
 }
 

@@ -1,5 +1,9 @@
 /** The mirrors of a node that decide for themselves: what they share, and what each is given of it. */
+import { readFileSync } from 'node:fs';
 import { openRegister, type Register } from '../arbiter/register.ts';
+import { Pinger } from '../checkers/ping.ts';
+import { systemTimers } from '../checkers/poll.ts';
+import { ProcessTable } from '../checkers/processes.ts';
 import { hasArbiter } from '../config/index.ts';
 import type { ClusterConfig, ModuleConfig } from '../config/model.ts';
 import type { MirrorEffect } from '../core/mirror.ts';
@@ -8,10 +12,12 @@ import { type Beat, type BeatModule, moduleFlag } from '../native/beat.ts';
 import type { Exchange } from './exchange.ts';
 import { type Fabric, moduleKey } from './fabric.ts';
 import { gatewayOf } from './gateway.ts';
+import { Links } from './links.ts';
 import type { MirrorPorts, MirrorPortsOptions } from './mirror-ports.ts';
 import type { MirrorRecord } from './mirror-state.ts';
 import { clearAddresses, MirrorVip } from './mirror-vip.ts';
 import { HostedPair } from './pair.ts';
+import type { CheckPorts } from './pair-checks.ts';
 import { peerOf, type PairVip } from './pair-ports.ts';
 import { PairRecord, PairRuntimeFile } from './pair-state.ts';
 import { watchReady } from './watch.ts';
@@ -38,9 +44,19 @@ export class Pairs {
   /** Of the arbiter that cluster.xml names. */
   #register: Register | null = null;
   #registerOf = 'null';
+  /** Shared by the checkers of all mirrors. */
+  readonly #checks: CheckPorts;
 
   constructor(options: PairsOptions) {
     this.#options = options;
+    this.#checks = {
+      paths: options.paths,
+      timers: systemTimers,
+      links: new Links(options.fabric.link),
+      pinger: new Pinger(),
+      processes: new ProcessTable(systemTimers),
+      clusterCa: readFileSync(options.keyFiles.caCert, 'utf8'),
+    };
     options.exchange.registers.serve(() => {
       const { arbiter } = options.cluster();
       // What lies elsewhere is not asked for others: they ask there.
@@ -77,6 +93,7 @@ export class Pairs {
         clearVip: (current) => this.#clearVip(current, mirror),
         watch: (ready, current, report) =>
           watchReady(ready, current, this.#options.node, paths, report),
+        checks: this.#checks,
         peer: (node) => exchange.peerNews(node),
         leaseHeld: () => exchange.leaseHeld(name),
         poll: () => beat.poll(),

@@ -124,6 +124,9 @@ export class FakeAgent implements Agent {
     return this.#act('swap', args);
   }
 
+  setResource(...args: Parameters<Agent['setResource']>): Promise<ModuleStatus> {
+    return this.#act('setResource', args);
+  }
   failover(...args: Parameters<Agent['failover']>): Promise<ModuleStatus> {
     return this.#act('failover', args);
   }

@@ -15,6 +15,7 @@ import {
 } from '../../src/checkers/checker.ts';
 import { internetChecksum, Pinger } from '../../src/checkers/ping.ts';
 import { systemTimers } from '../../src/checkers/poll.ts';
+import { ProcessTable } from '../../src/checkers/processes.ts';
 import type { CheckConfig, ReadyConfig } from '../../src/config/model.ts';
 import { startTicks } from '../../src/module/process.ts';
 import type { LinkAddress, LinkDevice, LinkEvent } from '../../src/native/link.ts';
@@ -57,6 +58,7 @@ function setup(t: TestContext, scripts: Readonly<Record<string, string>> = {}) {
   const links = new Links();
   const deps: CheckerDeps = {
     paths,
+    processes: new ProcessTable(systemTimers),
     module: { name: 'web', node: 'n1', vars: { COLOUR: 'red' } },
     state: () => 'UP',
     timers: systemTimers,

@@ -168,6 +168,8 @@ export class FakeNode implements AgentClient {
     this.#answer(() => this.#module(module), 'second', module, way);
   swap = (module: string, sync: boolean) =>
     this.#answer(() => this.#module(module), 'swap', module, sync);
+  setResource = (module: string, resource: string, state: 'up' | 'down', reason: string) =>
+    this.#answer(() => this.#module(module), 'setResource', module, resource, state, reason);
   failover = (module: string, on: boolean) =>
     this.#answer(() => this.#module(module), 'failover', module, on);
   verify = (module: string) => this.#answer(() => this.verified, 'verify', module);

@@ -300,7 +300,25 @@ export const mirrorCases: readonly Case[] = [
   one('120:16', /one list counts|differ from/, [rules, '<notreplicated path="tmp/cache"/>']),
 ];
 
+/** Mistakes where the cluster has an arbiter. */
+export const decidedCases: readonly Case[] = [
+  one('127:20', /cannot be read: expected "==" or "!=", found "="/, [
+    '<user/>',
+    '<user/>\n<failover>\nx: if (tcp.a = down) then stop();\n</failover>',
+  ]),
+  one('127:18', /"remote.tcp.a" is a resource of the other server/, [
+    '<user/>',
+    '<user/><failover>x: if (remote.tcp.a == down) then stop();</failover>',
+  ]),
+  one('016:18', /"gateway"/, [
+    '<user/>',
+    '<user/><check><splitbrain ident="w" arg="gateway"/></check>',
+  ]),
+];
+
 /** The codes that these cases try, and no other file does. */
 export const mirrorCodes: ReadonlySet<string> = new Set(
-  mirrorCases.flatMap((c) => c.at.map((at) => `HF-CONFIG-${at.split(':')[0]}`)),
+  [...mirrorCases, ...decidedCases].flatMap((c) =>
+    c.at.map((at) => `HF-CONFIG-${at.split(':')[0]}`),
+  ),
 );

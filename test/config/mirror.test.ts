@@ -5,7 +5,7 @@ import { whyNotEre } from '../../src/config/ere.ts';
 import { conflictsBetween, parseClusterConfig, parseModuleConfig } from '../../src/config/index.ts';
 import { formatSize, parseSize } from '../../src/config/values.ts';
 import { config, edited, lines, places } from './fixtures.ts';
-import { confXml, mirrorCases, mirrorClusterXml, mirrorXml } from './mirror-cases.ts';
+import { confXml, decidedCases, mirrorCases, mirrorClusterXml, mirrorXml } from './mirror-cases.ts';
 
 const cluster = config(parseClusterConfig(mirrorClusterXml));
 const parse = (xml: string, name = 'db') => parseModuleConfig(xml, { name, cluster });
@@ -72,6 +72,41 @@ describe('userconfig.xml of a mirror', () => {
     assert.deepEqual(places(decided().warnings), ['049:4', '049:4', '049:6', '049:6']);
     const slow = decided(' pulse="300ms"');
     assert.deepEqual(places(slow.errors), ['123:4']);
+  });
+
+  const arbiter = ['</cluster>', '<arbiter type="directory" path="/mnt"/></cluster>'] as const;
+  const decidedCluster = config(parseClusterConfig(edited(mirrorClusterXml, arbiter)));
+  for (const { at, says, edits } of decidedCases) {
+    it(`HF-CONFIG-${at.join(' ')} ${says.source}`, () => {
+      const { errors } = parseModuleConfig(edited(mirrorXml, ...edits), {
+        name: 'db',
+        cluster: decidedCluster,
+      });
+      assert.deepEqual(places(errors), at, lines(errors).join('\n'));
+      assert.match(lines(errors).join('\n'), says);
+    });
+  }
+
+  it('acts on checkers and rules where the cluster has an arbiter', () => {
+    const xml = edited(mirrorXml, [
+      '<user/>',
+      `<user/><errd><proc name="db" class="prim"/></errd>
+       <check><tcp ident="a" when="prim"><to port="80"/></tcp><splitbrain ident="w" arg="10.0.0.254 ::1"/></check>
+       <failover handle_time="1s">up: if (tcp.a == down) then swap();</failover>`,
+    ]);
+    const read = parseModuleConfig(xml, { name: 'db', cluster: decidedCluster });
+    const { checks, failover } = config(read);
+    assert.ok(!places(read.warnings).some((place) => place.startsWith('067')));
+    assert.deepEqual(
+      checks.map(({ kind, when, action }) => [kind, when, action]),
+      [
+        ['tcp', 'prim', 'restart'],
+        ['splitbrain', 'pre', 'noaction'],
+      ],
+    );
+    const when = { is: 'state', resource: 'tcp.a', state: 'down' };
+    assert.deepEqual(failover?.rules, [{ label: 'up', when, action: 'swap' }]);
+    assert.equal(failover.handleTimeMs, 1000);
   });
 
   it('is said to be run by hand', () => {

@@ -1,8 +1,16 @@
 /** Rules of the mirror, each a named test. Faults in random order are src/sim's. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { mirrorDeadline, type PeerCopy } from '../../src/core/mirror.ts';
+import { type ArbiterRecord, mirrorDeadline, type PeerCopy } from '../../src/core/mirror.ts';
 import { inOrder, later, mark, Pair, record, runningPair, timing } from './mirror-pair.ts';
+
+/** The secondary's word: it is the primary, of that record. */
+function told(pair: Pair, record: ArbiterRecord): void {
+  const last = pair.at(1).log.findLast((effect) => effect.kind === 'send');
+  assert.ok(last?.kind === 'send' && last.message.kind === 'status');
+  const message = { ...last.message, role: 'primary', record } as const;
+  pair.event(0, { kind: 'message', message });
+}
 
 describe('mirror: the primary loses its peer', () => {
   it('goes on alone only after the swap, durable before the engine is told', () => {
@@ -86,23 +94,30 @@ describe('mirror: the primary loses its peer', () => {
     const from = mark(pair, 0);
     pair.pull(1);
     assert.equal(pair.shown(0), 'WAIT NotReady');
-    inOrder(pair.effects(0, from), ['arbiterSwap', 'announce', 'vip shut', 'stop_prim']);
-    assert.ok(!pair.effects(0, from).includes('engine alone'));
+    const effects = pair.effects(0, from);
+    inOrder(effects, ['arbiterSwap', 'announce', 'vip shut', 'stop_prim force', 'vip off']);
+    // What the application syncs is never acknowledged: it would not end in order.
+    assert.ok(!effects.includes('stop_prim') && !effects.includes('engine alone'));
+  });
+
+  it('a later epoch cuts the stop of one that is stopping in order short', () => {
+    const pair = runningPair();
+    pair.at(0).hanging.add('stop_prim');
+    pair.order(0, 'stopstart');
+    assert.ok(pair.effects(0).includes('stop_prim'));
+    pair.at(0).hanging.clear();
+    const from = mark(pair, 0);
+    told(pair, later(pair, 9));
+    pair.event(0, { kind: 'scriptDone', ok: false, why: 'cut short' });
+    inOrder(pair.effects(0, from), ['cancel', 'stop_prim force', 'vip off']);
   });
 
   it('a word of a later epoch is enough to give way', () => {
     const pair = runningPair();
     pair.cut();
-    const { log } = pair.at(1);
-    const last = log.findLast((effect) => effect.kind === 'send');
-    assert.ok(last?.kind === 'send' && last.message.kind === 'status');
-    const newer = later(pair, 9);
-    pair.event(0, {
-      kind: 'message',
-      message: { ...last.message, role: 'primary', record: newer },
-    });
+    told(pair, later(pair, 9));
     assert.ok(!/PRIM|ALONE/.test(pair.shown(0)));
-    assert.ok(pair.effects(0).includes('stop_prim'));
+    assert.ok(pair.effects(0).includes('stop_prim force'));
   });
 
   it('a join that may still land counts: the lease stays the peer’s, and a new epoch ends it', () => {

@@ -9,6 +9,8 @@ import type {
   MirrorEffect,
   StatusMessage,
 } from '../../src/core/mirror.ts';
+import { systemTimers } from '../../src/checkers/poll.ts';
+import { ProcessTable } from '../../src/checkers/processes.ts';
 import { HostedPair } from '../../src/host/pair.ts';
 import type { PairVip } from '../../src/host/pair-ports.ts';
 import { PairRecord } from '../../src/host/pair-state.ts';
@@ -102,6 +104,14 @@ export function pairWorld(t: TestContext): PairWorld {
           clearVip: () => {},
           watch: () => ({ stop: () => {} }),
           peer: () => ({ reach: 'silent', boot: '0', hung: false, heardMs: -1 }),
+          checks: {
+            paths: own.paths,
+            timers: systemTimers,
+            links: { devices: () => [], addresses: () => [], subscribe: () => () => undefined },
+            pinger: { ping: async () => null },
+            processes: new ProcessTable(systemTimers),
+            clusterCa: '',
+          },
           leaseHeld: () => true,
           poll: () => {},
         },

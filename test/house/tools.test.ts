@@ -109,7 +109,7 @@ describe('packages of the machine', () => {
 });
 
 test('the tools import nothing that is not there before npm ci', () => {
-  const tools = sources(['tools'], ['.mjs']).filter(({ path }) => path !== 'tools/docs.mjs');
+  const tools = sources(['tools'], ['.mjs']).filter(({ path }) => !path.startsWith('tools/docs'));
   assert.ok(tools.length > 5);
   for (const { path, text } of tools) {
     for (const [line, code] of numbered(text)) {

@@ -5,6 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { isAlive, signal, until } from '../../src/lab/tool.ts';
 import { randomOf } from '../replica/prefix.ts';
 import { firstSeed } from '../support/random.ts';
+import { blockAgent } from './block-agent.ts';
 import {
   alerted,
   calm,
@@ -131,17 +132,14 @@ describe('faults of a server', { skip, timeout: 300_000 }, () => {
     const { agent } = processesOf(host);
     assert.ok(agent !== null);
     const blockedMs = agentDeadlineMs + 4000;
-    // Node opens its inspector at this signal; there it is told to wait for nothing.
-    signal(agent, 'SIGUSR1');
-    const block = await host.spawn([process.execPath, '--experimental-websocket', '-e', blocker], {
-      env: { BLOCK_MS: String(blockedMs) },
-    });
-    const connected = new Promise((resolve) => block.child.stdout?.once('data', resolve));
-    await connected;
+    const block = await blockAgent(host, blockedMs);
+    let ended = Promise.resolve();
     await assertHung(
       's3',
-      () => block.child.stdin?.write('go\n'),
-      async () => assert.equal(await block.ended, 0),
+      () => {
+        ended = block();
+      },
+      () => ended,
     );
     assert.ok(isAlive(agent), 'the agent itself went on');
   });
@@ -163,21 +161,3 @@ describe('faults of a server', { skip, timeout: 300_000 }, () => {
     await farm.members(all);
   });
 });
-
-/** Says "connected", then at a line of its input makes the process wait for BLOCK_MS. */
-const blocker = `
-  const list = async () => {
-    for (;;) {
-      try { return await (await fetch('http://127.0.0.1:9229/json')).json(); }
-      catch { await new Promise((resolve) => setTimeout(resolve, 20)); }
-    }
-  };
-  const socket = new WebSocket((await list())[0].webSocketDebuggerUrl);
-  await new Promise((resolve) => { socket.onopen = resolve; });
-  console.log('connected');
-  await new Promise((resolve) => process.stdin.once('data', resolve));
-  const expression =
-    'Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ' + process.env.BLOCK_MS + ')';
-  socket.onmessage = () => process.exit(0);
-  socket.send(JSON.stringify({ id: 1, method: 'Runtime.evaluate', params: { expression } }));
-`;

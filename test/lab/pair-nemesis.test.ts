@@ -1,41 +1,57 @@
 /**
  * Random runs of a mirror that decides for itself (pair-nemesis.ts): whatever happens, it comes back, nothing
- * acknowledged is lost, one server answers. HOLDFAST_SOAK_MINUTES: how long (`npm run soak -- MINUTES
- * --mirror`); HOLDFAST_SEED: the first seed, HOLDFAST_STEPS: of each run. The planted bugs go without.
+ * acknowledged is lost, one server answers. One short run of each workload, always of the same seed;
+ * HOLDFAST_SOAK_MINUTES: run after run for that long (`npm run soak -- MINUTES --mirror`, or --postgresql);
+ * HOLDFAST_SEED: the first seed, HOLDFAST_STEPS: of each run. The planted bugs go without.
  */
 import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
 import { describe, test } from 'node:test';
 import { pairNemesisRun, type Planted } from './pair-nemesis.ts';
+import { FilesWorkload, PostgresWorkload, type Workload } from './pair-workloads.ts';
 import { skip } from './support.ts';
 import { firstSeed } from '../support/random.ts';
 
 const minutes = Number(process.env['HOLDFAST_SOAK_MINUTES'] ?? 0);
+const isSoak = minutes > 0;
 const steps = Number(process.env['HOLDFAST_STEPS'] ?? 8);
 const mostProblems = 3;
+/** Where this is one test among others. */
+const shortMs = 45_000;
+
+const workloads: readonly (readonly [name: string, make: () => Workload, lacks?: string])[] = [
+  ['files', () => new FilesWorkload()],
+  ['postgresql', () => new PostgresWorkload(), '/usr/lib/postgresql'],
+];
 
 describe('nemesis of a mirror that decides', { skip }, () => {
-  const notNow = minutes > 0 ? false : 'a soak: npm run soak -- MINUTES --mirror';
-  test('whatever happens, service comes back and nothing acknowledged is lost', {
-    skip: notNow,
-  }, async (t) => {
-    t.diagnostic(`first seed ${firstSeed}`);
-    const startedMs = performance.now();
-    const problems: string[] = [];
-    let runs = 0;
-    do {
-      const result = await pairNemesisRun(firstSeed + runs, {
-        steps,
-        say: (text) => t.diagnostic(text),
-      });
-      runs += 1;
-      t.diagnostic(`seed ${result.seed}: ${result.answers} answers`);
-      if (result.problems.length === 0) continue;
-      const told = [`seed ${result.seed}`, ...result.steps, ...result.problems];
-      problems.push(told.join('\n').slice(0, 20_000));
-    } while (performance.now() - startedMs < minutes * 60_000 && problems.length < mostProblems);
-    t.diagnostic(`${runs} runs in ${Math.round((performance.now() - startedMs) / 1000)} s`);
-    assert.deepEqual(problems, []);
-  });
+  for (const [name, make, needed] of workloads) {
+    const isOther =
+      (process.env['HOLDFAST_WORKLOAD'] ?? name) !== name && 'another one is asked for';
+    const absent = needed !== undefined && !existsSync(needed) && `needs ${needed}`;
+    const title = `${name}: whatever happens, service comes back and nothing acknowledged is lost`;
+    test(title, { skip: isOther || absent }, async (t) => {
+      t.diagnostic(`first seed ${firstSeed}`);
+      const startedMs = performance.now();
+      const problems: string[] = [];
+      let runs = 0;
+      do {
+        const result = await pairNemesisRun(firstSeed + runs, {
+          workload: make(),
+          steps,
+          ...(isSoak ? {} : { forMs: shortMs }),
+          say: (text) => t.diagnostic(text),
+        });
+        runs += 1;
+        t.diagnostic(`seed ${result.seed}: ${result.answers} answers`);
+        if (result.problems.length === 0) continue;
+        const told = [`seed ${result.seed}`, ...result.steps, ...result.problems];
+        problems.push(told.join('\n').slice(0, 20_000));
+      } while (performance.now() - startedMs < minutes * 60_000 && problems.length < mostProblems);
+      t.diagnostic(`${runs} runs in ${Math.round((performance.now() - startedMs) / 1000)} s`);
+      assert.deepEqual(problems, []);
+    });
+  }
 
   // Found by the same check as all else. In a soak they have been seen already.
   const planted: readonly (readonly [what: string, bug: Planted, seen: RegExp])[] = [
@@ -63,8 +79,12 @@ describe('nemesis of a mirror that decides', { skip }, () => {
     ],
   ];
   for (const [what, bug, seen] of planted) {
-    test(`${what} is found`, { skip: minutes > 0 && 'a soak' }, async () => {
-      const { problems } = await pairNemesisRun(1, { steps: 0, planted: bug });
+    test(`${what} is found`, { skip: isSoak && 'a soak' }, async () => {
+      const { problems } = await pairNemesisRun(1, {
+        workload: new FilesWorkload(),
+        steps: 0,
+        planted: bug,
+      });
       assert.match(problems.join('\n'), seen);
     });
   }

@@ -1,21 +1,23 @@
 /**
- * One long run of a mirror that decides: clients add records to a set behind its virtual IP, and a nemesis
+ * One long run of a mirror that decides: clients write behind its virtual IP (pair-workloads.ts), and a nemesis
  * picks by a seed what happens to the servers, their processes, their networks and the witness. Each
- * server comes back to its role within a time limit; what was acknowledged is there, once; two servers
- * never answered at the same time (set-check.ts).
+ * server comes back to its role within a time limit; what was acknowledged is there, once, at each read; two
+ * servers never answered at the same time (set-check.ts, append-check.ts).
  *
  * Not done: jumps of the wall clock, since hosts of a lab share it; and a power cut loses no
  * page of the disk, since all hosts run on one kernel (the engine's own nemesis does that).
  */
+import { spawnSync } from 'node:child_process';
 import { copyFileSync, cpSync, lstatSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Host, HostProcess } from '../../src/lab/host.ts';
+import type { Host } from '../../src/lab/host.ts';
 import { builtFile } from '../../src/native/load.ts';
 import { replicaProgram } from '../../src/native/replica.ts';
 import { randomOf } from '../replica/prefix.ts';
-import { dir, module, Pair } from './pair-support.ts';
-import { type Answer, parseAnswer, twoAnswerers, wrongRecords } from './set-check.ts';
+import { module, Pair } from './pair-support.ts';
+import type { Workload } from './pair-workloads.ts';
+import { twoAnswerers } from './set-check.ts';
 import { eventually } from './support.ts';
 
 /** A bug that the run must find. */
@@ -29,7 +31,10 @@ export interface Planted {
 }
 
 export interface PairNemesisOptions {
+  readonly workload: Workload;
+  /** As many, or until the time is up. */
   readonly steps: number;
+  readonly forMs?: number;
   readonly planted?: Planted;
   readonly say?: (text: string) => void;
 }
@@ -68,21 +73,20 @@ const mostTold = 20;
 const agent = /^\S*node \S*agent\.js/;
 const holdfastd = /^\S*holdfastd /;
 const engine = /holdfast-replica/;
-const application = /^\S*node \S*set-server\.js/;
 const nothing: Undo = () => Promise.resolve();
 
 class PairNemesis {
   readonly steps: string[] = [];
-  readonly answers: Answer[] = [];
   readonly #pair: Pair;
+  readonly #workload: Workload;
   readonly #random: Random;
   readonly #say: (text: string) => void;
-  #clients: HostProcess | null = null;
   /** What is not undone yet, and to which server it was done. */
   #open: Open[] = [];
 
   constructor(pair: Pair, random: Random, options: PairNemesisOptions) {
     this.#pair = pair;
+    this.#workload = options.workload;
     this.#random = random;
     this.#say = options.say ?? (() => undefined);
   }
@@ -100,28 +104,16 @@ class PairNemesis {
   }
 
   async clients(): Promise<void> {
-    const [space] = this.#pair.lab.clients;
-    const program = join(import.meta.dirname, 'set-clients.js');
-    const vip = this.#pair.lab.vip(1);
-    this.#clients = (await space?.spawn([process.execPath, program, vip])) ?? null;
-    let rest = '';
-    this.#clients?.child.stdout?.on('data', (data: Buffer) => {
-      const lines = (rest + data.toString()).split('\n');
-      rest = lines.pop() ?? '';
-      for (const line of lines) {
-        const answer = parseAnswer(line);
-        if (answer !== null) this.answers.push(answer);
-      }
-    });
+    await this.#workload.begin(this.#pair);
     await this.#served();
   }
 
-  /** A record more is acknowledged. */
+  /** A write more is acknowledged. */
   async #served(): Promise<void> {
-    const writes = (): number => this.answers.filter(({ kind }) => kind === 'w').length;
-    const before = writes();
-    const look = async (): Promise<true | null> => (writes() > before ? true : null);
-    await eventually('a record to be acknowledged', look, settledMs);
+    const before = this.#workload.acknowledged;
+    const look = async (): Promise<true | null> =>
+      this.#workload.acknowledged > before ? true : null;
+    await eventually('a write to be acknowledged', look, settledMs);
   }
 
   /** A fault of the lab: healed with all of them. */
@@ -215,13 +207,13 @@ class PairNemesis {
       { name: 'pause agent', begin: (host) => this.#pause(host, agent) },
       { name: 'pause holdfastd', begin: (host) => this.#pause(host, holdfastd) },
       { name: 'pause engine', begin: (host) => this.#pause(host, engine) },
-      { name: 'pause application', begin: (host) => this.#pause(host, application) },
+      { name: 'pause application', begin: (host) => this.#pause(host, this.#workload.application) },
       { name: 'pause all', begin: (host) => cut(lab.pause(host.name)) },
       { name: 'kill agent', begin: (host) => this.#kill(host, agent) },
       { name: 'kill holdfastd', downs: true, begin: (host) => this.#killDaemon(host) },
       { name: 'kill engine', begin: (host) => this.#kill(host, engine) },
-      { name: 'kill worker', begin: (host) => this.#kill(host, /holdfast-replica worker/) },
-      { name: 'kill application', begin: (host) => this.#kill(host, application) },
+      { name: 'kill worker', begin: (host) => this.#kill(host, /holdfast-replica --worker/) },
+      { name: 'kill application', begin: (host) => this.#kill(host, this.#workload.application) },
       { name: 'power', downs: true, begin: (host) => this.#power(host) },
       { name: 'power', downs: true, begin: (host) => this.#power(host) },
       { name: 'witness killed', begin: () => this.#killWitness() },
@@ -294,38 +286,41 @@ class PairNemesis {
     if (this.#random(3) > 0) await this.settled();
   }
 
-  /** What is wrong with the set as the primary has it now. */
+  /** What is wrong with the data as the primary has them now. */
   async wrong(): Promise<readonly string[]> {
-    const answers = [...this.answers];
+    return (await this.#workload.wrong(await this.#primary())).slice(0, mostTold);
+  }
+
+  async #primary(): Promise<Host> {
     const { a, b } = this.#pair;
-    const primary = (await this.#pair.status(a)).state === 'PRIM' ? a : b;
-    const lines = (await this.#set(primary)).trimEnd().split('\n');
-    return wrongRecords(answers, lines).slice(0, mostTold);
+    return (await this.#pair.status(a)).state === 'PRIM' ? a : b;
   }
 
-  /** All that clients know against the set as each server has it. */
+  /** All that clients know against the data as each server has them. */
   async check(): Promise<readonly string[]> {
-    const { a, b, cluster } = this.#pair;
-    const { answers } = this;
-    const problems: string[] = [];
-    const primary = (await this.#pair.status(a)).state === 'PRIM' ? a : b;
-    await cluster.client(primary).swap(module, true);
+    const { lab, a, b, cluster } = this.#pair;
+    const workload = this.#workload;
+    await cluster.client(await this.#primary()).swap(module, true);
     await this.settled();
-    // Nobody writes any more; the former primary is the secondary now, and leaves first.
-    this.#clients?.kill('SIGKILL');
-    await this.#clients?.ended;
-    for (const host of primary === a ? [a, b] : [b, a])
-      await cluster.client(host).command(module, 'stop');
-    const [one, two] = await Promise.all([this.#set(a), this.#set(b)]);
-    problems.push(...wrongRecords(answers, one.trimEnd().split('\n')).slice(0, mostTold));
-    problems.push(...twoAnswerers(answers));
-    if (one !== two) problems.push('the two copies of the set differ');
-    return problems;
+    await workload.end();
+    const problems = [...(await this.wrong())];
+    // What the application writes when it ends is on both too, where nobody takes over.
+    const primary = await this.#primary();
+    const secondary = primary === a ? b : a;
+    await cluster.client(secondary).failover(module, false);
+    for (const host of [primary, secondary]) await cluster.client(host).command(module, 'stop');
+    problems.push(...(await workload.wrongAtRest(a)).slice(0, mostTold));
+    problems.push(...workload.wrongEver().slice(0, mostTold), ...twoAnswerers(workload.answers));
+    return [...problems, ...unlike(join(lab.dir, 'data-s1'), join(lab.dir, 'data-s2'))];
   }
+}
 
-  async #set(host: Host): Promise<string> {
-    return (await this.#pair.sh(host, `cat ${dir}/set`)).stdout;
-  }
+/** What differs between the two copies, where nothing runs any more. */
+function unlike(one: string, two: string): readonly string[] {
+  const argv = ['-rq', '--no-dereference', '--exclude=.holdfast*', one, two];
+  const { status, stdout, stderr } = spawnSync('diff', argv, { encoding: 'utf8' });
+  if (status === 0) return [];
+  return ['the two copies differ', ...`${stdout}${stderr}`.trim().split('\n').slice(0, mostTold)];
 }
 
 /** One run. Rejects only when something other than what is tested goes wrong. */
@@ -333,17 +328,12 @@ export async function pairNemesisRun(
   seed: number,
   options: PairNemesisOptions,
 ): Promise<PairNemesisResult> {
-  const { planted } = options;
+  const { planted, workload, forMs = Infinity } = options;
   const pair = await Pair.up({
-    tool: (lab) => {
-      const path = join(lab.dir, 'set-server');
-      const program = join(import.meta.dirname, 'set-server.js');
-      const command = `VIP=${lab.vip(1)} exec ${process.execPath} ${program} "$@"`;
-      writeFileSync(path, `#!/bin/sh\n${command}\n`, { mode: 0o755 });
-      return path;
-    },
+    ...workload.mirror,
     // Faults in a row are what this is about.
-    edit: (xml) => xml.replace('loop_interval="24h"', 'loop_interval="0"'),
+    edit: (xml, lab) =>
+      (workload.mirror.edit?.(xml, lab) ?? xml).replace('loop_interval="24h"', 'loop_interval="0"'),
     ...(planted === undefined ? {} : { agent: { env: plantedEnv(planted) } }),
   });
   const nemesis = new PairNemesis(pair, randomOf(seed), options);
@@ -354,8 +344,9 @@ export async function pairNemesisRun(
     const sniffer = await pair.lab.sniff();
     await nemesis.clients();
     await nemesis.planned(planted?.plan ?? []);
-    for (let i = 0; i < options.steps; i++) await nemesis.step();
-    const seen = twoAnswerers(nemesis.answers);
+    const untilMs = performance.now() + forMs;
+    for (let i = 0; i < options.steps && performance.now() < untilMs; i++) await nemesis.step();
+    const seen = twoAnswerers(workload.answers);
     if (seen.length > 0) throw new Error('two primaries');
     await nemesis.heal();
     await nemesis.settled();
@@ -363,12 +354,12 @@ export async function pairNemesisRun(
     const { doubles } = await sniffer.stop();
     if (doubles > 0) problems.push(`${doubles} connections were answered by two servers`);
   } catch (error) {
-    problems.push(...twoAnswerers(nemesis.answers), String(error));
+    problems.push(...twoAnswerers(workload.answers), String(error));
   }
   if (problems.length > 0 && planted === undefined)
-    problems.push(`kept in ${await keep(pair, nemesis, seed, problems)}`);
+    problems.push(`kept in ${await keep(pair, workload, seed, [...nemesis.steps, ...problems])}`);
   await pair.down();
-  return { seed, steps: nemesis.steps, answers: nemesis.answers.length, problems };
+  return { seed, steps: nemesis.steps, answers: workload.answers.length, problems };
 }
 
 function plantedEnv({ rule, engine }: Planted): Readonly<Record<string, string>> {
@@ -387,23 +378,20 @@ async function faultyEngine(host: Host): Promise<void> {
 /** Copies what a run leaves to a place where it stays. */
 async function keep(
   pair: Pair,
-  nemesis: PairNemesis,
+  workload: Workload,
   seed: number,
-  problems: readonly string[],
+  lines: readonly string[],
 ): Promise<string> {
   const folder = `/tmp/holdfast-pair-nemesis-${seed}`;
   mkdirSync(folder, { recursive: true });
-  writeFileSync(join(folder, 'steps'), `${[...nemesis.steps, ...problems].join('\n')}\n`);
-  const answers = nemesis.answers.map((answer) => JSON.stringify(answer));
-  writeFileSync(join(folder, 'answers'), `${answers.join('\n')}\n`);
+  writeFileSync(join(folder, 'steps'), `${lines.join('\n')}\n`);
+  writeFileSync(join(folder, 'said'), `${workload.said.join('\n')}\n`);
   // Their sockets are no files.
   const filter = (path: string): boolean => !lstatSync(path).isSocket();
   const copy = { recursive: true, filter };
   for (const host of [pair.a, pair.b]) {
     const story = await pair.story(host, 1000).catch(String);
-    const { stdout } = await pair.sh(host, `cat ${dir}/set`).catch(() => ({ stdout: '' }));
     writeFileSync(join(folder, `${host.name}.events`), `${story}\n`);
-    writeFileSync(join(folder, `${host.name}.set`), stdout);
     cpSync(join(pair.lab.dir, 'disks', host.name), join(folder, `${host.name}.disk`), copy);
     cpSync(join(pair.lab.dir, `data-${host.name}`), join(folder, `${host.name}.data`), copy);
     copyFileSync(host.agentLog, join(folder, `${host.name}.agent.log`));

@@ -28,11 +28,17 @@ export interface Writer {
 export interface PairOptions {
   /** A directory that both servers have, instead of a witness on a third host. */
   readonly arbiter?: 'directory';
+  /** Networks of the servers, 1 or 2; the first carries the changes. Default 1. */
+  readonly lans?: number;
+  /** Another module of the package than the fixture: its folder. */
+  readonly folder?: string;
   /** The program behind the virtual IP; the lab's own server where absent. */
   readonly tool?: (lab: Lab) => string;
   /** Another userconfig.xml than the fixture's, its macros set already. */
-  readonly edit?: (xml: string) => string;
+  readonly edit?: (xml: string, lab: Lab) => string;
   readonly agent?: AgentOptions;
+  /** What is done instead of mounting the data of a server, each time that it is switched on. */
+  readonly mount?: (pair: Pair, host: Host) => Promise<void>;
 }
 
 function sharedDirectory(lab: Lab): { readonly type: 'directory'; readonly path: string } {
@@ -48,8 +54,10 @@ export class Pair {
   readonly a: Host;
   readonly b: Host;
   #witness: HostProcess | null = null;
+  readonly #mount: PairOptions['mount'];
 
-  private constructor(lab: Lab, cluster: LabCluster) {
+  private constructor(lab: Lab, cluster: LabCluster, mount: PairOptions['mount']) {
+    this.#mount = mount;
     this.lab = lab;
     this.cluster = cluster;
     const [a, b] = cluster.hosts;
@@ -63,20 +71,24 @@ export class Pair {
     const servers = ['s1', 's2'];
     const isShared = options.arbiter === 'directory';
     const hosts = isShared ? servers : [...servers, 'wit'];
-    const lab = await Lab.up({ hosts, clientAddresses: 10 });
+    const lab = await Lab.up({ hosts, lans: options.lans ?? 1, clientAddresses: 10 });
     try {
       const config = isShared ? { arbiter: sharedDirectory(lab) } : {};
-      const pair = new Pair(lab, await LabCluster.start(lab, config, servers, options.agent));
+      const cluster = await LabCluster.start(lab, config, servers, options.agent);
+      const pair = new Pair(lab, cluster, options.mount);
       if (!isShared) await pair.#arbiter();
       for (const host of pair.cluster.hosts) await pair.mountData(host);
       const macros = {
+        VIP: lab.vip(1),
         VIP4: lab.vip(1),
         VIP6: lab.vip(1, 6),
+        DIR: dir,
         TOOL: options.tool?.(lab) ?? toolPath(),
       };
-      await pair.cluster.install(module, 'test/fixtures/modules/lab_pair', (xml) => {
+      const folder = options.folder ?? 'test/fixtures/modules/lab_pair';
+      await pair.cluster.install(module, folder, (xml) => {
         const filled = setMacros(xml, macros);
-        return options.edit?.(filled) ?? filled;
+        return options.edit?.(filled, lab) ?? filled;
       });
       return pair;
     } catch (error) {
@@ -133,6 +145,7 @@ export class Pair {
 
   /** A folder that outlives the server's power. */
   async mountData(host: Host): Promise<void> {
+    if (this.#mount !== undefined) return this.#mount(this, host);
     const disk = join(this.lab.dir, `data-${host.name}`);
     await host.exec(['mkdir', '-p', disk, dir]);
     await host.exec(['mount', '--bind', disk, dir]);

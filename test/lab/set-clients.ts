@@ -2,7 +2,8 @@
  * Clients of set-server.ts, in the clients' namespace of a lab. Each writes one record after the
  * other and never the same one twice; a prober sends a datagram every 10 ms, and hears only what comes
  * from the virtual IP, as any client that connects its socket. Says what was answered, a line each:
- * "w|u ID RUN NS SEEN", SEEN as NS on this side. Argument: the virtual IP.
+ * "w|u ID RUN NS SEEN", SEEN as NS on this side. Arguments: the virtual IP; how long an answer is
+ * waited for, in ms (1000); what begins all IDs, where clients before these had others.
  */
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
@@ -10,9 +11,9 @@ import { connect, type Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
 
-const [vip = ''] = process.argv.slice(2);
+const [vip = '', patienceMs = '1000', prefix = ''] = process.argv.slice(2);
 const writers = 3;
-const answerMs = 1000;
+const answerMs = Number(patienceMs);
 const pauseMs = 10;
 
 const say = (kind: 'w' | 'u', answer: string): boolean =>
@@ -35,7 +36,7 @@ async function session(socket: Socket, writer: number, first: number): Promise<n
   try {
     await once(socket, 'connect', { signal });
     for (;;) {
-      socket.write(`w ${writer}.${next++}\n`);
+      socket.write(`w ${prefix}${writer}.${next++}\n`);
       patience.refresh();
       const [answer] = (await once(lines, 'line', { signal })) as [string];
       say('w', answer);
@@ -60,6 +61,6 @@ const prober = createSocket('udp4').on('message', (answer) => say('u', answer.to
 prober.on('error', () => undefined);
 let sent = 0;
 prober.connect(1053, vip, () => {
-  setInterval(() => prober.send(String(++sent), () => undefined), pauseMs);
+  setInterval(() => prober.send(`${prefix}${++sent}`, () => undefined), pauseMs);
 });
 await Promise.all(Array.from({ length: writers }, (_, writer) => write(writer + 1)));

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import {
+  appendFileSync,
   chmodSync,
   existsSync,
   mkdtempSync,
@@ -16,8 +17,8 @@ import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { installPackage, packageFolder, readUserconfig } from '../../src/module/package.ts';
 import { startTicks } from '../../src/module/process.ts';
-import { runScript } from '../../src/module/scripts.ts';
-import { temporaryPaths } from './helpers.ts';
+import { runScript, type ScriptAction, succeeded } from '../../src/module/scripts.ts';
+import { eventually, temporaryPaths } from './helpers.ts';
 import { configOf, decided, Host, repository } from './host.ts';
 
 /*
@@ -153,6 +154,83 @@ async function whyNot(host: Host): Promise<string> {
   return readFileSync(result.log ?? '', 'utf8');
 }
 
+/** What the health gate asks. */
+function isReady(host: Host): boolean {
+  const ready = join(host.dirs.bin, 'ready');
+  if (!existsSync(ready)) {
+    return (
+      spawnSync('ip', [
+        ...['netns', 'exec', host.netns, 'curl', '-fsS', '--max-time', '5'],
+        'http://127.0.0.1/holdfast-ready',
+      ]).status === 0
+    );
+  }
+  const env = { ...host.vars, PATH: process.env['PATH'] ?? '', SAFEUSERBIN: host.dirs.bin };
+  return spawnSync(ready, { env }).status === 0;
+}
+
+test('postgresql syncs file by file, unless a takeover has just synced everything', async (t) => {
+  const app = apps.find(({ name }) => name === 'postgresql');
+  if (process.getuid?.() !== 0) return t.skip('network namespaces need root');
+  if (app === undefined || !existsSync(app.program)) return t.skip('needs postgresql');
+  const dir = dataFolder(t);
+  const host = await Host.create(t, app.name, folderOf(app), varsOf(t, app, dir));
+  t.after(() => host.run('stop_prim', true));
+  const starts = async (action: ScriptAction): Promise<string> => {
+    const result = await runScript({ ...host.scriptRun('start_prim'), action });
+    assert.equal(isReady(host), true);
+    // The gate's question, asked again and again, is no error in the server's log.
+    const log = readFileSync(result.log ?? '', 'utf8');
+    assert.doesNotMatch(log, /FATAL/);
+    assert.ok(succeeded(result), log);
+    return psql(host, 'SHOW recovery_init_sync_method').trim();
+  };
+
+  assert.equal(await starts('start'), 'fsync');
+  cutPower(dir);
+  await host.run('prestart');
+  assert.equal(await starts('failover'), 'syncfs');
+  // It wrote, and crashed; the script runs again, as after a restart of the agent.
+  cutPower(dir);
+  assert.equal(await starts('failover'), 'fsync');
+  cutPower(dir);
+  await host.run('stop_prim', true);
+  assert.equal(await starts('restart'), 'fsync');
+  await host.run('stop_prim');
+  await host.run('stop_prim', true);
+  assert.equal(await starts('failover'), 'syncfs');
+
+  // Where the mirror ends its service, an orderly end that does not come is not waited for.
+  const checkpointer = members(dir).find((pid) =>
+    readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('checkpointer'),
+  );
+  assert.ok(checkpointer !== undefined);
+  process.kill(checkpointer, 'SIGSTOP');
+  const stop = await runScript({ ...host.scriptRun('stop_prim'), action: 'stopwait' });
+  assert.match(readFileSync(stop.log ?? '', 'utf8'), /has not ended within 5 s/);
+
+  // One that ends at once is not waited for.
+  await host.run('stop_prim', true);
+  appendFileSync(join(dir, 'data/postgresql.conf'), 'nonsense\n');
+  assert.match(await whyNot(host), /syntax error[^]*PostgreSQL did not start/);
+});
+
+test('postgresql: a recovery longer than START is waited for by the health gate', async (t) => {
+  const app = apps.find(({ name }) => name === 'postgresql');
+  if (process.getuid?.() !== 0) return t.skip('network namespaces need root');
+  if (app === undefined || !existsSync(app.program)) return t.skip('needs postgresql');
+  const vars = { ...varsOf(t, app, dataFolder(t)), START: '0' };
+  const host = await Host.create(t, app.name, folderOf(app), vars);
+  t.after(() => host.run('stop_prim', true));
+  const { log, ...result } = await runScript(host.scriptRun('start_prim'));
+  const said = readFileSync(log ?? '', 'utf8');
+  assert.equal(result.exit, 0, said);
+  assert.match(said, /does not answer yet/);
+  await eventually(() => isReady(host), 'PostgreSQL to answer');
+  app.write(host, 1);
+  assert.deepEqual(app.read(host), [1]);
+});
+
 for (const app of apps) {
   test(`${app.name} is a whole module: it can be packaged, and its configuration is valid`, async (t) => {
     const paths = temporaryPaths(t);
@@ -175,24 +253,10 @@ for (const app of apps) {
     const dir = dataFolder(t);
     const host = await Host.create(t, app.name, folderOf(app), varsOf(t, app, dir));
     t.after(() => host.run('stop_prim', true));
-    const isReady = (): boolean => {
-      const ready = join(host.dirs.bin, 'ready');
-      if (!existsSync(ready)) {
-        return (
-          spawnSync('ip', [
-            ...['netns', 'exec', host.netns, 'curl', '-fsS', '--max-time', '5'],
-            'http://127.0.0.1/holdfast-ready',
-          ]).status === 0
-        );
-      }
-      const env = { ...host.vars, PATH: process.env['PATH'] ?? '', SAFEUSERBIN: host.dirs.bin };
-      return spawnSync(ready, { env }).status === 0;
-    };
-
     await host.run('prestart');
-    assert.equal(isReady(), false);
+    assert.equal(isReady(host), false);
     await host.run('start_prim');
-    assert.equal(isReady(), true);
+    assert.equal(isReady(host), true);
     app.write(host, 1);
     assert.deepEqual(app.read(host), [1]);
 
@@ -206,7 +270,7 @@ for (const app of apps) {
     assert.deepEqual(members(dir), []);
     await host.run('stop_prim', true);
     await host.run('stop_prim');
-    assert.equal(isReady(), false);
+    assert.equal(isReady(host), false);
 
     // Stopped processes take no TERM: force ends them, and nothing is lost by it.
     await host.run('start_prim');

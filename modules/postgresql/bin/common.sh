@@ -21,8 +21,9 @@ members() {
 working() {
     find /proc/[0-9]*/cwd -maxdepth 0 -lname "$pattern" 2>/dev/null | cut -d/ -f3
     [ -r "$SAFEUSERVAR/noted" ] || return 0
+    read -r this </proc/sys/kernel/random/boot_id
     while read -r boot number ticks; do
-        [ "$boot" = "$(cat /proc/sys/kernel/random/boot_id)" ] || continue
+        [ "$boot" = "$this" ] || continue
         # Where it has ended, what is left of its session still keeps its number from others.
         now=$(started "$number")
         [ -z "$now" ] || [ "$now" = "$ticks" ] || continue
@@ -33,13 +34,24 @@ working() {
 
 # When a process was started; nothing where there is none.
 started() {
-    sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20
+    read -r words 2>/dev/null <"/proc/$1/stat" || return 0
+    # shellcheck disable=SC2086 # several words; what is before them is its name, which may have blanks
+    set -- ${words##*) }
+    echo "${20}"
+}
+
+# Is it there, other than as a process that has ended?
+lives() {
+    read -r words 2>/dev/null <"/proc/$1/stat" || return 1
+    words=${words##*) }
+    [ "${words%% *}" != Z ]
 }
 
 # note PID...: leaders of their sessions, by which all that they start is found.
 note() {
+    read -r this </proc/sys/kernel/random/boot_id
     for number in "$@"; do
-        echo "$(cat /proc/sys/kernel/random/boot_id) $number $(started "$number")"
+        echo "$this $number $(started "$number")"
     done >"$SAFEUSERVAR/noted"
 }
 
@@ -90,7 +102,12 @@ own_data() {
 
 # Runs a command as the user of the database, without any other right.
 as_user() {
-    (cd / && HOME=/ exec setpriv --reuid="$user" --regid="$(id -g "$user")" --init-groups -- "$@")
+    (become "$@")
+}
+
+# The same in the place of this shell.
+become() {
+    cd / && HOME=/ exec setpriv --reuid="$user" --regid="$(id -g "$user")" --init-groups -- "$@"
 }
 
 user=postgres
@@ -102,19 +119,37 @@ master() {
     members | grep -qx -- "$pid"
 }
 
-# Does it accept connections? Asked as a user that it knows: each look would else be an error in its log.
+# Sets now to the seconds since the server was switched on, a clock that nobody sets.
+seconds() {
+    read -r now words </proc/uptime
+    now=${now%.*}
+}
+
+# Does its pid file say that it accepts connections? That stands in the last line.
+says_ready() {
+    state=
+    while read -r line; do
+        state=$line
+    done 2>/dev/null <"$DATA/postmaster.pid"
+    [ "$state" = ready ]
+}
+
+# Does it accept connections? Asked as the user that it knows: each look would else be an error in its log.
 answers() {
     as_user "$bin/pg_isready" -h "$SOCKETS" -p "$PORT" -U "$user" -d postgres -t 3
 }
 
-# Sets bin to the programs of the version that the data is of; of the newest, where there is none.
+# Sets version and bin: the version that the data is of, and its programs; the newest, where there is no data.
 programs() {
-    version='*'
-    read -r version 2>/dev/null <"$DATA/PG_VERSION"
-    # shellcheck disable=SC2086 # a pattern
-    bin=$(ls -d /usr/lib/postgresql/$version/bin /usr/pgsql-$version/bin 2>/dev/null | sort -V | tail -n 1)
-    [ -n "$bin" ] && [ -x "$bin/postgres" ] && return 0
-    [ "$version" = '*' ] && what='is' || what="$version is"
+    if read -r version 2>/dev/null <"$DATA/PG_VERSION"; then
+        bin=/usr/pgsql-$version/bin
+        [ -x "$bin/postgres" ] || bin=/usr/lib/postgresql/$version/bin
+        what="$version is"
+    else
+        bin=$(ls -d /usr/lib/postgresql/*/bin /usr/pgsql-*/bin 2>/dev/null | sort -V | tail -n 1)
+        what='is'
+    fi
+    [ -x "$bin/postgres" ] && return 0
     echo "PostgreSQL $what not installed on this server (Debian, Ubuntu: apt install postgresql)" >&2
     return 1
 }

@@ -1,4 +1,4 @@
-/** swap, failover, primforce: mirrors that decide for themselves. */
+/** swap, failover, primforce, set: mirrors that decide for themselves. */
 import type { Command } from 'commander';
 import type { AgentClient } from '../../api/client.ts';
 import { HoldfastError } from '../../errors.ts';
@@ -27,6 +27,39 @@ export function pairCommands(program: Command, run: Run): void {
   swapCommand(program, run);
   failoverCommand(program, run);
   primforceCommand(program, run);
+  setCommand(program, run);
+}
+
+interface SetOptions extends CommonOptions {
+  readonly resource: string;
+  readonly value: string;
+  readonly reason?: string;
+}
+
+/** For a module's own checkers, which have $SAFEMODULE. */
+function setCommand(program: Command, run: Run): void {
+  const set = withModule(
+    program
+      .command('set')
+      .description(
+        'say what a checker of a module has found: its resource is up, or down; says nothing itself',
+      ),
+  )
+    .requiredOption('-r, --resource <resource>', 'the resource, such as custom.disk')
+    .requiredOption('-v, --value <value>', 'up or down')
+    .option('--reason <text>', 'what was found, for `why` and the journal');
+  act(run, set, async (options: SetOptions, argument) => {
+    const { resource, value } = options;
+    if (value !== 'up' && value !== 'down') {
+      throw new HoldfastError('HF-CLI-005', { value, expected: 'up or down', command: 'set' });
+    }
+    const client = oneAgent(run, options, 'set');
+    const named = options.module ?? argument ?? process.env['SAFEMODULE'];
+    const name = await chosenModule(client, 'set', named);
+    const reason = options.reason ?? 'says its checker';
+    const module = await client.setResource(name, resource, value, reason);
+    if (options.json === true) printJson(run.io, module);
+  });
 }
 
 function swapCommand(program: Command, run: Run): void {
