@@ -220,7 +220,7 @@ class PairNemesis {
       { name: 'kill agent', begin: (host) => this.#kill(host, agent) },
       { name: 'kill holdfastd', downs: true, begin: (host) => this.#killDaemon(host) },
       { name: 'kill engine', begin: (host) => this.#kill(host, engine) },
-      { name: 'kill worker', begin: (host) => this.#kill(host, /holdfast-replica worker/) },
+      { name: 'kill worker', begin: (host) => this.#kill(host, /holdfast-replica --worker/) },
       { name: 'kill application', begin: (host) => this.#kill(host, application) },
       { name: 'power', downs: true, begin: (host) => this.#power(host) },
       { name: 'power', downs: true, begin: (host) => this.#power(host) },
