@@ -4,17 +4,21 @@
  *
  * Order matters. Opening: the filter with empty tables first, the address after it, so that the
  * kernel never answers for a VIP unfiltered. Closing: the addresses first, the filter last.
+ *
+ * A VIP that the filter no longer knows is nobody's: what was sent as it a moment ago, and waits for the MAC of a
+ * neighbour, would leave after all. So a part may stay as a guard, without its addresses.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
-import type {
-  Filter,
-  FilterClaim,
-  FilterConfig,
-  FilterCounters,
-  FilterInfo,
-  FilterRule,
-  FilterTable,
-  FilterVip,
+import {
+  type Filter,
+  type FilterClaim,
+  type FilterConfig,
+  type FilterCounters,
+  type FilterInfo,
+  filterLimits,
+  type FilterRule,
+  type FilterTable,
+  type FilterVip,
 } from '../native/filter.ts';
 import type { Link } from '../native/link.ts';
 
@@ -41,6 +45,8 @@ export interface DevicePart {
   /** One per group, in the order of the module's groups. */
   readonly tables: readonly FilterTable[];
   readonly leaseSlot: number;
+  /** True: the addresses are not here, and nothing leaves as them while the lease is off. Without rules. */
+  readonly isGuard?: true;
 }
 
 export interface DeviceOptions {
@@ -57,6 +63,10 @@ export class FarmDevice {
   readonly #options: DeviceOptions;
   readonly #filter: Filter;
   readonly #parts = new Map<string, DevicePart>();
+  /** Where the VIPs and tables of the modules begin in the filter's configuration. */
+  #places: ReadonlyMap<string, { readonly vip: number; readonly table: number }> = new Map();
+  /** Modules whose addresses are all on the device. */
+  readonly #added = new Map<string, readonly PartVip[]>();
   #macs: readonly (string | null)[] = [];
   #gathering: boolean;
 
@@ -88,13 +98,23 @@ export class FarmDevice {
     if (this.#parts.size > 0 && !this.#gathering) this.#commit();
   }
 
-  /** Sets what a module has here; its addresses are added once the filter knows them. */
+  /**
+   * Sets what a module has here; its addresses are added once the filter knows them. Where the filter refuses it
+   * has what it had; what was done by halves is done by the same call again.
+   */
   setPart(module: string, part: DevicePart): void {
     const before = this.#parts.get(module);
+    if (part.isGuard === true && before !== undefined) this.#removeAddresses(module, before);
     this.#parts.set(module, part);
     if (this.#gathering) return;
-    this.#commit();
-    if (before === undefined || !sameVips(before.vips, part.vips)) this.#addAddresses(part);
+    try {
+      this.#commit();
+    } catch (error) {
+      if (before === undefined) this.#parts.delete(module);
+      else this.#parts.set(module, before);
+      throw error;
+    }
+    this.#addAddresses(module, part);
   }
 
   /**
@@ -105,17 +125,14 @@ export class FarmDevice {
     if (!this.#gathering) return;
     this.#gathering = false;
     this.#commit();
-    for (const part of this.#parts.values()) this.#addAddresses(part);
+    for (const [module, part] of this.#parts) this.#addAddresses(module, part);
   }
 
   /** Takes a module's addresses and rules away; true when no module is left on the device. */
   removePart(module: string): boolean {
     const part = this.#parts.get(module);
     if (part !== undefined) {
-      for (const vip of part.vips) {
-        this.#options.link.removeAddress(this.name, vip.addr, vip.prefix);
-        if (vip.farmMac !== null) this.#options.link.disallowMac(this.name, vip.farmMac);
-      }
+      this.#removeAddresses(module, part);
       this.#parts.delete(module);
       this.#commit();
     }
@@ -133,13 +150,9 @@ export class FarmDevice {
 
   /** Who else spoke as this VIP of a module, and when (CLOCK_BOOTTIME); null: nobody since the last commit. */
   claim(module: string, addr: string): FilterClaim | null {
-    let index = 0;
-    for (const [name, part] of this.#parts) {
-      const at = name === module ? part.vips.findIndex((vip) => vip.addr === addr) : -1;
-      if (at >= 0) return this.#filter.claim(index + at);
-      index += part.vips.length;
-    }
-    return null;
+    const place = this.#places.get(module);
+    const at = this.#parts.get(module)?.vips.findIndex((vip) => vip.addr === addr) ?? -1;
+    return place === undefined || at < 0 ? null : this.#filter.claim(place.vip + at);
   }
 
   /**
@@ -150,7 +163,7 @@ export class FarmDevice {
     const part = this.#parts.get(module);
     if (part === undefined) return [];
     const maps = await this.#filter.socketBuckets(this.#merge());
-    const first = this.#firstTable(module);
+    const first = this.#places.get(module)?.table ?? 0;
     return maps.slice(first, first + part.tables.length);
   }
 
@@ -159,20 +172,22 @@ export class FarmDevice {
     this.#filter.detach();
   }
 
-  #addAddresses(part: DevicePart): void {
+  #addAddresses(module: string, part: DevicePart): void {
+    if (part.isGuard === true || sameVips(this.#added.get(module) ?? [], part.vips)) return;
     for (const vip of part.vips) {
       if (vip.farmMac !== null) this.#options.link.allowMac(this.name, vip.farmMac);
       this.#options.link.addAddress(this.name, vip.addr, vip.prefix);
     }
+    this.#added.set(module, part.vips);
   }
 
-  #firstTable(module: string): number {
-    let first = 0;
-    for (const [name, part] of this.#parts) {
-      if (name === module) return first;
-      first += part.tables.length;
+  #removeAddresses(module: string, part: DevicePart): void {
+    if (part.isGuard === true) return;
+    this.#added.delete(module);
+    for (const vip of part.vips) {
+      this.#options.link.removeAddress(this.name, vip.addr, vip.prefix);
+      if (vip.farmMac !== null) this.#options.link.disallowMac(this.name, vip.farmMac);
     }
-    return first;
   }
 
   #commit(): void {
@@ -183,9 +198,15 @@ export class FarmDevice {
     const vips: FilterVip[] = [];
     const rules: FilterRule[] = [];
     const tables: FilterTable[] = [];
-    for (const part of this.#parts.values()) {
+    const places = new Map<string, { readonly vip: number; readonly table: number }>();
+    const isGuard = ([, part]: readonly [string, DevicePart]): boolean => part.isGuard === true;
+    const parts = [...this.#parts].toSorted((a, b) => Number(isGuard(a)) - Number(isGuard(b)));
+    for (const [name, part] of parts) {
+      // An address that is served needs its place more than one that is guarded.
+      if (part.isGuard && vips.length + part.vips.length > filterLimits.vips) continue;
       const firstVip = vips.length;
       const firstTable = tables.length;
+      places.set(name, { vip: firstVip, table: firstTable });
       for (const vip of part.vips) {
         vips.push({
           addr: vip.addr,
@@ -204,6 +225,7 @@ export class FarmDevice {
       }
       tables.push(...part.tables);
     }
+    this.#places = places;
     return {
       vips,
       rules,

@@ -1,7 +1,8 @@
 /**
  * The virtual IPs of a mirror that decides for itself: on the device, in its filter, and in the minds of the
  * neighbours. The filter answers for them while they are open and the module's lease runs (native/beat); a
- * lease that lapses silences them in the kernel, whatever this process does. docs/internals/mirror-address.md
+ * lease that lapses silences them in the kernel, whatever this process does. While they are off the filter
+ * still knows them, so that nothing leaves as them. docs/internals/mirror-address.md
  */
 import type { ModuleConfig, VipInterface } from '../config/model.ts';
 import { bucketCount, nobody, tableFlag } from '../core/farm-types.ts';
@@ -27,6 +28,8 @@ export interface MirrorVipPorts {
 }
 
 export type VipOrder = 'probe' | 'on' | 'open' | 'shut' | 'off';
+
+const done = { off: 'taken off', shut: 'shut', on: 'put on', open: 'opened' } as const;
 
 /** What a device carries of the module. */
 interface Place {
@@ -54,7 +57,7 @@ export class MirrorVip {
   readonly #neighbours: NeighbourWatch;
   /** What was asked for last, and where the addresses are as far as is known. */
   #wanted: VipOrder = 'off';
-  #is: 'off' | 'shut' | 'open' = 'off';
+  #is: 'none' | 'off' | 'shut' | 'open' = 'none';
   #openedMs = 0;
   #timer: NodeJS.Timeout | null = null;
   #retry: NodeJS.Timeout | null = null;
@@ -97,13 +100,22 @@ export class MirrorVip {
   }
 
   /**
+   * Where nothing was done yet: the filter knows the addresses, which are not here. So it is from the start of
+   * the module until its stop, whenever they are off.
+   */
+  guard(): void {
+    if (this.#is !== 'none') return;
+    if (this.#try(() => this.#setParts('off'), 'off', 'guarded')) this.#is = 'off';
+  }
+
+  /**
    * An agent that follows, on a server where the addresses are: the same state of the filter, once the fabric
    * releases what it gathers. The neighbours know, and are told again at the next refresh.
    */
   adopt(isOpen: boolean): void {
     this.#wanted = isOpen ? 'open' : 'on';
     this.#is = isOpen ? 'open' : 'shut';
-    this.#setParts(isOpen);
+    this.#setParts(this.#is);
     if (isOpen) this.#startAnnouncing(announceMs.at(-1) ?? 0);
   }
 
@@ -150,18 +162,23 @@ export class MirrorVip {
   #shut(): void {
     if (this.#is !== 'open') return;
     this.#neighbours.stop();
-    if (this.#try(() => this.#setParts(false), 'shut')) this.#is = 'shut';
+    if (this.#try(() => this.#setParts('shut'), 'shut')) this.#is = 'shut';
   }
 
   async #move(to: Exclude<VipOrder, 'probe'>): Promise<void> {
     // What came later is what counts; an `off` is carried out all the same, for its resets.
     if (this.#abandoned || (to !== this.#wanted && to !== 'off')) return;
     if (to === 'off') {
-      if (this.#is !== 'off') await this.#takeOff();
+      if (this.#is === 'none') this.guard();
+      else if (this.#is !== 'off') await this.#takeOff();
     } else if (to === 'on') {
-      if (this.#is === 'off' && this.#try(() => this.#setParts(false), 'on')) this.#is = 'shut';
+      if (
+        (this.#is === 'none' || this.#is === 'off') &&
+        this.#try(() => this.#setParts('shut'), 'on')
+      )
+        this.#is = 'shut';
     } else if (to === 'open' && this.#is !== 'open') {
-      if (!this.#try(() => this.#setParts(true), 'open')) return;
+      if (!this.#try(() => this.#setParts('open'), 'open')) return;
       this.#is = 'open';
       this.#startAnnouncing(0);
     }
@@ -181,23 +198,19 @@ export class MirrorVip {
       }
     }
     if (this.#abandoned) return;
-    const done = this.#try(() => {
-      for (const { device } of this.#places) device.removePart(this.#config.name);
-    }, 'off');
-    if (!done) return;
+    if (!this.#try(() => this.#setParts('off'), 'off')) return;
     this.#is = 'off';
     this.#neighbours.forget();
   }
 
   /** What fails is tried again, until something else is asked for. */
-  #try(work: () => void, order: Exclude<VipOrder, 'probe'>): boolean {
+  #try(work: () => void, order: Exclude<VipOrder, 'probe'>, what: string = done[order]): boolean {
     const id = `module.${this.#config.name}.vip`;
     try {
       work();
       this.#ports.alert(id, false, 'critical', '');
       return true;
     } catch (error) {
-      const what = { off: 'taken off', shut: 'shut', on: 'put on', open: 'opened' }[order];
       const text = `the virtual IP of ${this.#config.name} cannot be ${what}: ${reasonOf(error)}`;
       this.#ports.alert(id, true, 'critical', text);
       this.#retry = setTimeout(() => void this.perform(order), retryMs).unref();
@@ -205,15 +218,19 @@ export class MirrorVip {
     }
   }
 
-  #setParts(isOpen: boolean): void {
+  #setParts(to: 'off' | 'shut' | 'open'): void {
     for (const place of this.#places) {
-      place.device.setPart(this.#config.name, this.#part(place, isOpen));
+      place.device.setPart(this.#config.name, this.#part(place, to));
     }
   }
 
-  #part({ vips }: Place, isOpen: boolean): DevicePart {
-    const tables = [isOpen ? ownedBy(this.#ports.me) : ownedBy(null)];
-    return { vips, rules: rulesFor(vips), tables, leaseSlot: this.#ports.leaseSlot };
+  #part({ vips }: Place, to: 'off' | 'shut' | 'open'): DevicePart {
+    const { me, leaseSlot } = this.#ports;
+    if (to === 'off') {
+      const guarded = vips.map((vip) => ({ ...vip, arpGroup: -1 }));
+      return { vips: guarded, rules: [], tables: [], leaseSlot, isGuard: true };
+    }
+    return { vips, rules: rulesFor(vips), tables: [ownedBy(to === 'open' ? me : null)], leaseSlot };
   }
 
   /** As if the address had opened so long ago. */

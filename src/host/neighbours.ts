@@ -168,15 +168,15 @@ export class NeighbourWatch {
       // oxlint-disable-next-line no-await-in-loop
       const mac = await this.#ports.link.probe(device, addr, probeMs);
       if (spell !== this.#spell) return;
-      this.#note(addr, mac ?? (isOpen ? this.#claimant(addr) : null), isOpen);
+      this.#note(addr, mac ?? this.#claimant(addr, isOpen ? defendMs : probeMs), isOpen);
     }
     this.#isProbing = false;
   }
 
   /** Who spoke as the address lately; the filter keeps most of it from the probe. */
-  #claimant(addr: string): string | null {
+  #claimant(addr: string, withinMs: number): string | null {
     const claim = this.#ports.claim(addr);
-    return claim !== null && claim.atMs > this.#ports.nowMs() - defendMs ? claim.mac : null;
+    return claim !== null && claim.atMs > this.#ports.nowMs() - withinMs ? claim.mac : null;
   }
 
   #note(addr: string, mac: string | null, isOpen: boolean): void {

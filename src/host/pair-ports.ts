@@ -20,6 +20,8 @@ export interface PairVip {
   perform(vip: Of<'vip'>['vip']): Promise<void>;
   /** Tells the neighbours again: the lease runs again. */
   reannounce(): void;
+  /** Where nothing was done yet: the addresses are not here, and nothing leaves as them until `remove`. */
+  guard(): void;
   /** Takes over what a former agent left, without a gap. */
   adopt(isOpen: boolean): void;
   status(): NonNullable<PairStatus['vip']>;

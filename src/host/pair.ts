@@ -192,10 +192,12 @@ export class HostedPair implements Hosted {
     this.#former = null;
     const { phase } = former;
     this.#vip = this.#ports.openVip(this.#config);
-    const isUp = phase === 'primStarting' || phase === 'primGate' || phase === 'prim';
-    if (isUp || phase === 'primStopping' || phase === 'primForcing') {
-      this.#vip?.adopt(phase === 'prim');
-    } else this.#ports.clearVip(this.#config);
+    const hasVip = ['primStarting', 'primGate', 'prim', 'primStopping', 'primForcing'];
+    if (hasVip.includes(phase)) this.#vip?.adopt(phase === 'prim');
+    else {
+      this.#ports.clearVip(this.#config);
+      this.#vip?.guard();
+    }
     // In the same turn: heartbeats that lack the module would end its lease.
     const last = announced(former);
     if (last !== null) void this.#announce(last);
@@ -428,6 +430,7 @@ export class HostedPair implements Hosted {
   /** HF-AGENT-008 before anything is begun. */
   #openVip(): void {
     this.#vip ??= this.#ports.openVip(this.#config);
+    this.#vip?.guard();
   }
 
   #keep(state: MirrorState): void {

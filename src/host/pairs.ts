@@ -119,6 +119,7 @@ export class Pairs {
     return {
       perform: (order) => vip.perform(order),
       reannounce: () => vip.reannounce(),
+      guard: () => vip.guard(),
       adopt: (isOpen) => vip.adopt(isOpen),
       status: () => vip.status(),
       abandon: () => vip.abandon(),

@@ -125,8 +125,19 @@ export class World {
   }
 }
 
-function stateOf({ tables, vips, rules, leaseSlot }: DevicePart): string {
+function stateOf({ tables, vips, rules, leaseSlot, isGuard }: DevicePart): string {
   const [table] = tables;
+  if (isGuard === true) {
+    assert.deepEqual([tables, rules, leaseSlot], [[], [], 4]);
+    assert.deepEqual(
+      vips.map((vip) => [vip.addr, vip.prefix, vip.mode, vip.arpGroup]),
+      [
+        [vip4, 32, 'vmac_directed', -1],
+        [vip6, 128, 'vmac_directed', -1],
+      ],
+    );
+    return 'guard';
+  }
   assert.equal(tables.length, 1);
   assert.equal(leaseSlot, 4);
   assert.deepEqual(

@@ -20,7 +20,7 @@ describe('the virtual IP of a mirror: its orders', () => {
       'shut',
       `reset ${vip4}`,
       `reset ${vip6}`,
-      'removed',
+      'guard',
     ]);
     assert.ok(world.records.includes(`2 connections of ${vip4} were reset`));
     assert.deepEqual(world.vip.status(), {
@@ -49,7 +49,7 @@ describe('the virtual IP of a mirror: its orders', () => {
     }
     assert.deepEqual(
       world.log.filter((what) => !what.startsWith('reset')),
-      ['shut', 'open', 'shut', 'removed'],
+      ['guard', 'shut', 'open', 'shut', 'guard'],
     );
   });
 
@@ -79,7 +79,7 @@ describe('the virtual IP of a mirror: its orders', () => {
     done(0);
     await Promise.all([off, on, open, shut, again]);
     // It was never open again: that order was overtaken.
-    assert.deepEqual(world.log, ['shut', `reset ${vip4}`, `reset ${vip6}`, 'removed', 'shut']);
+    assert.deepEqual(world.log, ['shut', `reset ${vip4}`, `reset ${vip6}`, 'guard', 'shut']);
   });
 
   it('whatever is asked for and when: never open against the last order, and in the end where that says', async (t) => {
@@ -95,7 +95,7 @@ describe('the virtual IP of a mirror: its orders', () => {
     await fc.assert(
       fc.asyncProperty(orders, async (list) => {
         const world = new World(null);
-        const at = () => world.log.filter((what) => !what.startsWith('reset')).at(-1) ?? 'removed';
+        const at = () => world.log.filter((what) => !what.startsWith('reset')).at(-1) ?? 'guard';
         const pending: Promise<void>[] = [];
         for (const { order, wait } of list) {
           pending.push(world.vip.perform(order));
@@ -107,11 +107,9 @@ describe('the virtual IP of a mirror: its orders', () => {
         }
         await Promise.all(pending);
         const last = list.findLast(({ order }) => order !== 'probe')?.order ?? 'off';
-        const expected = { on: 'shut', open: 'open', shut: 'shut', off: 'removed', probe: '' }[
-          last
-        ];
+        const expected = { on: 'shut', open: 'open', shut: 'shut', off: 'guard', probe: '' }[last];
         // An `on` that `shut` overtook may have been left out: then there is nothing to shut.
-        const also = last === 'shut' ? 'removed' : expected;
+        const also = last === 'shut' ? 'guard' : expected;
         assert.ok([expected, also].includes(at()), `${at()} after ${last}`);
         assert.equal(world.vip.status().open, last === 'open');
         world.vip.abandon();
@@ -134,7 +132,20 @@ describe('the virtual IP of a mirror: its orders', () => {
     assert.equal(world.alerts.size, 0);
     await world.vip.perform('off');
     await world.pass(5000);
+    assert.equal(world.log.at(-1), 'guard');
+    world.vip.remove();
     assert.equal(world.log.at(-1), 'removed');
+  });
+
+  it('guards them from the start on, and tries again where the filter refuses', async (t) => {
+    const world = new World(t);
+    world.refuses = true;
+    world.vip.guard();
+    assert.match(world.alerts.get('module.db.vip') ?? '', /cannot be guarded: no/);
+    world.refuses = false;
+    await world.pass(1000);
+    assert.deepEqual(world.log, ['guard']);
+    assert.equal(world.alerts.size, 0);
   });
 
   it('clears what nobody knows of, and only that', (t) => {

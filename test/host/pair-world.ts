@@ -69,9 +69,14 @@ export function pairWorld(t: TestContext): PairWorld {
   const did: string[] = [];
   const sent: Message[] = [];
   own.engine.onRequest = (verb) => did.push(verb);
+  let isGuarded = false;
   const address: PairVip = {
     perform: async (vip) => void did.push(`vip ${vip}`),
     reannounce: () => {},
+    guard: () => {
+      if (!isGuarded) did.push('vip guard');
+      isGuarded = true;
+    },
     adopt: (isOpen) => did.push(`vip adopt ${isOpen ? 'open' : 'shut'}`),
     status: () => ({ addrs: ['10.0.0.9'], open: false, device: 'eth0', hook: null }),
     abandon: () => {},

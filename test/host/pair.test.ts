@@ -24,6 +24,7 @@ test('without a word of anybody, it waits; `prim` makes the first record', async
   await pair.command('start');
   assert.equal(shown(pair), 'WAIT NotReady');
   assert.match(pair.why()[0] ?? '', /nobody was primary yet/);
+  assert.ok(w.did.includes('vip guard'));
   w.world.engine.onRequest = (verb) => {
     w.did.push(verb);
     const kept = readFileSync(pairFile(w), 'utf8');

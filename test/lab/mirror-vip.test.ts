@@ -254,6 +254,51 @@ describe('the virtual IP of a mirror', { skip, timeout: 240_000 }, () => {
     assert.deepEqual(await whoAll(), both('s2'));
   });
 
+  test('what was sent as it and waits for the MAC of a neighbour does not leave once it is off', async () => {
+    const [vip] = vips();
+    const { host } = a;
+    const lines = (process: HostProcess) => {
+      const input = createInterface({ input: process.child.stdout as Readable });
+      return input[Symbol.asyncIterator]();
+    };
+    const hears = `require('dgram').createSocket('udp4').on('message', (text, { address }) =>
+      console.log(address + ' ' + text)).bind(5301, () => console.log('bound'))`;
+    const ear = await client.spawn([process.execPath, '-e', hears]);
+    const heard = lines(ear);
+    await heard.next();
+    const says = async (from: string, text: string) => {
+      const script = `const s = require('dgram').createSocket('udp4');
+        s.bind(0, '${from}', () => s.send('${text}', 5301, '${client.address()}', () => s.close()))`;
+      await host.exec([process.execPath, '-e', script]);
+    };
+    const arp = (on: 'on' | 'off') => client.exec(['ip', 'link', 'set', 'eth0', 'arp', on]);
+    /** Sends as the address to a client whose MAC nobody knows until `meanwhile` is done. */
+    const held = async (text: string, meanwhile: () => Promise<void>) => {
+      await arp('off');
+      await host.exec(['ip', 'neigh', 'flush', 'dev', 'eth0']);
+      await says(vip, text);
+      const { stdout } = await host.exec(['ip', 'neigh', 'show', client.address(), 'dev', 'eth0']);
+      assert.match(stdout, /INCOMPLETE/);
+      await meanwhile();
+      await arp('on');
+    };
+    // The kernel goes on asking, however long the rest takes.
+    await host.exec(['sysctl', '-qw', 'net.ipv4.neigh.eth0.mcast_solicit=100']);
+    await a.open();
+    try {
+      await held('while open', async () => undefined);
+      assert.equal((await heard.next()).value, `${vip} while open`);
+      await held('before off', () => a.close());
+      // What waits for a MAC leaves in its order.
+      await says(host.address(), 'after');
+      assert.equal((await heard.next()).value, `${host.address()} after`);
+    } finally {
+      await arp('on');
+      await host.exec(['sysctl', '-qw', 'net.ipv4.neigh.eth0.mcast_solicit=3']);
+      ear.kill('SIGKILL');
+    }
+  });
+
   test('connections end when it goes', async () => {
     await a.open();
     const script = `const s=require('net').connect({host:'${vips()[0]}',port:80});s.on('connect',()=>console.log('up'));s.on('error',()=>{})`;

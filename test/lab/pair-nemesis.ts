@@ -169,11 +169,19 @@ class PairNemesis {
     return nothing;
   }
 
+  /** One that still stops refuses to start, and is told again. */
   async #stopped(host: Host): Promise<Undo> {
     const client = this.#pair.cluster.client(host);
     await this.#order(client.command(module, 'stop'));
+    const start = async (): Promise<true | null> => {
+      const taken = client.command(module, 'start').then(
+        () => true as const,
+        () => null,
+      );
+      return Promise.race([taken, delay(5000, true as const)]);
+    };
     return async () => {
-      await this.#order(client.command(module, 'start'));
+      await eventually(`${host.name} to take a start`, start, settledMs);
     };
   }
 
@@ -260,7 +268,9 @@ class PairNemesis {
     if (this.#open.length > 0) this.#note(`undone: ${this.#open.map(({ key }) => key).join(', ')}`);
     // Before anything is started again: what is paused cannot end.
     await this.#pair.lab.heal();
-    for (const { undo } of this.#open) await undo();
+    // One without an agent takes no order.
+    const inTurn = this.#open.toSorted((a, b) => Number(b.isDown) - Number(a.isDown));
+    for (const { undo } of inTurn) await undo();
     this.#open = [];
   }
 

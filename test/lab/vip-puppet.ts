@@ -89,8 +89,10 @@ const kept: Kept = existsSync(stateFile)
   ? (JSON.parse(readFileSync(stateFile, 'utf8')) as Kept)
   : { announced: null, where: 'off' };
 if (kept.announced !== null) announce(kept.announced);
-if (kept.where === 'off') clearAddresses(config, link, (text) => print({ record: text }));
-else vip.adopt(kept.where === 'open');
+if (kept.where === 'off') {
+  clearAddresses(config, link, (text) => print({ record: text }));
+  vip.guard();
+} else vip.adopt(kept.where === 'open');
 fabric.release();
 beat.onEvents((events) => {
   for (const event of events) {
