@@ -81,6 +81,7 @@ export const clockRows: readonly Scenario[] = [
     title:
       'the wall clock of the primary jumps back by 1 h; then the servers lose each other for a while',
     expected: 'the jump does nothing; the primary goes on alone, and they find each other again',
+    isLong: true,
     act: (world) => jumps(world, -hourMs),
   },
   {

@@ -202,6 +202,7 @@ export const diskRows: readonly Scenario[] = [
     row: 45,
     title: 'the disks of both lose what was not synced, and both servers their power',
     expected: 'they come back with all that was acknowledged',
+    isLong: true,
     act: bothPulled,
   },
   {

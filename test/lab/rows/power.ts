@@ -58,6 +58,7 @@ export const powerRows: readonly Scenario[] = [
     row: 8,
     title: 'the plug of the other server is pulled',
     expected: 'the primary goes on alone by a new epoch',
+    isLong: true,
     act: async (world) => {
       await world.power(world.secondary);
       await world.alone();
@@ -85,6 +86,7 @@ export const powerRows: readonly Scenario[] = [
     row: 12,
     title: 'the primary is alone, since the two are cut; it loses its power, the cut ends',
     expected: 'the other one does not take over, and says for whom it waits',
+    isLong: true,
     act: staleAlone,
   },
   {
