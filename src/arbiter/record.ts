@@ -72,7 +72,7 @@ export function parseRecord(content: unknown): ArbiterRecord {
 const count = z.int().min(0);
 const node = z.int().min(0).max(63);
 
-const recordForm = z
+export const recordForm = z
   .strictObject({
     incarnation: count,
     epoch: count,
@@ -85,9 +85,9 @@ const recordForm = z
   });
 
 /** Names of modules, as module/name.ts has them; they become names of files and keys. */
-const moduleForm = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$/);
+export const moduleForm = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$/);
 
-const questionForm = z.discriminatedUnion('kind', [
+export const questionForm = z.discriminatedUnion('kind', [
   z.strictObject({ kind: z.literal('read'), module: moduleForm }),
   z.strictObject({
     kind: z.literal('swap'),

@@ -7,7 +7,7 @@ import type { ArbiterConfig } from '../config/index.ts';
 import type { ArbiterAnswer, ArbiterRecord } from '../core/mirror-types.ts';
 import { DirectoryRegister } from './directory.ts';
 import { EtcdRegister } from './etcd.ts';
-import type { RegisterQuestion } from './record.ts';
+import { FenceRegister } from './fence.ts';
 import { staticRegister } from './static.ts';
 import { WitnessRegister } from './witness.ts';
 
@@ -29,6 +29,10 @@ export interface Register {
   swap(module: string, from: ArbiterRecord | null, to: ArbiterRecord): Promise<ArbiterAnswer>;
   /** For status: one line, e.g. "witness w1 (10.0.0.9:9530)". */
   readonly text: string;
+  /** Where a swap may take longer than the time limit: until the other server is off. */
+  readonly limitMs?: number;
+  /** Where the other server asks this one for more than a record. Rejects what is no question. */
+  serve?(message: unknown): Promise<unknown>;
   /** Questions that are not answered are answered as if the time limit had come. */
   close(): Promise<void>;
 }
@@ -42,18 +46,18 @@ export interface RegisterPorts {
   readonly keyFiles: { readonly cert: string; readonly key: string; readonly caCert: string };
   /** Folder of a register that lies on this node's own disk (`static`). */
   readonly stateFolder: string;
+  /** `fence`: folder that a start of the server clears. */
+  readonly runFolder: string;
+  /** `fence`: that node is silent on all networks. */
+  readonly isSilent: (node: number) => boolean;
   /** Every question is answered by then. */
   readonly timeLimitMs: number;
   /**
-   * `static`: puts a question to the node that holds the register. Rejects with NotAsked where the
+   * `static`, `fence`: puts a question to the node that holds the register. Rejects with NotAsked where the
    * question surely did not leave; with anything else where it may have. Never takes longer than the
    * limit by much: what comes after it is not waited for.
    */
-  readonly ask: (
-    node: number,
-    question: RegisterQuestion,
-    timeLimitMs: number,
-  ) => Promise<ArbiterAnswer>;
+  readonly ask: (node: number, question: unknown, timeLimitMs: number) => Promise<unknown>;
   /** Names for sentences, by id. */
   readonly nameOf: (node: number) => string;
 }
@@ -73,6 +77,8 @@ export function openRegister(config: ArbiterConfig, ports: RegisterPorts): Regis
       });
     case 'static':
       return staticRegister(config.node, ports);
+    case 'fence':
+      return new FenceRegister(config, ports);
     case 'witness': {
       const { name, addr, port } = config;
       const { clusterId, keyFiles, timeLimitMs } = ports;

@@ -17,6 +17,7 @@ const attributes: Readonly<Record<Type, readonly [readonly string[], readonly st
   witness: [['name', 'addr'], ['port']],
   etcd: [['endpoints'], ['prefix', 'ca', 'cert', 'key']],
   directory: [['path'], []],
+  fence: [['path'], ['delay', 'timeout']],
 };
 
 const types = Object.keys(attributes) as [Type, ...Type[]];
@@ -41,6 +42,8 @@ export function readArbiter(
       return readWitness(element, fields, nodes, nodeAt);
     case 'etcd':
       return readEtcd(element, fields);
+    case 'fence':
+      return readFence(element, fields, nodes);
     case 'directory': {
       const path = absolute(element, fields, 'path');
       return path === null ? null : { type, path };
@@ -76,6 +79,24 @@ function readStatic(
   if (node !== undefined) return { type: 'static', node: node.id };
   fields.problems.error('HF-CONFIG-134', fields.line(element, 'node'), { name });
   return null;
+}
+
+function readFence(
+  element: Element,
+  fields: Fields,
+  nodes: readonly ClusterNode[],
+): ArbiterConfig | null {
+  const path = absolute(element, fields, 'path');
+  const [one, two, more] = nodes;
+  if (one === undefined || two === undefined || more !== undefined) {
+    fields.problems.error('HF-CONFIG-137', element.line, { count: nodes.length });
+    return null;
+  }
+  const delayMs = fields.msWithin(element, 'delay', [0, '0s'], [300_000, '5m']);
+  const timeoutMs = fields.msWithin(element, 'timeout', [1000, '1s'], [600_000, '10m']);
+  return path === null
+    ? null
+    : { type: 'fence', path, delayMs, timeoutMs, nodes: [one.id, two.id] };
 }
 
 function readWitness(
@@ -186,6 +207,13 @@ export function arbiterAttributes(
         ['ca', arbiter.caFile ?? undefined],
         ['cert', arbiter.certFile ?? undefined],
         ['key', arbiter.keyFile ?? undefined],
+      ];
+    case 'fence':
+      return [
+        ['type', type],
+        ['path', arbiter.path],
+        ['delay', `${arbiter.delayMs}ms`],
+        ['timeout', `${arbiter.timeoutMs}ms`],
       ];
     case 'directory':
       return [

@@ -50,7 +50,18 @@ export type ArbiterConfig =
   /** A directory that all servers mount. */
   | { readonly type: 'directory'; readonly path: string }
   /** On the disk of that node, which serves it to the others. */
-  | { readonly type: 'static'; readonly node: number };
+  | { readonly type: 'static'; readonly node: number }
+  /** On the disks of the two nodes of the cluster, each of which can cut the other's power. */
+  | {
+      readonly type: 'fence';
+      /** Folder of NODE.conf, with the power switch of each. */
+      readonly path: string;
+      /** A server that is not primary waits for this long before it fences the other one. */
+      readonly delayMs: number;
+      /** An agent of a power switch that takes longer has failed. */
+      readonly timeoutMs: number;
+      readonly nodes: readonly [number, number];
+    };
 
 export interface ClusterConfig {
   readonly nodes: readonly ClusterNode[];

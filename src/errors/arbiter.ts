@@ -36,4 +36,8 @@ export const arbiterErrors = {
     sentence: 'the witness "{name}" has the address {addr} of node "{node}"',
     hint: 'A mirror on that node has no third place then: when the node fails, so does the arbiter. It counts for mirrors on other nodes only.',
   },
+  'HF-CONFIG-137': {
+    sentence: '<arbiter type="fence"> is for two nodes, and this file has {count}',
+    hint: 'With more nodes take a witness or etcd: whether a third server is off says nothing of the other two.',
+  },
 } as const;

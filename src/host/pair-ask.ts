@@ -15,7 +15,7 @@ export async function askRegister(
   let timer: NodeJS.Timeout | null = null;
   const late = new Promise<ArbiterAnswer>((resolve) => {
     const answer = { outcome: 'unknown', why: 'no answer within its time limit' } as const;
-    timer = setTimeout(() => resolve(answer), limitMs);
+    timer = setTimeout(() => resolve(answer), (register.limitMs ?? 0) + limitMs);
   });
   const asked =
     question.kind === 'arbiterRead'

@@ -60,7 +60,8 @@ export class Pairs {
     options.exchange.registers.serve(() => {
       const { arbiter } = options.cluster();
       // What lies elsewhere is not asked for others: they ask there.
-      return arbiter?.type === 'static' && arbiter.node === options.me ? this.register() : null;
+      const isHere = arbiter?.type === 'static' && arbiter.node === options.me;
+      return isHere || arbiter?.type === 'fence' ? this.register() : null;
     });
   }
 
@@ -150,6 +151,8 @@ export class Pairs {
             clusterId: fabric.clusterId,
             keyFiles,
             stateFolder: paths.state,
+            runFolder: paths.run,
+            isSilent: (node) => exchange.peerNews(node)?.reach === 'silent',
             timeLimitMs: arbiterLimitMs,
             ask: (node, question, limitMs) => exchange.registers.ask(node, question, limitMs),
             nameOf: (node) => nodes.find(({ id }) => id === node)?.name ?? `node ${node}`,

@@ -1,6 +1,9 @@
-/** Questions to a register that lies on another node (`<arbiter type="static">`), over the peer channel. */
+/**
+ * Questions to a register that lies on another node (`<arbiter type="static">`), over the peer channel,
+ * and what two servers ask each other that fence each other (`fence`).
+ */
 import { z } from 'zod';
-import type { ArbiterAnswer, Register, RegisterQuestion } from '../arbiter/register.ts';
+import type { ArbiterAnswer, Register } from '../arbiter/register.ts';
 import { NotAsked, serveQuestion } from '../arbiter/static.ts';
 
 const Call = z.discriminatedUnion('what', [
@@ -29,13 +32,13 @@ export class RegisterCalls {
   }
 
   /** @see RegisterPorts.ask; the answer is not checked yet. */
-  async ask(node: number, question: RegisterQuestion, timeLimitMs: number): Promise<ArbiterAnswer> {
+  async ask(node: number, question: unknown, timeLimitMs: number): Promise<unknown> {
     this.#lastId += 1;
     const id = this.#lastId;
     let timer: NodeJS.Timeout | undefined;
     try {
       return await new Promise((resolve, reject) => {
-        this.#waiting.set(id, (answer) => resolve(answer as ArbiterAnswer));
+        this.#waiting.set(id, resolve);
         timer = setTimeout(() => reject(new Error('no answer')), timeLimitMs);
         const message = { kind: 'register', message: { what: 'question', id, question } };
         if (!this.#send(node, message)) reject(new NotAsked('there is no connection to it'));
@@ -59,7 +62,7 @@ export class RegisterCalls {
   async #answer(from: number, id: number, question: unknown): Promise<void> {
     const register = this.#register();
     const refuse = (why: string): ArbiterAnswer => ({ outcome: 'unreachable', why });
-    let answer: ArbiterAnswer;
+    let answer: unknown;
     if (register === null) answer = refuse('it does not hold the register');
     else if (this.#served >= servedMax) answer = refuse('it has too many questions');
     else {

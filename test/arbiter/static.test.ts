@@ -65,6 +65,8 @@ class StaticWorld implements World {
       me: node,
       clusterId,
       keyFiles: { cert: '', key: '', caCert: '' },
+      runFolder: this.folder,
+      isSilent: () => false,
       stateFolder: this.folder,
       timeLimitMs,
       ask: (to, question, limitMs) => this.#callsOf(node).ask(to, question, limitMs),

@@ -168,6 +168,7 @@ export const clusterCases: readonly Case[] = [
   one('133:17', /path="shared\/dir"/, arbiter('type="directory" path="shared/dir"')),
   one('133:17', /path="\/a\/..\/b"/, arbiter('type="directory" path="/a/../b"')),
   one('134:17', /node "web9" of <arbiter>/, arbiter('type="static" node="web9"')),
+  one('137:17', /is for two nodes, and this file has 3/, arbiter('type="fence" path="/etc/f"')),
   one(
     '135:17',
     /witness "WEB1" has the name/,

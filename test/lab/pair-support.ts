@@ -4,6 +4,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { clusterKeys, loadCa, loadKeys, makeRequest, signRequest } from '../../src/api/pki.ts';
 import { parseClusterConfig, renderClusterXml } from '../../src/config/cluster.ts';
+import type { ArbiterConfig } from '../../src/config/model.ts';
 import type { ModuleStatus } from '../../src/host/face.ts';
 import { LabCluster, setMacros } from '../../src/lab/cluster.ts';
 import type { AgentOptions, Host, HostProcess } from '../../src/lab/host.ts';
@@ -27,7 +28,7 @@ export interface Writer {
 
 export interface PairOptions {
   /** A directory that both servers have, instead of a witness on a third host. */
-  readonly arbiter?: 'directory';
+  readonly arbiter?: 'directory' | { readonly type: 'fence'; readonly delayMs: number };
   /** Networks of the servers, 1 or 2; the first carries the changes. Default 1. */
   readonly lans?: number;
   /** Another module of the package than the fixture: its folder. */
@@ -46,6 +47,31 @@ function sharedDirectory(lab: Lab): { readonly type: 'directory'; readonly path:
   mkdirSync(path);
   writeFileSync(join(path, 'holdfast-register'), '');
   return { type: 'directory', path };
+}
+
+/**
+ * A power switch for each server: the agent leaves its order in a folder, `PowerStrip` carries it out. What
+ * it is told by standard input is kept, to be looked at.
+ */
+function powerSwitches(lab: Lab, delayMs: number): ArbiterConfig {
+  const path = join(lab.dir, 'fence');
+  mkdirSync(path);
+  const agent = join(path, 'fence_lab');
+  const script = `#!/bin/sh
+while read -r line; do case $line in plug=*) plug=\${line#plug=};; action=*) action=\${line#action=};; esac; done
+state() { cat "${path}/$plug.power" 2>/dev/null; }
+case $action in
+status) case $(state) in on) exit 0;; off) exit 2;; esac; exit 1;;
+on|off) echo "$action" >"${path}/$plug.order"; while [ "$(state)" != "$action" ]; do sleep 0.05; done;;
+esac
+`;
+  writeFileSync(agent, script, { mode: 0o755 });
+  for (const name of ['s1', 's2']) {
+    const text = `# the lab's\nagent=${agent}\nplug=${name}\npassword=secret\n`;
+    writeFileSync(join(path, `${name}.conf`), text, { mode: 0o600 });
+    writeFileSync(join(path, `${name}.power`), 'on');
+  }
+  return { type: 'fence', path, delayMs, timeoutMs: 30_000, nodes: [0, 1] };
 }
 
 export class Pair {
@@ -69,14 +95,17 @@ export class Pair {
   /** The module is installed, and stopped. */
   static async up(options: PairOptions = {}): Promise<Pair> {
     const servers = ['s1', 's2'];
-    const isShared = options.arbiter === 'directory';
+    const isShared = options.arbiter !== undefined;
     const hosts = isShared ? servers : [...servers, 'wit'];
     const lab = await Lab.up({ hosts, lans: options.lans ?? 1, clientAddresses: 10 });
     try {
-      const config = isShared ? { arbiter: sharedDirectory(lab) } : {};
+      const { arbiter } = options;
+      const fence = typeof arbiter === 'object' ? powerSwitches(lab, arbiter.delayMs) : null;
+      const config = arbiter === 'directory' ? { arbiter: sharedDirectory(lab) } : {};
       const cluster = await LabCluster.start(lab, config, servers, options.agent);
       const pair = new Pair(lab, cluster, options.mount);
       if (!isShared) await pair.#arbiter();
+      if (fence !== null) await pair.#apply(fence);
       for (const host of pair.cluster.hosts) await pair.mountData(host);
       const macros = {
         VIP: lab.vip(1),
@@ -107,8 +136,7 @@ export class Pair {
     const files = { ...ownPaths(), pki: this.a.path('/etc/holdfast/pki') };
     const ca = loadCa(files);
     const { clusterId } = clusterKeys(loadKeys(files).secret);
-    const { config } = parseClusterConfig(this.a.readFile('/etc/holdfast/cluster.xml'), {});
-    assert.ok(config !== null && ca !== null);
+    assert.ok(ca !== null);
     const folder = witness.path(join(witnessState, clusterId));
     mkdirSync(folder, { recursive: true, mode: 0o700 });
     writeFileSync(join(folder, 'ca.crt'), ca.cert);
@@ -122,7 +150,13 @@ export class Pair {
       addr: witness.address(),
       port: witnessPort,
     } as const;
-    // On all nodes.
+    await this.#apply(arbiter);
+  }
+
+  /** On all nodes. */
+  async #apply(arbiter: ArbiterConfig): Promise<void> {
+    const { config } = parseClusterConfig(this.a.readFile('/etc/holdfast/cluster.xml'), {});
+    assert.ok(config !== null);
     await this.cluster.client(this.a).applyClusterXml(renderClusterXml({ ...config, arbiter }));
   }
 
