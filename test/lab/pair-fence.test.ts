@@ -18,6 +18,8 @@ class PowerStrip {
   readonly #pair: Pair;
   #timer: NodeJS.Timeout | null = null;
   #busy: Promise<void> = Promise.resolve();
+  #isBusy = false;
+  #isOut = false;
 
   constructor(pair: Pair) {
     this.#pair = pair;
@@ -45,7 +47,31 @@ class PowerStrip {
     writeFileSync(this.file(host, 'power'), on ? 'on' : 'off');
   }
 
+  /** The mains: what was ordered by then is never done. */
+  async blackout(): Promise<void> {
+    await this.#busy;
+    this.#isOut = true;
+    const hosts = [this.#pair.a, this.#pair.b];
+    await Promise.all(hosts.map((host) => host.power()));
+    for (const host of hosts) {
+      rmSync(this.file(host, 'order'), { force: true });
+      writeFileSync(this.file(host, 'power'), 'off');
+    }
+    this.#isOut = false;
+  }
+
+  /** One order at a time. */
   #look(): void {
+    if (this.#isBusy || this.#isOut) return;
+    this.#isBusy = true;
+    this.#busy = this.#carryOut()
+      .catch((error: unknown) => void this.faults.push(String(error)))
+      .finally(() => {
+        this.#isBusy = false;
+      });
+  }
+
+  async #carryOut(): Promise<void> {
     for (const host of [this.#pair.a, this.#pair.b]) {
       const path = this.file(host, 'order');
       if (!existsSync(path)) continue;
@@ -53,9 +79,7 @@ class PowerStrip {
       if (order === '' || (order === 'on' && !this.gives)) continue;
       rmSync(path);
       this.orders.push(`${host.name} ${order}`);
-      this.#busy = this.#busy
-        .then(() => this.set(host, order === 'on'))
-        .catch((error: unknown) => void this.faults.push(String(error)));
+      await this.set(host, order === 'on');
     }
   }
 }
@@ -107,5 +131,37 @@ describe('a mirror whose servers fence each other', { skip, timeout: 600_000 }, 
     // Only now could either take over from the other again.
     await met(b);
     assert.deepEqual(strip.orders, [`${a.name} off`, `${a.name} on`]);
+  });
+
+  test('a cut: the primary is quicker, and the other one comes back as its secondary', async (t) => {
+    t.after(() => mirror.lab.heal());
+    const from = strip.orders.length;
+    const writer = await mirror.writer(b, 'cut');
+    strip.gives = false;
+    await mirror.lab.cut(a.name, b.name);
+    await mirror.becomes(b, 'ALONE Ready', longMs);
+    assert.deepEqual(strip.orders.slice(from), [`${a.name} off`]);
+    const count = writer.last();
+    await eventually('writes to go on', async () => (writer.last() > count + 10 ? true : null));
+    await mirror.lab.heal();
+    strip.gives = true;
+    await mirror.becomes(a, 'SECOND Ready', longMs);
+    await mirror.becomes(b, 'PRIM Ready', longMs);
+    await met(b);
+    await mirror.assertWritten(a, count, 'cut');
+  });
+
+  test('both lose their power: neither goes first before it has spoken with the other', async () => {
+    const from = strip.orders.length;
+    await strip.blackout();
+    await strip.set(b, true);
+    await eventually('it to say for whom it waits', async () => {
+      const { why } = await mirror.status(b);
+      return /have not spoken since this one was started/.test(why.join()) ? true : null;
+    });
+    assert.equal(await mirror.shown(b), 'WAIT NotReady');
+    await strip.set(a, true);
+    await mirror.settled(longMs);
+    assert.deepEqual(strip.orders.slice(from), [], 'nobody was fenced');
   });
 });
