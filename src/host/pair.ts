@@ -23,7 +23,6 @@ import { askRegister, type Question } from './pair-ask.ts';
 import { PairChecks } from './pair-checks.ts';
 import { PairData } from './pair-data.ts';
 import { PairEngine } from './pair-engine.ts';
-import { PairHold } from './pair-hold.ts';
 import { PairLoop } from './pair-loop.ts';
 import { PeerGate, type PeerNews } from './pair-peer.ts';
 import { coreConfig, type PairPorts, type PairVip, stopNeededFor } from './pair-ports.ts';
@@ -60,7 +59,6 @@ export class HostedPair implements Hosted {
   readonly #scripts: PairScripts;
   readonly #gate: PeerGate;
   readonly #loop: PairLoop;
-  readonly #hold: PairHold;
   readonly #data: PairData;
   readonly #checks: PairChecks;
   readonly #patience: Patience;
@@ -122,19 +120,15 @@ export class HostedPair implements Hosted {
       keep: (state) => this.#keep(state),
       changed: () => this.#changed(),
     });
-    this.#hold = new PairHold(
-      () => this.#loop.state.hold,
-      (why) => this.#loop.take({ kind: 'hold', why }),
-    );
     this.#data = new PairData(
       async (force) => (this.#hasData ? this.#engine.look(force) : null),
       () => this.#loop.state,
-      (why) => this.#hold.tell('data', why),
+      (why) => this.#loop.take({ kind: 'data', why }),
     );
     this.#checks = new PairChecks(config, ports.checks, {
       node: mirror.node,
       order: (verb, by) => this.#loop.take({ kind: 'order', verb, auto: by }),
-      hold: (why) => this.#hold.tell('checks', why),
+      hold: (why) => this.#loop.take({ kind: 'hold', why }),
       veto: (why) => this.#loop.take({ kind: 'veto', why }),
       record: (text, data) => mirror.record('check', text, data),
     });
@@ -208,7 +202,6 @@ export class HostedPair implements Hosted {
       this.#engine.adopt(engine.role, engine.pending !== null);
     }
     const state: MirrorState = { ...former, config: this.#coreConfig() };
-    this.#hold.assume(former.hold);
     this.#loop.take({ kind: 'adopt', state, lapsed: !this.#ports.leaseHeld() });
     this.#hearPeer();
   }
