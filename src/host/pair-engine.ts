@@ -88,9 +88,20 @@ export class PairEngine {
     return readSuperblock(join(state, 'replica', 'super'));
   }
 
-  /** Why the directories could not be opened, while no engine has them; null: nothing is known. */
+  /**
+   * Why the directories should not be opened, while no engine has them; null: nothing is known. A
+   * distant copy that had to become primary is not told apart from this copy by the register.
+   */
   async look(force: boolean): Promise<string | null> {
-    return this.mirror.look(force);
+    const why = await this.mirror.look(force);
+    const config = this.#config();
+    const distant = config.rfs?.distant ?? [];
+    if (why !== null || force || distant.length === 0) return why;
+    const others = await this.#ports.askOthers(config);
+    const far = others.find(
+      ({ id, replica }) => replica.role === 'prim' && distant.some(({ node }) => node === id),
+    );
+    return far === undefined ? null : `the distant copy on ${far.name} is primary`;
   }
 
   /** Carries an order out; its `engineDone` comes by `news`. */

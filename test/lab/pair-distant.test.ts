@@ -138,4 +138,23 @@ describe('a distant copy of a mirror that decides for itself', { skip, timeout: 
     await write(a, 'swapped');
     await hasAll(a);
   });
+
+  test('while it is primary after a disaster, a server that returns claims nothing', async () => {
+    await Promise.all([a.power(), b.power()]);
+    await becomes(c, 'SECOND Transient');
+    await cluster.client(c).command(name, 'stop');
+    await assert.rejects(cluster.client(c).prim(name, false), { code: 'HF-MIRROR-026' });
+    await cluster.client(c).prim(name, false, true);
+    await write(c, 'disaster');
+    await comesBack(a);
+    await becomes(a, 'WAIT NotReady');
+    await eventually('it to say why', async () =>
+      /the distant copy on s3 is primary/.test((await status(a)).why.join()) ? true : null,
+    );
+    assert.equal((await status(c)).state, 'ALONE');
+    // That was a drill: what it did is given up there.
+    await cluster.client(c).command(name, 'stop');
+    await becomes(a, 'ALONE Ready');
+    assert.equal(await sh(a, `tail -1 ${dir}/log`), 'swapped\n');
+  });
 });
