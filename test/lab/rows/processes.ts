@@ -170,6 +170,8 @@ export const processRows: readonly Scenario[] = [
     expected: 'they are started again; the copy is brought up to date',
     act: async (world) => {
       await world.killed(world.secondary, programs.engine);
+      // The module starts anew there, of which the primary hears; it may go alone for that.
+      for (let i = 0; i < 50 && (await world.epoch()) === world.begunEpoch; i++) await delay(100);
       await world.served(world.primary);
     },
   },

@@ -184,7 +184,10 @@ export class World {
   async keeps(): Promise<void> {
     await this.served();
     if (!(await this.#isCalm())) return;
-    const shown = await this.pair.shown(this.primary);
+    // Its agent may be on its way back.
+    const shown = await eventually(`${this.primary.name} to tell its state`, () =>
+      this.pair.shown(this.primary).catch(() => null),
+    );
     if (!/^(PRIM|ALONE)/.test(shown)) assert.fail(`${shown}\n${await this.#stories()}`);
   }
 
