@@ -124,6 +124,7 @@ export function extendGrace(work: Work): void {
 /** Why this server would not become primary if it had to; null: it would. */
 export function refusesClaim(work: Work): string | null {
   if (work.hold !== null) return work.hold;
+  if (work.data !== null) return work.data;
   if (work.veto !== null) return work.veto;
   if (work.phase === 'stopped' || work.phase === 'poststop') return 'it is stopped';
   if (work.pendingDown !== null || work.leaving) return 'it is being stopped';

@@ -22,7 +22,8 @@ import type { ArbiterRecord, StatusMessage } from './mirror-types.ts';
 export function decideWaiting(work: Work): void {
   if (work.phase !== 'waiting' || (work.asked !== null && work.asked.what !== 'read')) return;
   if (work.asked === null && work.unsure.length === 0) work.dissentMs = null;
-  if (work.hold !== null) return refuse(work, `waits: ${work.hold}`);
+  const held = work.data ?? work.hold;
+  if (held !== null) return refuse(work, `waits: ${held}`);
   // One whose heartbeats are silent would be lost again at once.
   const isThere = work.peer.reach !== 'silent' && !work.peer.hung;
   const leader = isThere ? primaryPeer(work) : null;

@@ -82,6 +82,7 @@ export function mirrorInit(config: MirrorConfig): MirrorState {
     lapsed: false,
     swapTried: false,
     hold: null,
+    data: null,
     parked: null,
     veto: null,
     health: null,

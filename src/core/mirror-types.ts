@@ -222,6 +222,8 @@ export type MirrorEvent =
   | (At & { readonly kind: 'order'; readonly verb: MirrorVerb; readonly auto: string | null })
   /** `wait` of a checker or a rule: nothing runs here until it is lifted. why null: lifted. */
   | (At & { readonly kind: 'hold'; readonly why: string | null })
+  /** Its directories are not those of its copy: it takes no role from here on. why null: they are. */
+  | (At & { readonly kind: 'data'; readonly why: string | null })
   /** A ping target is not reachable, or the like: no claim. null: lifted. */
   | (At & { readonly kind: 'veto'; readonly why: string | null })
   | (At & { readonly kind: 'arbiter'; readonly id: number; readonly answer: ArbiterAnswer })
@@ -443,6 +445,8 @@ export interface MirrorState {
   /** The automatic swap to defaultprim was tried. */
   readonly swapTried: boolean;
   readonly hold: string | null;
+  /** Why the data of this server cannot be used; null: nothing is known against it. */
+  readonly data: string | null;
   /** It waits for an operator; follow: or for a primary. */
   readonly parked: { readonly why: string; readonly follow: boolean } | null;
   readonly veto: string | null;

@@ -145,6 +145,9 @@ function perform(work: Work, event: MirrorEvent): void {
       return onOrder(work, event);
     case 'hold':
       return onHold(work, event.why);
+    case 'data':
+      work.data = event.why;
+      return;
     case 'veto':
       work.veto = event.why;
       return;
@@ -230,7 +233,8 @@ function onFound(work: Work, found: Found): void {
 function mayServe(work: Work, record: ArbiterRecord): boolean {
   const { me, peer } = work.config;
   if (record.primary !== me || has(record, peer)) return false;
-  if (work.hold !== null || work.parked !== null || work.pendingDown !== null) return false;
+  if (work.hold !== null || work.data !== null) return false;
+  if (work.parked !== null || work.pendingDown !== null) return false;
   return work.phase === 'waiting' || (isSecondary(work) && !work.leaving);
 }
 

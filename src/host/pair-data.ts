@@ -16,16 +16,16 @@ const limitMs = 10_000;
 export class PairData {
   readonly #look: LookAtData;
   readonly #state: () => MirrorState;
-  readonly #hold: (why: string | null) => void;
+  readonly #told: (why: string | null) => void;
   readonly #timer: NodeJS.Timeout;
   /** Those under way, by whether they look for a primary by force. */
   readonly #looks = new Map<boolean, Promise<string | null>>();
   #ended = false;
 
-  constructor(look: LookAtData, state: () => MirrorState, hold: (why: string | null) => void) {
+  constructor(look: LookAtData, state: () => MirrorState, told: (why: string | null) => void) {
     this.#look = look;
     this.#state = state;
-    this.#hold = hold;
+    this.#told = told;
     this.#timer = setInterval(() => void this.#again(), everyMs).unref();
   }
 
@@ -42,8 +42,8 @@ export class PairData {
   /** Tells the machine. What forbids an order is told before it, what allows one behind it. */
   tell(why: string | null | undefined): void {
     const now = this.#state();
-    if (why === undefined || this.#ended || hasEngine(now) || now.hold === why) return;
-    this.#hold(why);
+    if (why === undefined || this.#ended || hasEngine(now) || now.data === why) return;
+    this.#told(why);
   }
 
   async #again(): Promise<void> {

@@ -160,6 +160,8 @@ const stateSchema = z.object({
   lapsed: z.boolean(),
   swapTried: z.boolean(),
   hold: text.nullable(),
+  // Of an agent that did not know it: nothing.
+  data: text.nullable().default(null),
   parked: z.object({ why: text, follow: z.boolean() }).nullable(),
   veto: text.nullable(),
   health: z.boolean().nullable(),

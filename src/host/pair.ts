@@ -123,7 +123,7 @@ export class HostedPair implements Hosted {
     this.#data = new PairData(
       async (force) => (this.#hasData ? this.#engine.look(force) : null),
       () => this.#loop.state,
-      (why) => this.#loop.take({ kind: 'hold', why }),
+      (why) => this.#loop.take({ kind: 'data', why }),
     );
   }
 

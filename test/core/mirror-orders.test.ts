@@ -334,6 +334,21 @@ describe('mirror: the application', () => {
     assert.equal(pair.both, 'SECOND Ready, PRIM Ready');
   });
 
+  it('data that is not there: no role until it is, whatever a checker says meanwhile', () => {
+    const pair = runningPair();
+    pair.order(0, 'stop');
+    pair.event(0, { kind: 'data', why: '/srv/data is not mounted' });
+    pair.order(0, 'start');
+    pair.pass(60_000);
+    assert.equal(pair.both, 'WAIT NotReady, ALONE Ready');
+    assert.equal(pair.at(0).state.refusal, 'waits: /srv/data is not mounted');
+    pair.event(0, { kind: 'hold', why: 'intf is down' });
+    pair.event(0, { kind: 'hold', why: null });
+    assert.equal(pair.both, 'WAIT NotReady, ALONE Ready');
+    pair.event(0, { kind: 'data', why: null });
+    assert.equal(pair.both, 'SECOND Ready, PRIM Ready');
+  });
+
   it('a wait that is lifted before the secondary had leave to go ends the leaving', () => {
     const pair = runningPair();
     pair.reaches = [false, false];
