@@ -342,8 +342,11 @@ void Link::peer_status(LinkStatus& out) const {
   out.own_failed = state.state == DiskState::failed;
   out.alone = alone_.load();
   if (!connected_.load()) return;
+  // Before the rest is looked at: it is 0 only once the peer has said that it is whole.
+  const bool ends = run_.load() != 0;
   const bool whole = !held_.load() && peer_whole_.load();
-  out.peer_copy = left_.load() || out.alone ? "resync" : whole ? "in_sync" : "caught_up";
+  const bool lacks = left_.load() || out.alone || (!whole && !ends);
+  out.peer_copy = lacks ? "resync" : whole ? "in_sync" : "caught_up";
 }
 
 LinkStatus Link::status() const {
