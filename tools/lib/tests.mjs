@@ -10,15 +10,17 @@ import { root, runMain } from './step.mjs';
 
 const timeoutMs = 20 * 60_000;
 
+/** They watch all labs of the machine, load it, or measure: alone. */
+const alone = /^lab\/(lab-|pair-calm|fault-rows)/;
+
 /**
  * One group after the other, of each so many files at a time. A cluster in network namespaces waits
- * more than it works: two of them leave a third of two cores. Tests that watch all labs of the
- * machine are alone.
+ * more than it works: two of them leave a third of two cores.
  */
 const groups = [
   { atOnce: 2, has: (name) => !name.startsWith('lab/') },
-  { atOnce: 2, has: (name) => name.startsWith('lab/') && !name.startsWith('lab/lab-') },
-  { atOnce: 1, has: (name) => name.startsWith('lab/lab-') },
+  { atOnce: 2, has: (name) => name.startsWith('lab/') && !alone.test(name) },
+  { atOnce: 1, has: (name) => alone.test(name) },
 ];
 
 /** What takes longest begins first, so that no file runs on by itself at the end. */
