@@ -121,13 +121,14 @@ Result<bool> Receiver::recover(const ReceiverOptions& options) {
 }
 
 int Receiver::save_checkpoint(const JournalPoint& point) {
-  // What the source has to hear is not found out again behind a checkpoint.
-  if (state_ == DiskState::inconsistent) {
-    if (const int error = reports_.save(); error != 0) return error;
-  }
+  // `synced` removes the file of the reports, under this lock too.
   const std::lock_guard lock(super_mutex_);
   SuperState state = super_.state();
   if (point.cursor < state.checkpoint.cursor) return 0;  // the end of a resync was there first
+  // What the source has to hear is not found out again behind a checkpoint.
+  if (state.state == DiskState::inconsistent) {
+    if (const int error = reports_.save(); error != 0) return error;
+  }
   state.checkpoint = point;
   return super_.save(state);
 }
