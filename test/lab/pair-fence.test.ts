@@ -117,7 +117,7 @@ describe('a mirror whose servers fence each other', { skip, timeout: 600_000 }, 
     const writer = await mirror.writer(a);
     strip.gives = false;
     // By a cable that nobody has told the switch of: it says "on" until it is ordered off.
-    await strip.set(a, false);
+    await a.power();
     const count = writer.last();
     await mirror.becomes(b, 'ALONE Ready', longMs);
     assert.deepEqual(strip.orders.slice(0, 1), [`${a.name} off`]);

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { setTimeout as delay } from 'node:timers/promises';
 import { module } from '../pair-support.ts';
-import type { Scenario } from './scenario.ts';
+import { aloneForAMoment, type Scenario } from './scenario.ts';
 import type { World } from './world.ts';
 
 const takenOver = 'the other server takes over; this one follows when it is back';
@@ -124,10 +124,10 @@ export const powerRows: readonly Scenario[] = [
   {
     row: 51,
     title: 'every process of the primary stands still for 0.5 s',
-    expected: 'nothing moves',
+    expected: aloneForAMoment,
     act: async (world) => {
       await world.pausedFor(500);
-      await world.stays();
+      await world.keeps();
     },
   },
   {

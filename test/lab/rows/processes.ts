@@ -7,7 +7,7 @@ import { parseClusterConfig, renderClusterXml } from '../../../src/config/index.
 import { blockAgent } from '../block-agent.ts';
 import { module } from '../pair-support.ts';
 import { eventually } from '../support.ts';
-import type { Scenario } from './scenario.ts';
+import { aloneForAMoment, type Scenario } from './scenario.ts';
 import { programs, type World } from './world.ts';
 
 const execFile = promisify(execFileBack);
@@ -178,10 +178,10 @@ export const processRows: readonly Scenario[] = [
   {
     row: 4,
     title: 'all of Holdfast on the primary stands still (SIGSTOP) for 0.5 s',
-    expected: goesOn,
+    expected: aloneForAMoment,
     act: async (world) => {
       await world.pausedFor(500, programs.holdfast);
-      await world.stays();
+      await world.keeps();
     },
   },
   {

@@ -18,3 +18,8 @@ export interface Scenario {
 
 /** The name of its test, and of what it cost in docs/reference/faults.json. */
 export const nameOf = ({ row, title }: Scenario): string => `row ${row}: ${title}`;
+
+/** What comes of a primary that stands still for longer than heartbeats may stay away, and not long enough
+ * for a takeover: when it goes on it learns first that the other server does not hear it. */
+export const aloneForAMoment =
+  'the primary stays; where it is told first that it is not heard, it is alone for a moment, by a new epoch';
